@@ -1,0 +1,184 @@
+"""The framing of TFRecord: where records begin and end, and whether their checksums hold.
+
+A record is: length (u64 little-endian), masked CRC32C of the length (u32), data, masked CRC32C of the data
+(u32). There is no magic number, no footer and no count. See the format's description in
+``tensorflow/core/lib/io/record_writer.h``.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from converters.errors import DataError
+
+HEADER_BYTES = 12
+FOOTER_BYTES = 4
+OVERHEAD_BYTES = HEADER_BYTES + FOOTER_BYTES
+
+# How much of a file is read at once; a batch is the records that end in one such chunk.
+CHUNK_BYTES = 4 << 20
+
+# TensorFlow itself cannot hold a larger record in a protobuf (2 GiB); images are far below this.
+MAX_RECORD_BYTES = 256 << 20
+
+_HEADER = struct.Struct("<QI")
+_FOOTER = struct.Struct("<I")
+_MASK_DELTA = 0xA282EAD8
+
+_COPY_AGAIN = "The file is damaged: copy it again from where you got it."
+
+
+class ByteStream(Protocol):
+    """What the framing reads from: ``read(n)`` gives up to n bytes, and ``b""`` only at the end."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next ``size`` bytes or fewer; none at the end."""
+        ...
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Consecutive records of one file, checksums verified.
+
+    Attributes:
+        buffer: the bytes that hold the records.
+        starts: int64, where in ``buffer`` each record's data begins.
+        sizes: int64, length of each record's data in bytes.
+        first_record: index in the file of the first record here.
+        first_offset: byte offset in the file (decompressed) of the first record's header.
+    """
+
+    buffer: bytes
+    starts: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    first_record: int
+    first_offset: int
+
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """int64, byte offset in the file of each record's header."""
+        return self.starts - self.starts[0] + self.first_offset
+
+
+def masked_crc(data: bytes) -> int:
+    """The masked CRC32C of ``data``, as TFRecord stores it."""
+    crc: int = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+def frame(data: bytes) -> bytes:
+    """``data`` as one record: header, data, footer."""
+    length = struct.pack("<Q", len(data))
+    return b"".join(
+        (length, _FOOTER.pack(masked_crc(length)), data, _FOOTER.pack(masked_crc(data))),
+    )
+
+
+def is_header(data: bytes) -> bool:
+    """Whether ``data`` begins with a length whose checksum holds."""
+    return (
+        len(data) >= HEADER_BYTES
+        and masked_crc(data[:8]) == _HEADER.unpack_from(data)[1]
+    )
+
+
+def read_frames(
+    stream: ByteStream,
+    path: str,
+    *,
+    first_record: int = 0,
+    first_offset: int = 0,
+    max_record_bytes: int = MAX_RECORD_BYTES,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> Iterator[Frames]:
+    """Find the records in a stream, and check both checksums of each.
+
+    The length's checksum is checked before the length is believed, and nothing is allocated for a length
+    over ``max_record_bytes``. Memory is bounded by ``chunk_bytes`` and the largest record.
+
+    Args:
+        stream: where the bytes come from; it must end where a record ends.
+        path: names the file in errors.
+        first_record: index in the file of the first record in the stream.
+        first_offset: byte offset in the file at which the stream starts.
+        max_record_bytes: the longest record that is accepted.
+        chunk_bytes: how much is read at once.
+
+    Raises:
+        DataError: a checksum does not hold, a length is over the cap, or the stream ends inside a record.
+    """
+    rest = b""
+    needed = 0
+    record, offset = first_record, first_offset
+    while chunk := stream.read(max(chunk_bytes, needed - len(rest))):
+        buffer = rest + chunk if rest else chunk
+        if len(buffer) < needed:
+            rest = buffer
+            continue
+        starts: list[int] = []
+        sizes: list[int] = []
+        position, needed = 0, HEADER_BYTES
+        while position + HEADER_BYTES <= len(buffer):
+            size, length_crc = _HEADER.unpack_from(buffer, position)
+            if masked_crc(buffer[position : position + 8]) != length_crc:
+                raise DataError(
+                    f"the record's length fails its checksum (stored {length_crc:#010x}, computed "
+                    f"{masked_crc(buffer[position : position + 8]):#010x}): no record starts here.",
+                    path=path,
+                    record=record + len(starts),
+                    offset=offset + position,
+                    advice=_COPY_AGAIN,
+                )
+            if size > max_record_bytes:
+                raise DataError(
+                    f"the record's length is {size} bytes; at most {max_record_bytes} are accepted.",
+                    path=path,
+                    record=record + len(starts),
+                    offset=offset + position,
+                    advice="If such records are real, raise --max-record-size.",
+                )
+            data = position + HEADER_BYTES
+            end = data + size + FOOTER_BYTES
+            if end > len(buffer):
+                needed = end - position
+                break
+            stored = _FOOTER.unpack_from(buffer, data + size)[0]
+            computed = masked_crc(buffer[data : data + size])
+            if computed != stored:
+                raise DataError(
+                    f"the record's data fails its checksum (stored {stored:#010x}, computed {computed:#010x}).",
+                    path=path,
+                    record=record + len(starts),
+                    offset=offset + position,
+                    advice=_COPY_AGAIN,
+                )
+            starts.append(data)
+            sizes.append(size)
+            position = end
+        if starts:
+            yield Frames(
+                buffer,
+                np.array(starts, np.int64),
+                np.array(sizes, np.int64),
+                record,
+                offset,
+            )
+        record += len(starts)
+        offset += position
+        rest = buffer[position:]
+    if rest:
+        raise DataError(
+            f"the file ends inside a record: {len(rest)} bytes are there, {needed} were expected."
+            if needed > HEADER_BYTES
+            else f"{len(rest)} stray bytes follow the last record.",
+            path=path,
+            record=record,
+            offset=offset,
+            advice="The file is cut short or has something appended: copy it again from where you got it.",
+        )
