@@ -6,7 +6,7 @@ environment is (:class:`CallError`). ``exit_status`` is what the command line ma
 
 from __future__ import annotations
 
-import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,57 +25,46 @@ class CallError(ConverterError):
     exit_status = 2
 
 
+@dataclass(frozen=True)
+class Location:
+    """Where a record is.
+
+    Attributes:
+        path: the file.
+        record: index of the record in that file, from 0.
+        offset: byte offset in that file (of the decompressed stream, where the file is compressed).
+    """
+
+    path: str | None = None
+    record: int | None = None
+    offset: int | None = None
+
+    def __str__(self) -> str:
+        parts = [] if self.record is None else [f"record {self.record}"]
+        parts += [] if self.offset is None else [f"byte {self.offset}"]
+        return " ".join(filter(None, [self.path, f"({', '.join(parts)})" if parts else ""]))
+
+
 class DataError(ConverterError):
     """Data that is damaged, malformed, or not what the dataset's description says.
 
     Args:
         message: what is wrong: what was expected and what was found.
-        path: the file it is in.
-        record: index of the record in that file, from 0.
-        offset: byte offset in that file (of the decompressed stream, where the file is compressed).
+        at: where it is.
         advice: what the user can do about it.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        path: str | os.PathLike[str] | None = None,
-        record: int | None = None,
-        offset: int | None = None,
-        advice: str | None = None,
-    ) -> None:
+    def __init__(self, message: str, at: Location | None = None, advice: str | None = None) -> None:
+        # All arguments are handed on, so that the error survives pickling: it crosses process boundaries.
+        super().__init__(message, at, advice)
         self.message = message
-        self.path = None if path is None else os.fspath(path)
-        self.record = record
-        self.offset = offset
+        self.at = at or Location()
         self.advice = advice
-        super().__init__(message, self.path, record, offset, advice)
 
     def __str__(self) -> str:
-        place = []
-        if self.record is not None:
-            place.append(f"record {self.record}")
-        if self.offset is not None:
-            place.append(f"byte {self.offset}")
-        head = " ".join(filter(None, [self.path, f"({', '.join(place)})" if place else ""]))
-        text = f"{head}: {self.message}" if head else self.message
+        place = str(self.at)
+        text = f"{place}: {self.message}" if place else self.message
         return f"{text} {self.advice}" if self.advice else text
-
-    def __reduce__(self) -> tuple[object, ...]:
-        # Errors cross process boundaries; keyword-only arguments need a rebuild of their own.
-        return (_rebuild, (type(self), self.message, self.path, self.record, self.offset, self.advice))
-
-
-def _rebuild(
-    kind: type[DataError],
-    message: str,
-    path: str | None,
-    record: int | None,
-    offset: int | None,
-    advice: str | None,
-) -> DataError:
-    return kind(message, path=path, record=record, offset=offset, advice=advice)
 
 
 class CheckError(ConverterError):

@@ -16,7 +16,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from converters.errors import DataError
+from converters.errors import DataError, Location
 
 HEADER_BYTES = 12
 FOOTER_BYTES = 4
@@ -32,6 +32,7 @@ _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 _MASK_DELTA = 0xA282EAD8
 
+_CUT_OR_EXTENDED = "The file is cut short or has something appended: copy it again from where you got it."
 _COPY_AGAIN = "The file is damaged: copy it again from where you got it."
 
 
@@ -88,6 +89,34 @@ def is_header(data: bytes) -> bool:
     )
 
 
+def record_size(
+    header: bytes, path: str, record: int, offset: int, max_record_bytes: int = MAX_RECORD_BYTES
+) -> int:
+    """The size of a record's data, from its header; the other arguments say where that stands, for errors.
+
+    Raises:
+        DataError: the header is cut short, its checksum does not hold, or the size is over the cap.
+    """
+    if len(header) < HEADER_BYTES:
+        raise DataError(f"{len(header)} stray bytes follow the last record.", Location(path, record, offset), _CUT_OR_EXTENDED)
+    size, stored = _HEADER.unpack(header)
+    computed = masked_crc(header[:8])
+    if computed != stored:
+        raise DataError(
+            f"the record's length fails its checksum (stored {stored:#010x}, computed {computed:#010x}): no "
+            "record starts here.",
+            Location(path, record, offset),
+            _COPY_AGAIN,
+        )
+    if size > max_record_bytes:
+        raise DataError(
+            f"the record's length is {size} bytes; at most {max_record_bytes} are accepted.",
+            Location(path, record, offset),
+            "If such records are real, raise --max-record-size.",
+        )
+    return int(size)
+
+
 def read_frames(
     stream: ByteStream,
     path: str,
@@ -125,24 +154,8 @@ def read_frames(
         sizes: list[int] = []
         position, needed = 0, HEADER_BYTES
         while position + HEADER_BYTES <= len(buffer):
-            size, length_crc = _HEADER.unpack_from(buffer, position)
-            if masked_crc(buffer[position : position + 8]) != length_crc:
-                raise DataError(
-                    f"the record's length fails its checksum (stored {length_crc:#010x}, computed "
-                    f"{masked_crc(buffer[position : position + 8]):#010x}): no record starts here.",
-                    path=path,
-                    record=record + len(starts),
-                    offset=offset + position,
-                    advice=_COPY_AGAIN,
-                )
-            if size > max_record_bytes:
-                raise DataError(
-                    f"the record's length is {size} bytes; at most {max_record_bytes} are accepted.",
-                    path=path,
-                    record=record + len(starts),
-                    offset=offset + position,
-                    advice="If such records are real, raise --max-record-size.",
-                )
+            header = buffer[position : position + HEADER_BYTES]
+            size = record_size(header, path, record + len(starts), offset + position, max_record_bytes)
             data = position + HEADER_BYTES
             end = data + size + FOOTER_BYTES
             if end > len(buffer):
@@ -153,10 +166,8 @@ def read_frames(
             if computed != stored:
                 raise DataError(
                     f"the record's data fails its checksum (stored {stored:#010x}, computed {computed:#010x}).",
-                    path=path,
-                    record=record + len(starts),
-                    offset=offset + position,
-                    advice=_COPY_AGAIN,
+                    Location(path, record + len(starts), offset + position),
+                    _COPY_AGAIN,
                 )
             starts.append(data)
             sizes.append(size)
@@ -177,8 +188,6 @@ def read_frames(
             f"the file ends inside a record: {len(rest)} bytes are there, {needed} were expected."
             if needed > HEADER_BYTES
             else f"{len(rest)} stray bytes follow the last record.",
-            path=path,
-            record=record,
-            offset=offset,
-            advice="The file is cut short or has something appended: copy it again from where you got it.",
+            Location(path, record, offset),
+            _CUT_OR_EXTENDED,
         )

@@ -1,0 +1,123 @@
+"""The task: convert one shard and read it back. Runs wherever an engine runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from converters.checks import RecordChecker
+from converters.errors import ConverterError
+from converters.fingerprint import PartBuilder
+from converters.formats import load_format
+from converters.identity import Identities, read_identities
+from converters.manifest import hash_file
+from converters.records import schema
+from converters.shards import OutputFile, RangeFacts, Shard, ShardResult
+from converters.spec import Features, Split
+from converters.tfrecord.framing import MAX_RECORD_BYTES
+from converters.tfrecord.layout import ExampleParser
+from converters.tfrecord.reader import RangeReader, frame_location, parse_frames
+
+Reader = Literal["native", "tensorflow"]
+
+Progress = Callable[[str, int], None]
+"""Called with what was done to records ("read", "verified") and to how many."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all shards of a run share; frozen and picklable.
+
+    Attributes:
+        format: name of the format; ``format_options`` are for its constructor.
+        folder: the staging folder for shards.
+        features: names of the features in the source.
+        labels: folder of the authors' label CSVs, where given.
+        reader: who reads the TFRecords.
+        decode: whether every image is decoded.
+        max_record_bytes: the longest record that is accepted.
+    """
+
+    format: str
+    folder: Path
+    features: Features
+    format_options: dict[str, Any] = field(default_factory=dict)
+    labels: Path | None = None
+    reader: Reader = "native"
+    decode: bool = False
+    max_record_bytes: int = MAX_RECORD_BYTES
+
+
+def convert_shard(job: Job, shard: Shard, progress: Progress | None = None) -> ShardResult:
+    """Read a shard's records, check and write them, read the written files back, and fingerprint both.
+
+    Raises:
+        DataError: the source is damaged, or a record fails a check.
+        ConverterError: the format did something other than its contract says.
+    """
+    target = load_format(job.format, **job.format_options)
+    folder = job.folder / shard.key
+    folder.mkdir(parents=True)
+    label_count = len(shard.split.label_names)
+    source = PartBuilder(shard.first_record, label_count)
+    facts: list[RangeFacts] = []
+    batches = _counted(source.watch(read_shard(job, shard, facts)), "read", progress)
+    paths = target.write(batches, shard, folder)
+    if next(batches, None) is not None:
+        raise ConverterError(f"the format {job.format!r} stopped before it had taken every batch.")
+    output = PartBuilder(shard.first_record, label_count)
+    checker = RecordChecker(shard.split)
+    form = schema(label_count)
+    for batch in _counted(target.read(folder, shard.split), "verified", progress):
+        if not batch.schema.equals(form):
+            raise ConverterError(f"the format {job.format!r} reads back batches of another schema.")
+        # The sizes of the images are checked against their headers on both sides, so they survived too.
+        checker.check(batch, shard.split)
+        output.add(batch)
+    return ShardResult(
+        shard, folder, _output_files(folder, paths, job.format), tuple(facts), source.part(), output.part()
+    )
+
+
+def read_shard(job: Job, shard: Shard, facts: list[RangeFacts]) -> Iterator[pa.RecordBatch]:
+    """The checked records of a shard, with their identities where label CSVs are given.
+
+    ``facts`` is filled with what was found in each range, once it is read through.
+
+    Raises:
+        DataError: the source is damaged, or a record fails a check.
+    """
+    identities = None if job.labels is None else read_identities(job.labels, shard.split)
+    record = shard.first_record
+    for batch in _read_ranges(job, shard, facts):
+        yield batch if identities is None else identities.join(batch, record)
+        record += len(batch)
+    if identities is not None and shard.index == shard.count - 1:
+        identities.finish(record)
+
+
+def clips(job: Job, split: Split) -> int | None:
+    """Number of distinct clips in the label CSV of a split; None without label CSVs."""
+    identities: Identities | None = None if job.labels is None else read_identities(job.labels, split)
+    return None if identities is None else identities.clips()
+
+
+def _read_ranges(job: Job, shard: Shard, facts: list[RangeFacts]) -> Iterator[pa.RecordBatch]:
+    checker = RecordChecker(shard.split, decode=job.decode)
+    parser = ExampleParser(job.features, len(shard.split.label_names))
+    for source in shard.ranges:
+        reader = RangeReader(source, job.max_record_bytes)
+        path = str(source.path)
+        if job.reader == "native":
+            for frames in reader.frames():
+                batch = parse_frames(parser, path, frames)
+                checker.check(batch, lambda row, path=path, frames=frames: frame_location(path, frames, row))
+                yield batch
+        else:
+            yield from _second_reader(job, shard, reader, checker)
+        indexed = None if source.index is None else True
+        facts.append(RangeFacts(path, source.start, source.end, reader.records, reader.sha256, indexed))

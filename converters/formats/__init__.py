@@ -1,0 +1,96 @@
+"""Formats: modules that can write one layout and read it back.
+
+What cannot be read back cannot be verified, so it is no format. A format is registered through the entry-point
+group ``kfer_convert.formats``, this package's own as much as anybody's::
+
+    [project.entry-points."kfer_convert.formats"]
+    name = "package.module:FormatClass"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from converters.errors import CallError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from converters.report import Report
+    from converters.shards import Shard
+    from converters.spec import Split
+
+GROUP = "kfer_convert.formats"
+
+
+class Format(Protocol):
+    """A layout that can be written and read back.
+
+    ``name`` is what ``--to`` takes. The first line of the class's docstring is what ``kfer-convert formats``
+    shows. Options are the keyword arguments of the constructor and are checked there, before any work.
+    """
+
+    name: str
+
+    def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> Sequence[Path]:
+        """Write a shard's records below ``folder`` and return the files, all new.
+
+        ``batches`` hold the columns of :mod:`converters.records`, in record order; every one has to be taken.
+        The paths below ``folder`` must differ between shards: they are put together to one output.
+        """
+        ...
+
+    def read(self, folder: Path, split: Split) -> Iterator[pa.RecordBatch]:
+        """Read back the records of ``split`` below ``folder``, in order, as batches of the same columns.
+
+        ``folder`` is an output, or the folder that one shard was written to.
+        """
+        ...
+
+    def finish(self, report: Report, folder: Path) -> None:
+        """Write the files that describe the whole dataset (a card, an index), if there are any.
+
+        Called once, when all shards are written, compared and in place. Files of shards must not be changed.
+        """
+        ...
+
+
+def available_formats() -> dict[str, EntryPoint]:
+    """The registered formats by name, sorted; none of them is imported."""
+    return {entry.name: entry for entry in sorted(entry_points(group=GROUP))}
+
+
+def load_format(name: str, **options: object) -> Format:
+    """The format called ``name``, with ``options`` for its constructor.
+
+    Raises:
+        CallError: no such format is installed, it cannot be imported, or it does not take these options.
+    """
+    entries = available_formats()
+    if name not in entries:
+        raise CallError(f"no format {name!r} is installed; there are {', '.join(entries)}.")
+    try:
+        target = entries[name].load()
+    except ImportError as error:
+        raise CallError(f"the format {name!r} cannot be imported: {error}. Is all it needs installed?") from error
+    if not callable(target):
+        if options:
+            raise CallError(f"the format {name!r} takes no options.")
+        return cast("Format", target)
+    try:
+        return cast("Format", target(**options))
+    except TypeError as error:
+        wanted = ", ".join(f"--{option.replace('_', '-')}" for option in options)
+        raise CallError(f"the format {name!r} does not take {wanted or 'no options'}: {error}.") from error
+
+
+def describe_format(name: str) -> str:
+    """One line about a format, for people; what is wrong with it where it cannot be loaded."""
+    try:
+        target = available_formats()[name].load()
+    except Exception as error:  # noqa: BLE001  # a broken plug-in must not break the listing
+        return f"cannot be loaded: {error}"
+    return next(iter((target.__doc__ or "").strip().splitlines()), "")

@@ -1,0 +1,148 @@
+"""Parquet files that ``datasets``, pandas, polars and DuckDB read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from converters.errors import DataError, Location
+from converters.formats.image_table import from_table, table_schema, to_table
+from converters.records import binary_parts
+from converters.shards import Shard
+from converters.spec import Split
+
+if TYPE_CHECKING:
+    from converters.report import Report
+
+# A row group is what readers fetch at once: 5,000 to 20,000 rows of 2-3 kB images, and never near the 286 MiB
+# that the Hub's viewer refuses.
+ROW_GROUP_ROWS = 8192
+ROW_GROUP_BYTES = 64 << 20
+
+_READ_ROWS = 2048
+_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.parquet")
+
+
+class ParquetFormat:
+    """Parquet files, one per shard: <config>/<split>-00000-of-0000N.parquet, images embedded, labels named."""
+
+    name = "parquet"
+
+    def split_name(self, split: Split) -> str:
+        """What the files of ``split`` are called."""
+        return split.name
+
+    def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
+        """Write a shard's records to one file."""
+        path = folder / shard.config / f"{self.split_name(shard.split)}-{shard.numbered()}.parquet"
+        path.parent.mkdir(parents=True)
+        writer: pq.ParquetWriter | None = None
+        with path.open("xb") as file:
+            try:
+                for rows in _row_groups(_tables(batches, shard)):
+                    if writer is None:
+                        writer = _writer(file, rows.schema)
+                    writer.write_table(rows, row_group_size=len(rows))
+            finally:
+                if writer is not None:
+                    writer.close()
+        return [path]
+
+    def read(self, folder: Path, split: Split) -> Iterator[pa.RecordBatch]:
+        """Read back the records of a split; pages whose checksums fail are an error."""
+        first = 0
+        for path in self.paths(folder, split):
+            for batch in _read_file(path, split, first):
+                yield batch
+                first += len(batch)
+
+    def paths(self, folder: Path, split: Split) -> list[Path]:
+        """The files of a split, in order."""
+        name = self.split_name(split)
+        found = [(_NAME.fullmatch(path.name), path) for path in sorted((folder / split.config).iterdir())]
+        return [path for match, path in found if match and match[1] == name]
+
+    def finish(self, report: Report, folder: Path) -> None:
+        """Nothing: Parquet files describe themselves."""
+
+
+def _writer(file: object, schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer with the settings that Hugging Face's own has, and page checksums."""
+    others = [name for name in _leaves(schema) if name != "image.bytes"]
+    return pq.ParquetWriter(
+        file,
+        schema,
+        compression={"image.bytes": "NONE"} | dict.fromkeys(others, "SNAPPY"),
+        use_dictionary=others,
+        column_encoding={"image.bytes": "PLAIN"},
+        write_page_index=True,
+        write_page_checksum=True,
+        use_content_defined_chunking=True,
+        write_statistics=others,
+    )
+
+
+def _leaves(schema: pa.Schema) -> list[str]:
+    """Paths of a schema's Parquet columns."""
+    leaves = []
+    for field in schema:
+        if pa.types.is_struct(field.type):
+            leaves += [f"{field.name}.{child.name}" for child in field.type]
+        elif pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type):
+            leaves.append(f"{field.name}.list.element")
+        else:
+            leaves.append(field.name)
+    return leaves
+
+
+def _tables(batches: Iterable[pa.RecordBatch], shard: Shard) -> Iterator[pa.RecordBatch]:
+    first = shard.first_record
+    for batch in batches:
+        yield to_table(batch, shard.split, first)
+        first += len(batch)
+
+
+def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """The same rows, cut after so many rows or so many bytes of images, wherever the batches end."""
+    pending: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        offsets, _ = binary_parts(batch.column("image").field("bytes"))
+        start = 0
+        while start < len(batch):
+            room = int(np.searchsorted(offsets, offsets[start] + ROW_GROUP_BYTES - size, "right")) - 1
+            end = min(len(batch), start + ROW_GROUP_ROWS - rows, max(room, start + (not rows)))
+            pending.append(batch.slice(start, end - start))
+            rows += end - start
+            size += int(offsets[end] - offsets[start])
+            if end < len(batch) or rows == ROW_GROUP_ROWS:
+                yield pa.Table.from_batches(pending)
+                pending, rows, size = [], 0, 0
+            start = end
+    if rows:
+        yield pa.Table.from_batches(pending)
+
+
+def _read_file(path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
+            schema = file.schema_arrow
+            if not any(
+                schema.equals(table_schema(split, identified=identified), check_metadata=True)
+                for identified in (False, True)
+            ):
+                raise DataError(
+                    f"the file's schema is not the one of {split.title}: columns, label names or features differ.",
+                    Location(str(path)),
+                )
+            for rows in file.iter_batches(_READ_ROWS, use_threads=False):
+                yield from_table(rows, split, str(path), first)
+                first += len(rows)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"the Parquet file cannot be read: {str(error).splitlines()[0]}.", Location(str(path))) from error

@@ -1,0 +1,99 @@
+"""``MANIFEST.json`` and ``SHA256SUMS``: what was converted, from which bytes, with which result.
+
+The manifest holds no time, no path of a machine and nothing that depends on how the work was divided, so the
+same input and options give the same bytes. ``SHA256SUMS`` lists every file of the output but itself, in the
+form that ``sha256sum -c`` reads; the manifest lists every file but these two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from converters.errors import CallError, DataError, Location
+from converters.report import Report
+from converters.shards import OutputFile
+
+MANIFEST = "MANIFEST.json"
+SUMS = "SHA256SUMS"
+MANIFEST_VERSION = 1
+
+DEFINITION = (
+    "labels_sha256: SHA-256 of the label vectors, row after row, one byte (0 or 1) per label, in the order of "
+    "label_names. images_sha256: hash tree whose leaves are the SHA-256 of each image's bytes in record order; "
+    "neighbours are joined to the SHA-256 of their two digests, level by level; an odd one at the end moves up "
+    "unchanged. identities_sha256: the same tree over the UTF-8 text img_id + newline + clip_id of each record."
+)
+
+_HASH_CHUNK = 1 << 20
+
+
+def write_manifest(report: Report, folder: Path) -> None:
+    """Write ``SHA256SUMS`` and then ``MANIFEST.json`` of a complete output."""
+    document = {
+        "manifest_version": MANIFEST_VERSION,
+        "written_by": {"kfer-convert": version("kfer-convert"), "pyarrow": version("pyarrow")},
+        "format": report.format,
+        "options": report.options,
+        "dataset": report.spec.document,
+        "fingerprint_definition": DEFINITION,
+        "splits": [split.to_json() for split in report.splits],
+        "absent": [split.title for split in report.absent],
+        "warnings": list(report.warnings),
+        "allow_mismatch": report.allow_mismatch,
+        "files": [asdict(file) for file in report.files],
+    }
+    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    data = text.encode()
+    sums = sums_text(report.files, data)
+    with (folder / SUMS).open("x", encoding="utf-8", newline="\n") as file:
+        file.write(sums)
+    with (folder / MANIFEST).open("xb") as manifest:
+        manifest.write(data)
+
+
+def sums_text(files: Iterable[OutputFile], manifest: bytes) -> str:
+    """The text of ``SHA256SUMS``: every file in the order of their paths, the manifest among them."""
+    digests = {file.path: file.sha256 for file in files} | {MANIFEST: hashlib.sha256(manifest).hexdigest()}
+    return "".join(f"{digests[path]}  {path}\n" for path in sorted(digests))
+
+
+def read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """The manifest of an output, and its bytes.
+
+    Raises:
+        CallError: the folder is not there, or holds no manifest.
+        DataError: the manifest is no JSON object of a known version.
+    """
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise CallError(f"{folder}: there is no such folder.")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise CallError(f"{folder}: no {MANIFEST} is here, so this is no finished output of kfer-convert.") from None
+    except OSError as error:
+        raise DataError(f"the manifest cannot be read: {error.strerror}.", Location(str(path))) from error
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"the manifest is not JSON: {error}.", Location(str(path))) from None
+    if not isinstance(document, dict) or document.get("manifest_version") != MANIFEST_VERSION:
+        raise DataError(f"expected a manifest of version {MANIFEST_VERSION}.", Location(str(path)))
+    return document, data
+
+
+def hash_file(path: Path) -> tuple[int, str]:
+    """Size in bytes and hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    size = 0
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_HASH_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return size, digest.hexdigest()

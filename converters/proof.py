@@ -1,0 +1,139 @@
+"""Compares fingerprints: source with output, and both with the facts published with the dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from converters.fingerprint import Fingerprint
+from converters.report import Check, SourceFacts
+from converters.spec import Published, Split
+
+RECORDS = "records"
+LABEL_COUNTS = "counts per label"
+LABELS_PER_IMAGE = "labels per image"
+LABEL_ORDER = "label order"
+IMAGE_BYTES = "image bytes"
+IDENTITY = "identity"
+
+REORDERED = "the label rows stand in another order than in the published CSVs, while all counts agree"
+
+
+def compare(
+    split: Split,
+    expected: Fingerprint,
+    found: Fingerprint,
+    sources: Sequence[SourceFacts],
+    *,
+    identified: bool,
+    clips: int | None = None,
+) -> tuple[Check, ...]:
+    """The checks of one split.
+
+    Args:
+        split: with the published facts.
+        expected: fingerprint of the source.
+        found: fingerprint of the output, read back.
+        sources: the source files, for what their indexes say.
+        identified: whether identities were asked for.
+        clips: number of distinct clips, where known.
+    """
+    published = split.published
+    checks = [
+        _records(published, expected, found, sources),
+        _label_counts(split, expected, found),
+        _labels_per_image(published, expected, found),
+    ]
+    checks.append(_label_order(published, expected, found, counts_agree=_agree(checks)))
+    images_equal = (expected.images_sha256, expected.image_bytes) == (found.images_sha256, found.image_bytes)
+    checks.append(
+        Check(IMAGE_BYTES, "passed", f"{found.records:,} images of {found.image_bytes:,} bytes equal the source's")
+        if images_equal
+        else Check(IMAGE_BYTES, "failed", "the images read back from the output are not the source's")
+    )
+    if identified:
+        checks.append(_identity(published, expected, found, clips))
+    return tuple(checks)
+
+
+def _agree(checks: Sequence[Check]) -> bool:
+    """Whether the counts agree with published ones; the number of records has to be among them."""
+    return checks[0].result == "passed" and all(check.result != "failed" for check in checks)
+
+
+def _records(
+    published: Published, expected: Fingerprint, found: Fingerprint, sources: Sequence[SourceFacts]
+) -> Check:
+    if expected.records != found.records:
+        return Check(RECORDS, "failed", f"{expected.records:,} in the source, {found.records:,} in the output")
+    if published.records is not None:
+        return _published(RECORDS, f"{found.records:,}", f"{published.records:,}")
+    if sources and all(source.indexed for source in sources):
+        return Check(RECORDS, "passed", f"{found.records:,}, as the index says")
+    return Check(
+        RECORDS,
+        "unverified",
+        f"{found.records:,} found; with neither a published count nor an index, a file cut short between two "
+        "records looks whole",
+    )
+
+
+def _label_counts(split: Split, expected: Fingerprint, found: Fingerprint) -> Check:
+    if expected.label_counts != found.label_counts:
+        return Check(LABEL_COUNTS, "failed", "the output's differ from the source's")
+    published = split.published.label_counts
+    if published is None:
+        return Check(LABEL_COUNTS, "unverified", "no counts per label are published")
+    differences = [
+        f"{name} {count:,} (published {wanted:,})"
+        for name, count, wanted in zip(split.label_names, found.label_counts, published, strict=True)
+        if count != wanted
+    ]
+    if differences:
+        return Check(LABEL_COUNTS, "failed", "; ".join(differences), published=True)
+    return Check(LABEL_COUNTS, "passed", f"all {len(published)} as published", published=True)
+
+
+def _labels_per_image(published: Published, expected: Fingerprint, found: Fingerprint) -> Check:
+    if expected.labels_per_image != found.labels_per_image:
+        return Check(LABELS_PER_IMAGE, "failed", "the output's differ from the source's")
+    if published.labels_per_image is None:
+        return Check(LABELS_PER_IMAGE, "unverified", "no numbers of labels per image are published")
+    wanted = {number: count for number, count in published.labels_per_image.items() if count}
+    check = _published(LABELS_PER_IMAGE, _per_image(found.labels_per_image), _per_image(wanted))
+    sets = published.distinct_label_sets
+    if check.result == "passed" and sets not in (None, found.distinct_label_sets):
+        found_sets = f"{found.distinct_label_sets:,} distinct label sets"
+        return Check(LABELS_PER_IMAGE, "failed", f"{found_sets} (published {sets:,})", published=True)
+    return check
+
+
+def _label_order(
+    published: Published, expected: Fingerprint, found: Fingerprint, *, counts_agree: bool
+) -> Check:
+    if expected.labels_sha256 != found.labels_sha256:
+        return Check(LABEL_ORDER, "failed", "the label vectors read back from the output are not the source's")
+    if published.labels_sha256 is None:
+        return Check(LABEL_ORDER, "unverified", "no digest of the labels is published; equal to the source's")
+    if found.labels_sha256 == published.labels_sha256:
+        return Check(LABEL_ORDER, "passed", "every label vector as published, in order", published=True)
+    if counts_agree:
+        return Check(LABEL_ORDER, "unverified", f"{REORDERED}; equal to the source's", published=True)
+    return Check(LABEL_ORDER, "failed", "the label vectors are not the published ones", published=True)
+
+
+def _identity(published: Published, expected: Fingerprint, found: Fingerprint, clips: int | None) -> Check:
+    if expected.identities_sha256 is None or expected.identities_sha256 != found.identities_sha256:
+        return Check(IDENTITY, "failed", "the img_id and clip_id read back from the output are not the CSV's")
+    if published.clips is None or clips is None:
+        return Check(IDENTITY, "passed", f"{found.records:,} img_ids joined; every label vector equals its CSV row's")
+    return _published(IDENTITY, f"{clips:,} clips", f"{published.clips:,} clips")
+
+
+def _published(name: str, found: str, wanted: str) -> Check:
+    if found == wanted:
+        return Check(name, "passed", f"{found}, as published", published=True)
+    return Check(name, "failed", f"{found} found, {wanted} published", published=True)
+
+
+def _per_image(counts: dict[int, int]) -> str:
+    return ", ".join(f"{number}: {count:,}" for number, count in sorted(counts.items()))

@@ -1,0 +1,110 @@
+"""The record batch: what every format writes and reads back.
+
+===================  =============================  ==================================================
+column               type                           meaning
+===================  =============================  ==================================================
+image                binary                         the encoded JPEG, byte for byte as stored
+label                fixed_size_list<uint8>[N]      the stored 0/1 vector, in stored order
+height width depth   int32                          as stored
+img_id clip_id       string, nullable               identity from the authors' label CSVs, where given
+===================  =============================  ==================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+COLUMNS = ("image", "label", "height", "width", "depth", "img_id", "clip_id")
+
+# Arrow's 32-bit offsets hold at most 2 GiB of images in a batch; every reader stays far below.
+MAX_BATCH_BYTES = 1 << 30
+
+
+def schema(label_count: int) -> pa.Schema:
+    """The schema of a batch whose label vectors have ``label_count`` entries."""
+    return pa.schema(
+        [
+            pa.field("image", pa.binary(), nullable=False),
+            pa.field("label", pa.list_(pa.field("item", pa.uint8(), nullable=False), label_count), nullable=False),
+            pa.field("height", pa.int32(), nullable=False),
+            pa.field("width", pa.int32(), nullable=False),
+            pa.field("depth", pa.int32(), nullable=False),
+            pa.field("img_id", pa.string()),
+            pa.field("clip_id", pa.string()),
+        ]
+    )
+
+
+def record_batch(
+    images: pa.Array | Sequence[bytes | memoryview],
+    labels: npt.NDArray[np.uint8],
+    sizes: npt.NDArray[np.int32],
+    img_id: pa.Array | None = None,
+    clip_id: pa.Array | None = None,
+) -> pa.RecordBatch:
+    """A record batch from its parts.
+
+    Args:
+        images: encoded images, as a binary array or a sequence of buffers.
+        labels: uint8, shape (records, labels), the 0/1 vectors.
+        sizes: int32, shape (records, 3): height, width, depth.
+        img_id: string array, or None for all null.
+        clip_id: string array, or None for all null.
+    """
+    count, label_count = labels.shape
+    if not isinstance(images, pa.Array):
+        images = binary_array(images)
+    form = schema(label_count)
+    values = pa.array(np.ascontiguousarray(labels).reshape(-1), pa.uint8())
+    columns = [
+        images,
+        pa.FixedSizeListArray.from_arrays(values, type=form.field("label").type),
+        *(pa.array(np.ascontiguousarray(sizes[:, part])) for part in range(3)),
+        pa.nulls(count, pa.string()) if img_id is None else img_id,
+        pa.nulls(count, pa.string()) if clip_id is None else clip_id,
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=form)
+
+
+def binary_array(buffers: Sequence[bytes | memoryview]) -> pa.Array:
+    """A binary array of the given buffers; their bytes are copied once."""
+    offsets = np.zeros(len(buffers) + 1, np.int32)
+    np.cumsum(np.fromiter(map(len, buffers), np.int64, len(buffers)), out=offsets[1:])
+    return pa.Array.from_buffers(
+        pa.binary(), len(buffers), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(buffers))]
+    )
+
+
+def image_views(batch: pa.RecordBatch) -> list[memoryview]:
+    """The images of a batch as views of its buffer, without copying."""
+    array = batch.column("image")
+    if not len(array):
+        return []
+    offsets, data = binary_parts(array)
+    view = memoryview(data)
+    edges = offsets.tolist()
+    return [view[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+
+
+def binary_parts(array: pa.Array) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+    """The offsets (int32, one more than values) and the bytes (uint8) of a binary array, without copying."""
+    _, offsets, data = array.buffers()
+    edges = np.frombuffer(offsets, np.int32)[array.offset : array.offset + len(array) + 1]
+    return edges, np.frombuffer(data, np.uint8) if data is not None and data.size else np.empty(0, np.uint8)
+
+
+def label_matrix(batch: pa.RecordBatch) -> npt.NDArray[np.uint8]:
+    """The label vectors as a uint8 matrix of shape (records, labels), without copying."""
+    column = batch.column("label")
+    width = column.type.list_size
+    # flatten() of a sliced fixed-size list honours the slice.
+    return column.flatten().to_numpy(zero_copy_only=True).reshape(len(column), width)
+
+
+def size_matrix(batch: pa.RecordBatch) -> npt.NDArray[np.int32]:
+    """Height, width and depth as an int32 matrix of shape (records, 3)."""
+    return np.stack([batch.column(name).to_numpy() for name in ("height", "width", "depth")], axis=1)

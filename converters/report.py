@@ -1,0 +1,133 @@
+"""What a conversion or verification found: checks, each passed, failed or unverified, and the report of all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from converters.fingerprint import Fingerprint
+from converters.shards import OutputFile
+from converters.spec import DatasetSpec, Split
+
+Result = Literal["passed", "failed", "unverified"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of one split.
+
+    Attributes:
+        name: what was checked.
+        result: passed, failed, or unverified: it could not be checked, for the reason given.
+        reason: what was compared, or why not.
+        published: whether it was checked against the facts published with the dataset; such a failure is what
+            ``allow_mismatch`` lets pass.
+    """
+
+    name: str
+    result: Result
+    reason: str
+    published: bool = False
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """A source file as it was read: name, bytes, SHA-256 as stored, records, compression.
+
+    ``indexed`` says whether it agreed with its index; None where there is none.
+    """
+
+    file: str
+    bytes: int
+    sha256: str
+    records: int
+    compression: str
+    indexed: bool | None
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What was found of one split."""
+
+    split: Split
+    sources: tuple[SourceFacts, ...]
+    files: tuple[str, ...]
+    fingerprint: Fingerprint
+    checks: tuple[Check, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as a JSON object."""
+        return {
+            "config": self.split.config,
+            "split": self.split.name,
+            "kind": self.split.kind,
+            "label_names": list(self.split.label_names),
+            "sources": [asdict(source) for source in self.sources],
+            "fingerprint": self.fingerprint.to_json(),
+            "checks": [asdict(check) for check in self.checks],
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a conversion or verification found.
+
+    Attributes:
+        spec: the dataset's description.
+        format: name of the output's format.
+        out: the output.
+        splits: the splits that were converted, in the description's order.
+        absent: splits that were asked for and have no source file.
+        warnings: what the user should know and no check is about.
+        files: the output's files with sizes and digests.
+        problems: what failed and is about no split (verification: missing, extra or changed files).
+        allow_mismatch: whether differences from the published facts were allowed.
+    """
+
+    spec: DatasetSpec
+    format: str
+    out: str
+    splits: tuple[SplitReport, ...]
+    absent: tuple[Split, ...] = ()
+    warnings: tuple[str, ...] = ()
+    files: tuple[OutputFile, ...] = ()
+    problems: tuple[str, ...] = ()
+    allow_mismatch: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def records(self) -> int:
+        """Number of records converted."""
+        return sum(split.fingerprint.records for split in self.splits)
+
+    def failures(self) -> list[str]:
+        """What failed and was not allowed to, a sentence each."""
+        return list(self.problems) + [
+            f"{split.split.title}: {check.name}: {check.reason}"
+            for split in self.splits
+            for check in split.checks
+            if check.result == "failed" and not (check.published and self.allow_mismatch)
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as a JSON object."""
+        return {
+            "dataset": self.spec.name,
+            "format": self.format,
+            "out": self.out,
+            "verified": not self.failures(),
+            "records": self.records,
+            "allow_mismatch": self.allow_mismatch,
+            "splits": [split.to_json() for split in self.splits],
+            "absent": [split.title for split in self.absent],
+            "warnings": list(self.warnings),
+            "problems": list(self.problems),
+            "files": len(self.files),
+            "bytes": sum(file.size for file in self.files),
+        }
+
+
+def overall(checks: Sequence[Check], name: str) -> Result | None:
+    """The result of the check called ``name``; None if it was not made."""
+    return next((check.result for check in checks if check.name == name), None)

@@ -1,0 +1,103 @@
+"""DALI's ``.idx`` files: a line ``offset size`` per record.
+
+An index is a hint from outside. It is held against the file and never trusted over it: the tool that makes
+them writes a short last line for a truncated file as if it were valid.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+from converters.errors import DataError, Location
+from converters.tfrecord.framing import OVERHEAD_BYTES, Frames
+
+_LINE = re.compile(rb"(\d{1,19}) (\d{1,19})\n?")
+_MAX_LINE_BYTES = 64
+_ADVICE = "One of the two is damaged: copy both again, or remove the index to go without it."
+
+
+class IndexChecker:
+    """Holds the records of a file, in order, against the lines of its index.
+
+    Args:
+        path: the index.
+        tfrecord: the file it belongs to; named in errors.
+        first_record: the record at which the comparison starts.
+    """
+
+    def __init__(self, path: Path, tfrecord: str, first_record: int = 0) -> None:
+        self._path = str(path)
+        self._tfrecord = Path(tfrecord).name
+        self._line = 0
+        if not path.is_file():
+            raise DataError("this is no regular file.", Location(str(path)), _ADVICE)
+        try:
+            self._file = path.open("rb")
+        except OSError as error:
+            raise DataError(f"the index cannot be read: {error.strerror}.", Location(str(path))) from error
+        for _ in range(first_record):
+            self._next()
+
+    def check(self, frames: Frames) -> None:
+        """Compare the next lines with the records of ``frames``.
+
+        Raises:
+            DataError: a line is malformed, missing, or says something else than the file.
+        """
+        sizes = frames.sizes + OVERHEAD_BYTES
+        for record, (offset, size) in enumerate(
+            zip(frames.offsets().tolist(), sizes.tolist(), strict=True), frames.first_record
+        ):
+            line = self._next()
+            if line is None:
+                raise self._error(
+                    f"the index ends after {record} records, but {self._tfrecord} goes on with a record at byte "
+                    f"{offset}.",
+                    record,
+                )
+            if line != (offset, size):
+                raise self._error(
+                    f"the index says offset {line[0]} and size {line[1]}, but in {self._tfrecord} the record has "
+                    f"offset {offset} and size {size}.",
+                    record,
+                )
+
+    def finish(self, records: int) -> None:
+        """Check that the index ends where the file does.
+
+        Raises:
+            DataError: it goes on.
+        """
+        line = self._next()
+        if line is not None:
+            raise self._error(
+                f"the index goes on with offset {line[0]} and size {line[1]}, but {self._tfrecord} ends after "
+                f"{records} records.",
+                records,
+            )
+
+    def _next(self) -> tuple[int, int] | None:
+        """The next line's offset and size; None at the end."""
+        line = self._file.readline(_MAX_LINE_BYTES)
+        if not line:
+            return None
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise self._error(f"expected a line 'offset size', found {line[:40]!r}.", self._line)
+        self._line += 1
+        return int(match[1]), int(match[2])
+
+    def _error(self, message: str, record: int) -> DataError:
+        return DataError(message, Location(self._path, record), _ADVICE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()

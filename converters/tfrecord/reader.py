@@ -1,0 +1,166 @@
+"""Reads a range of a TFRecord file as checked record batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from converters.errors import DataError, Location
+from converters.records import record_batch
+from converters.spec import Features
+from converters.tfrecord.example import ExampleError, parse_example
+from converters.tfrecord.framing import (
+    HEADER_BYTES,
+    MAX_RECORD_BYTES,
+    OVERHEAD_BYTES,
+    ByteStream,
+    Frames,
+    read_frames,
+    record_size,
+)
+from converters.tfrecord.index import IndexChecker
+from converters.tfrecord.layout import ExampleParser, RecordError
+from converters.tfrecord.streams import Compression, DecompressedStream, SourceFile
+
+
+@dataclass(frozen=True)
+class SourceRange:
+    """A range of a source file that holds whole records.
+
+    Attributes:
+        path: the file.
+        start: first byte, as stored; ``end``: one past the last.
+        first_record: index in the file of the range's first record.
+        compression: of the file; a compressed file is one range.
+        index: the file's ``.idx``, where there is one.
+    """
+
+    path: Path
+    start: int
+    end: int
+    first_record: int
+    compression: Compression = "none"
+    index: Path | None = None
+
+
+@dataclass(frozen=True)
+class ScanUnit:
+    """What a file can be cut between: a record, or the whole of a compressed file."""
+
+    offset: int
+    size: int
+    records: int
+
+
+class RangeReader:
+    """Finds the records of one range: framing, checksums, index.
+
+    After the last record, ``records`` and ``sha256`` tell of the whole range.
+    """
+
+    def __init__(self, source: SourceRange, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
+        self.source = source
+        self.records = 0
+        self.sha256 = ""
+        self._max_record_bytes = max_record_bytes
+
+    def frames(self) -> Generator[Frames, None, None]:
+        """The records, checksums verified and held against the index.
+
+        Raises:
+            DataError: the file is damaged, or disagrees with its index.
+        """
+        source = self.source
+        with ExitStack() as stack:
+            file = stack.enter_context(SourceFile(source.path, source.start, source.end))
+            checker = None
+            if source.index is not None:
+                checker = stack.enter_context(IndexChecker(source.index, str(source.path), source.first_record))
+            stream: ByteStream = file
+            if source.compression != "none":
+                stream = DecompressedStream(file, source.compression, file.path)
+            for frames in read_frames(
+                stream,
+                file.path,
+                first_record=source.first_record,
+                first_offset=source.start,
+                max_record_bytes=self._max_record_bytes,
+            ):
+                if checker is not None:
+                    checker.check(frames)
+                self.records += len(frames.starts)
+                yield frames
+            if checker is not None and source.end == file.size:
+                checker.finish(source.first_record + self.records)
+            if not self.records:
+                raise DataError("the file holds no record.", Location(file.path), "Copy it again.")
+            self.sha256 = file.sha256()
+
+
+def frame_location(path: str, frames: Frames, row: int, position: int | None = None) -> Location:
+    """Where record ``row`` of ``frames`` starts, or byte ``position`` of its data lies."""
+    offset = int(frames.starts[row] - frames.starts[0]) + frames.first_offset
+    if position is not None:
+        offset += HEADER_BYTES + position
+    return Location(path, frames.first_record + row, offset)
+
+
+def parse_frames(parser: ExampleParser, path: str, frames: Frames) -> pa.RecordBatch:
+    """The records of ``frames`` as a batch.
+
+    Raises:
+        DataError: a record is malformed or not what the dataset's description says.
+    """
+    try:
+        parsed = parser.parse(frames)
+    except RecordError as error:
+        raise DataError(error.message, frame_location(path, frames, error.row, error.position)) from None
+    view = memoryview(frames.buffer)
+    starts = parsed.image_starts.tolist()
+    ends = (parsed.image_starts + parsed.image_sizes).tolist()
+    images = [view[start:end] for start, end in zip(starts, ends, strict=True)]
+    return record_batch(images, parsed.labels, parsed.sizes)
+
+
+def first_label_count(path: Path, compression: Compression, features: Features) -> int:
+    """How many label values the file's first record has.
+
+    Raises:
+        DataError: the file is damaged, or its first record has no such feature.
+    """
+    with closing(RangeReader(SourceRange(path, 0, path.stat().st_size, 0, compression)).frames()) as reader:
+        frames = next(reader)
+    start, size = int(frames.starts[0]), int(frames.sizes[0])
+    try:
+        label = parse_example(frames.buffer[start : start + size]).features.get(features.label)
+    except ExampleError as error:
+        raise DataError(f"{error.message}.", frame_location(str(path), frames, 0, error.position)) from None
+    if label is None:
+        raise DataError(f"the feature {features.label!r} is missing.", frame_location(str(path), frames, 0))
+    return label.count
+
+
+def scan_units(source: SourceRange, max_record_bytes: int = MAX_RECORD_BYTES) -> Iterator[ScanUnit]:
+    """Where the file can be cut, from its record headers alone (or, compressed, by reading it through).
+
+    Raises:
+        DataError: a header is damaged.
+    """
+    if source.compression != "none":
+        reader = RangeReader(source, max_record_bytes)
+        size = sum(int(frames.sizes.sum()) + OVERHEAD_BYTES * len(frames.sizes) for frames in reader.frames())
+        yield ScanUnit(0, size, reader.records)
+        return
+    with SourceFile(source.path) as file:
+        offset, record = source.start, source.first_record
+        while offset < source.end:
+            header = os.pread(file.fileno(), HEADER_BYTES, offset)
+            size = OVERHEAD_BYTES + record_size(header, file.path, record, offset, max_record_bytes)
+            yield ScanUnit(offset, size, 1)
+            offset += size
+            record += 1

@@ -1,0 +1,187 @@
+"""The bytes of a source file, decompressed where it is compressed, hashed as stored.
+
+TFRecord's compression (GZIP, ZLIB) wraps the whole file and no file says which it is, so it is told from the
+first bytes. TensorFlow and ``gzip`` overlook cut or padded streams; here a stream is complete only with its
+end marker and trailer, and nothing but further members may follow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import zlib
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+from converters.errors import CallError, DataError, Location
+from converters.tfrecord.framing import HEADER_BYTES, ByteStream, is_header
+
+Compression = Literal["none", "gzip", "zlib"]
+
+# Deflate expands at most 1032 times, JPEGs hardly at all. A stream that expands more than this is a bomb.
+MAX_EXPANSION = 100
+_FREE_BYTES = 64 << 20  # not held against a stream: labels and sizes of few records compress well
+
+_COMPRESSED_CHUNK = 1 << 20
+_WINDOW_BITS = {"gzip": 31, "zlib": 15}
+
+
+class Digest(Protocol):
+    """What :mod:`hashlib` makes."""
+
+    def update(self, data: bytes, /) -> None:
+        """Take in more bytes."""
+        ...
+
+    def hexdigest(self) -> str:
+        """The digest of all bytes so far."""
+        ...
+
+
+class SourceFile:
+    """A source file opened for reading a range of its stored bytes; hashes what it reads.
+
+    Only regular files are opened: a directory, FIFO or device is refused without waiting for it.
+
+    Attributes:
+        path: as given; names the file in errors.
+        size: of the file, in bytes.
+    """
+
+    def __init__(self, path: Path, start: int = 0, end: int | None = None) -> None:
+        self.path = str(path)
+        try:
+            # O_NONBLOCK: opening a FIFO that nobody writes to must not hang.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError as error:
+            raise CallError(f"{path}: there is no such file.") from error
+        except OSError as error:
+            raise DataError(f"the file cannot be opened: {error.strerror}.", Location(str(path))) from error
+        self._file = open(descriptor, "rb", buffering=0)  # noqa: SIM115, PTH123  # closed by close()
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            self._file.close()
+            raise DataError("this is no regular file.", Location(str(path)), "Put a TFRecord file here.")
+        self.size = status.st_size
+        self._left = (self.size if end is None else end) - start
+        self._digest = hashlib.sha256()
+        if start:
+            self._file.seek(start)
+
+    def read(self, size: int, /) -> bytes:
+        """Up to ``size`` bytes; none at the end of the range."""
+        try:
+            data = self._file.read(min(size, self._left))
+        except OSError as error:
+            raise DataError(f"the file cannot be read: {error.strerror}.", Location(self.path)) from error
+        if not data and self._left:
+            raise DataError(f"the file shrank while it was read: {self._left} bytes are gone.", Location(self.path))
+        self._left -= len(data)
+        self._digest.update(data)
+        return data
+
+    def fileno(self) -> int:
+        """The file's descriptor."""
+        return self._file.fileno()
+
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of the bytes read so far, as stored."""
+        return self._digest.hexdigest()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def detect_compression(path: Path) -> Compression:
+    """How the file is compressed, from its first bytes.
+
+    Raises:
+        DataError: the file cannot be read, is no regular file, or is empty.
+    """
+    with SourceFile(path) as file:
+        head = file.read(HEADER_BYTES)
+    if not head:
+        raise DataError("the file is empty.", Location(str(path)), "Copy it again from where you got it.")
+    if is_header(head):
+        return "none"
+    if head.startswith(b"\x1f\x8b"):
+        return "gzip"
+    # RFC 1950: method 8, window up to 32 KiB, and the two bytes are a multiple of 31.
+    if len(head) > 1 and head[0] & 0x8F == 0x08 and int.from_bytes(head[:2], "big") % 31 == 0:
+        return "zlib"
+    return "none"
+
+
+class DecompressedStream:
+    """The decompressed bytes of a GZIP or ZLIB stream.
+
+    Raises:
+        DataError: on reading, when the stream is damaged, cut short, followed by anything but a further
+            member, or expands beyond reason.
+    """
+
+    def __init__(self, source: ByteStream, compression: Compression, path: str) -> None:
+        self._source = source
+        self._compression = compression
+        self._path = path
+        self._inflate = zlib.decompressobj(_WINDOW_BITS[compression])
+        self._pending = b""
+        self._consumed = 0
+        self._produced = 0
+
+    def read(self, size: int, /) -> bytes:
+        """Up to ``size`` decompressed bytes; none at the end."""
+        while True:
+            if not self._pending:
+                self._pending = self._source.read(_COMPRESSED_CHUNK)
+                self._consumed += len(self._pending)
+                if not self._pending:
+                    return self._end()
+            if self._inflate.eof:
+                self._next_member()
+            try:
+                data = self._inflate.decompress(self._pending, size)
+            except zlib.error as error:
+                raise self._error(f"the {self._compression} stream is damaged: {error}.") from error
+            self._pending = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
+            self._produced += len(data)
+            if self._produced > MAX_EXPANSION * self._consumed + _FREE_BYTES:
+                raise self._error(
+                    f"the {self._compression} stream expands more than {MAX_EXPANSION} times; images do not."
+                )
+            if data:
+                return data
+
+    def _end(self) -> bytes:
+        if not self._inflate.eof:
+            # What inflate holds back without input is only ever output it had no room for.
+            data = self._inflate.decompress(b"", _COMPRESSED_CHUNK)
+            if data:
+                return data
+            raise self._error(f"the {self._compression} stream is cut short: its end marker or trailer is missing.")
+        return b""
+
+    def _next_member(self) -> None:
+        if self._compression == "zlib":
+            raise self._error("something follows the end of the zlib stream.")
+        if len(self._pending) < 2:
+            more = self._source.read(_COMPRESSED_CHUNK)
+            self._consumed += len(more)
+            self._pending += more
+        if not self._pending.startswith(b"\x1f\x8b"):
+            raise self._error("something other than a further member follows the end of the gzip stream.")
+        self._inflate = zlib.decompressobj(_WINDOW_BITS[self._compression])
+
+    def _error(self, message: str) -> DataError:
+        return DataError(
+            message,
+            Location(self._path, offset=self._produced),
+            "Offsets count decompressed bytes. Copy the file again from where you got it.",
+        )
