@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from converters.checks import RecordChecker
-from converters.errors import ConverterError
+from converters.errors import ConverterError, Location
 from converters.fingerprint import PartBuilder
 from converters.formats import load_format
 from converters.identity import Identities, read_identities
-from converters.manifest import hash_file
+from converters.manifest import hash_file, walk_files
 from converters.records import schema
 from converters.shards import OutputFile, RangeFacts, Shard, ShardResult
 from converters.spec import Features, Split
 from converters.tfrecord.framing import MAX_RECORD_BYTES
 from converters.tfrecord.layout import ExampleParser
 from converters.tfrecord.reader import RangeReader, frame_location, parse_frames
+from converters.tfrecord.second_reader import SecondReader
 
 Reader = Literal["native", "tensorflow"]
 
@@ -76,7 +78,7 @@ def convert_shard(job: Job, shard: Shard, progress: Progress | None = None) -> S
         if not batch.schema.equals(form):
             raise ConverterError(f"the format {job.format!r} reads back batches of another schema.")
         # The sizes of the images are checked against their headers on both sides, so they survived too.
-        checker.check(batch, shard.split)
+        checker.check(batch, output_location(shard.split, shard.first_record + output.records))
         output.add(batch)
     return ShardResult(
         shard, folder, _output_files(folder, paths, job.format), tuple(facts), source.part(), output.part()
@@ -100,6 +102,11 @@ def read_shard(job: Job, shard: Shard, facts: list[RangeFacts]) -> Iterator[pa.R
         identities.finish(record)
 
 
+def output_location(split: Split, done: int) -> Callable[[int], Location]:
+    """Says where a row read back from an output comes from, after ``done`` records of the split."""
+    return lambda row: Location(f"output of {split.title}", done + row)
+
+
 def clips(job: Job, split: Split) -> int | None:
     """Number of distinct clips in the label CSV of a split; None without label CSVs."""
     identities: Identities | None = None if job.labels is None else read_identities(job.labels, split)
@@ -107,17 +114,45 @@ def clips(job: Job, split: Split) -> int | None:
 
 
 def _read_ranges(job: Job, shard: Shard, facts: list[RangeFacts]) -> Iterator[pa.RecordBatch]:
+    label_count = len(shard.split.label_names)
     checker = RecordChecker(shard.split, decode=job.decode)
-    parser = ExampleParser(job.features, len(shard.split.label_names))
+    parser = ExampleParser(job.features, label_count)
     for source in shard.ranges:
         reader = RangeReader(source, job.max_record_bytes)
         path = str(source.path)
-        if job.reader == "native":
-            for frames in reader.frames():
-                batch = parse_frames(parser, path, frames)
-                checker.check(batch, lambda row, path=path, frames=frames: frame_location(path, frames, row))
-                yield batch
-        else:
-            yield from _second_reader(job, shard, reader, checker)
+        second = None
+        for frames in reader.frames():
+            batch = parse_frames(parser, path, frames)
+            checker.check(batch, partial(frame_location, path, frames))
+            if job.reader == "tensorflow":
+                # Started only when a first batch was found sound: TensorFlow crashes on some files that are not.
+                second = second or SecondReader(source, job.features, label_count)
+                second.confirm(batch, frames.first_record)
+            yield batch
+        if second is not None and source.end == source.path.stat().st_size:
+            second.finish(reader.records)
         indexed = None if source.index is None else True
         facts.append(RangeFacts(path, source.start, source.end, reader.records, reader.sha256, indexed))
+
+
+def _counted(
+    batches: Iterator[pa.RecordBatch], stage: str, progress: Progress | None
+) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield batch
+        if progress is not None:
+            progress(stage, len(batch))
+
+
+def _output_files(folder: Path, paths: Sequence[Path], name: str) -> tuple[OutputFile, ...]:
+    """The written files, hashed from disk; they must be all that is in the shard's folder."""
+    written = {path.relative_to(folder).as_posix() for path in paths}
+    there = {path.relative_to(folder).as_posix() for path in walk_files(folder)}
+    if written != there or len(written) != len(paths):
+        odd = sorted(written ^ there) or ["a path twice"]
+        raise ConverterError(f"the format {name!r} did not write the files it says it wrote: {odd[0]}.")
+    files = []
+    for path in sorted(written):
+        size, sha256 = hash_file(folder / path)
+        files.append(OutputFile(path, size, sha256))
+    return tuple(files)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -97,3 +98,11 @@ def hash_file(path: Path) -> tuple[int, str]:
             digest.update(chunk)
             size += len(chunk)
     return size, digest.hexdigest()
+
+
+def walk_files(folder: Path) -> Iterator[Path]:
+    """All that lies below a folder and is no folder itself; links are not followed."""
+    for root, folders, files in os.walk(folder):
+        base = Path(root)
+        yield from (base / name for name in files)
+        yield from (base / name for name in folders if (base / name).is_symlink())

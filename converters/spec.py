@@ -70,7 +70,7 @@ class Split:
     file: str
     index: str | None = None
     labels_csv: str | None = None
-    published: Published = field(default_factory=Published)
+    published: Published = field(default_factory=Published, hash=False)
 
     @property
     def title(self) -> str:

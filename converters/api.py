@@ -1,0 +1,121 @@
+"""The Python API: everything the command does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from converters.conversion import Progress, Reader
+from converters.pipeline import Options, run
+from converters.report import Report
+from converters.shards import MAX_SHARD_BYTES
+from converters.tfrecord.framing import MAX_RECORD_BYTES
+
+if TYPE_CHECKING:
+    from converters.inspection import Inspection
+
+AnyPath = str | os.PathLike[str]
+
+
+def convert(
+    source: AnyPath = "tfrecords",
+    *,
+    to: str,
+    out: AnyPath | None = None,
+    configs: Sequence[str] = (),
+    splits: Sequence[str] = (),
+    labels: AnyPath | None = None,
+    reader: Reader = "native",
+    decode: bool = False,
+    allow_mismatch: bool = False,
+    overwrite: bool = False,
+    class_folders: bool = False,
+    workers: int = 1,
+    engine: str = "local",
+    max_record_bytes: int = MAX_RECORD_BYTES,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    progress: Progress | None = None,
+) -> Report:
+    """Convert a folder of TFRecords, prove the output equal to it, and publish the output.
+
+    Args:
+        source: the folder that holds the TFRecord files, and a ``dataset.json`` where it is not KFER.
+        to: the format; ``kfer-convert formats`` lists them.
+        out: the folder to make; ``kfer-<format>`` by default.
+        configs: the configs to convert; all by default.
+        splits: the splits to convert; all by default.
+        labels: folder of the authors' label CSVs; recovers img_id and clip_id.
+        reader: ``native``, or ``tensorflow`` to have TensorFlow confirm every record.
+        decode: decode every image fully, not only its header.
+        allow_mismatch: publish although published counts differ; recorded in the manifest.
+        overwrite: replace an output that exists, once the new one is proven.
+        class_folders: for ``jpeg``: lay single-label configs out for torchvision's ImageFolder.
+        workers: number of processes; the output's bytes do not depend on it.
+        engine: where the work runs.
+        max_record_bytes: longest record that is accepted.
+        max_shard_bytes: most bytes of source that go into one output file or folder.
+        progress: called with what was done to records ("read", "verified") and to how many.
+
+    Returns:
+        What was found; every check is in it.
+
+    Raises:
+        CallError: the call or the environment is wrong; nothing was touched.
+        DataError: the source is damaged; nothing was published.
+        CheckError: a check failed; nothing was published. It carries the report.
+    """
+    options = Options(
+        configs=tuple(configs),
+        splits=tuple(splits),
+        labels=None if labels is None else Path(labels),
+        reader=reader,
+        decode=decode,
+        allow_mismatch=allow_mismatch,
+        format_options={"class_folders": True} if class_folders else {},
+        max_record_bytes=max_record_bytes,
+        max_shard_bytes=max_shard_bytes,
+        workers=workers,
+        engine=engine,
+    )
+    destination = Path(out) if out is not None else Path(f"kfer-{to}")
+    return run(Path(source), to, destination, options, overwrite=overwrite, progress=progress)
+
+
+def verify(
+    out: AnyPath,
+    *,
+    source: AnyPath | None = None,
+    reader: Reader = "native",
+    progress: Progress | None = None,
+) -> Report:
+    """Prove an output again: from its manifest alone and, where given, against the source.
+
+    Args:
+        out: the output.
+        source: the TFRecords it was made from.
+        reader: who reads them; see :func:`convert`.
+        progress: see :func:`convert`.
+
+    Returns:
+        What was found; :meth:`Report.failures` is empty if all is proven.
+
+    Raises:
+        CallError: there is no finished output, or its format is not installed.
+        DataError: the manifest or the source is damaged.
+    """
+    from converters.verification import verify_output
+
+    return verify_output(Path(out), None if source is None else Path(source), reader, progress)
+
+
+def inspect(source: AnyPath = "tfrecords", *, progress: Progress | None = None) -> Inspection:
+    """What is in a folder of TFRecords, and whether it is the published dataset.
+
+    Raises:
+        CallError: there is no such folder, or no TFRecord file of the dataset in it.
+    """
+    from converters.inspection import inspect_source
+
+    return inspect_source(Path(source), progress)

@@ -1,0 +1,358 @@
+"""The command line: arguments, progress, tables, exit statuses. What is done, the library does."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from converters.engines import available_engines
+from converters.errors import CheckError, ConverterError
+from converters.formats import available_formats, describe_format
+
+if TYPE_CHECKING:
+    from converters.inspection import Inspection
+    from converters.report import Report
+
+SAMPLE_FOLDER = "kfer-sample"
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+_LICENCE_NOTE = "The data keeps its licence: KFER is for non-commercial research only; do not pass it on."
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+_quiet = click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+_reader = click.option(
+    "--reader",
+    type=click.Choice(["native", "tensorflow"]),
+    default="native",
+    show_default=True,
+    help="Who reads the TFRecords; tensorflow has TensorFlow confirm every record (an extra to install).",
+)
+
+
+class _DefaultsToConvert(click.Group):
+    """A group whose command ``convert`` need not be named; its options stand in the group's own help."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put ``convert`` before arguments that name no command."""
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h", "--version"):
+            args = ["convert", *args]
+        return super().parse_args(ctx, args)
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Both forms of a call."""
+        formatter.write_usage(ctx.command_path, "[SOURCE] --to FORMAT [--out DIR] [OPTIONS]")
+        formatter.write_usage(ctx.command_path, "COMMAND [ARGS]...", prefix="   or: ")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The conversion's options, then the commands."""
+        rows = [record for option in convert_command.get_params(ctx) if (record := option.get_help_record(ctx))]
+        with formatter.section("Options"):
+            formatter.write_dl(rows)
+        self.format_commands(ctx, formatter)
+
+
+@click.group(
+    cls=_DefaultsToConvert,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Exit status: 0 all there and verified; 1 the data failed a check, nothing was published; 2 the call or "
+    "the environment is wrong, nothing was touched; 130 interrupted.",
+)
+@click.version_option(package_name="kfer-convert")
+def cli() -> None:
+    """Convert KFER, or another image dataset in TFRecords, and prove that nothing was lost or changed.
+
+    SOURCE is the folder that holds the TFRecord files, ./tfrecords by default.
+    """
+
+
+@cli.command("convert", hidden=True, short_help="Convert TFRecords (the default command).")
+@click.argument("source", required=False, type=click.Path(path_type=Path))
+@click.option("--to", "format_name", metavar="FORMAT", help=f"One of: {', '.join(available_formats())}.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to make.  [default: ./kfer-FORMAT]")
+@click.option("--config", "configs", multiple=True, metavar="NAME", help="Only this config; may be repeated.")
+@click.option("--split", "splits", multiple=True, metavar="NAME", help="Only this split; may be repeated.")
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of the authors' label CSVs; recovers img_id and clip_id.",
+)
+@_reader
+@click.option("--decode", is_flag=True, help="Decode every image fully, not only its header.")
+@click.option("--class-folders", is_flag=True, help="jpeg: one folder per class, for torchvision's ImageFolder.")
+@click.option("--allow-mismatch", is_flag=True, help="Publish although published counts differ; recorded.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output, once the new one is proven.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Number of processes.")
+@click.option(
+    "--engine",
+    type=click.Choice(list(available_engines())),
+    default="local",
+    show_default=True,
+    help="Where the work runs.",
+)
+@click.option(
+    "--max-record-size",
+    type=click.IntRange(1),
+    default=256 << 20,
+    metavar="BYTES",
+    help="Longest record that is accepted.  [default: 256 MiB]",
+)
+@click.option(
+    "--max-shard-size",
+    type=click.IntRange(1),
+    default=500_000_000,
+    metavar="BYTES",
+    help="Most source bytes in one output file.  [default: 500 MB]",
+)
+@click.option("--sample", is_flag=True, help=f"Make the synthetic sample in SOURCE (./{SAMPLE_FOLDER}) first.")
+@_quiet
+@_json
+def convert_command(
+    source: Path | None,
+    format_name: str | None,
+    *,
+    quiet: bool,
+    as_json: bool,
+    sample: bool,
+    max_record_size: int,
+    max_shard_size: int,
+    **options: Any,  # noqa: ANN401  # handed on as they are
+) -> None:
+    """Convert a folder of TFRecords."""
+    if format_name is None:
+        raise click.UsageError(f"Missing option '--to'. Choose from: {', '.join(available_formats())}.")
+    from converters.api import convert
+
+    if sample:
+        source = source or Path(SAMPLE_FOLDER)
+        _sample_once(source, quiet=quiet or as_json)
+    source = source or Path("tfrecords")
+    with _progress(quiet=quiet or as_json, total=_expected_records(source, options)) as progress:
+        report = convert(
+            source,
+            to=format_name,
+            max_record_bytes=max_record_size,
+            max_shard_bytes=max_shard_size,
+            progress=progress,
+            **options,
+        )
+    _show(report, quiet=quiet, as_json=as_json)
+    if not quiet and not as_json:
+        click.echo(f"\n{report.records:,} records, verified: {report.out}")
+        click.echo(f"Check it without this program: (cd {report.out} && sha256sum -c SHA256SUMS)")
+        if report.spec.about.personal_data:
+            click.echo(_LICENCE_NOTE)
+
+
+@cli.command("verify")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--source", type=click.Path(path_type=Path), help="Also prove it against these TFRecords.")
+@_reader
+@_quiet
+@_json
+def verify_command(out: Path, source: Path | None, reader: Any, *, quiet: bool, as_json: bool) -> None:  # noqa: ANN401
+    """Prove the output OUT again, from its manifest and, with --source, against the originals."""
+    from converters.api import verify
+
+    with _progress(quiet=quiet or as_json, total=None) as progress:
+        report = verify(out, source=source, reader=reader, progress=progress)
+    failures = report.failures()
+    _show(report, quiet=quiet, as_json=as_json)
+    if failures:
+        for failure in failures[:20]:
+            click.echo(f"kfer-convert: {out}: {failure}", err=True)
+        if len(failures) > 20:
+            click.echo(f"kfer-convert: {out}: and {len(failures) - 20} more", err=True)
+        sys.exit(EXIT_FAILED)
+    if not quiet and not as_json:
+        click.echo(f"\n{report.records:,} records, {len(report.files):,} files, verified: {out}")
+
+
+@cli.command("inspect")
+@click.argument("source", type=click.Path(path_type=Path), default=Path("tfrecords"))
+@_json
+def inspect_command(source: Path, *, as_json: bool) -> None:
+    """Show what is in the folder SOURCE, and whether it is the published dataset."""
+    from converters.api import inspect
+
+    with _progress(quiet=as_json, total=None) as progress:
+        inspection = inspect(source, progress=progress)
+    if as_json:
+        click.echo(json.dumps(inspection.to_json(), indent=1, ensure_ascii=False))
+    else:
+        _show_inspection(inspection)
+    if inspection.failed:
+        sys.exit(EXIT_FAILED)
+
+
+@cli.command("sample")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--records", type=click.IntRange(1), help="Number of records over all files.")
+@click.option("--full", is_flag=True, help="All 71,430 records, with the published counts.")
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="With --full: take the label rows from the authors' CSVs in DIR.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other faces.")
+@click.option("--workers", type=click.IntRange(1), help="Number of processes.  [default: one per core]")
+@_quiet
+@_json
+def sample_command(folder: Path, *, quiet: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN401
+    """Write a synthetic dataset of KFER's shape, with drawn faces of nobody, to DIR."""
+    from converters.sample import make_sample
+
+    with _progress(quiet=quiet or as_json, total=None) as progress:
+        summary = make_sample(folder, progress=lambda count: progress("read", count) if progress else None, **options)
+    if as_json:
+        facts = {"folder": str(folder), "records": summary.records, "bytes": summary.bytes, "files": summary.files}
+        click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+    elif not quiet:
+        click.echo(f"{summary.records:,} records in {len(summary.files)} files, {summary.bytes:,} bytes: {folder}")
+
+
+@cli.command("formats")
+@_json
+def formats_command(*, as_json: bool) -> None:
+    """List the formats that are installed."""
+    lines = {name: describe_format(name) for name in available_formats()}
+    if as_json:
+        click.echo(json.dumps(lines, indent=1, ensure_ascii=False))
+        return
+    width = max(map(len, lines), default=0)
+    for name, line in lines.items():
+        click.echo(f"{name:{width}}  {line}")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its status."""
+    as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
+    try:
+        cli.main(arguments, prog_name="kfer-convert", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("kfer-convert: interrupted; nothing was published.", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except CheckError as error:
+        _show(error.report, quiet=False, as_json=as_json, error=not as_json)
+        failures = error.report.failures()
+        for failure in failures:
+            click.echo(f"kfer-convert: {failure}", err=True)
+        click.echo("kfer-convert: nothing was published.", err=True)
+        if all(check.published for check in _failed(error.report)) and not error.report.problems:
+            click.echo("If the source is meant to differ from the published dataset: --allow-mismatch.", err=True)
+        sys.exit(error.exit_status)
+    except ConverterError as error:
+        if as_json:
+            click.echo(json.dumps({"error": str(error)}, ensure_ascii=False))
+        click.echo(f"kfer-convert: {error}", err=True)
+        sys.exit(error.exit_status)
+    except BrokenPipeError:
+        # The reader of our output has gone; keep the interpreter from complaining when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
+    sys.exit(0)
+
+
+def _failed(report: Report) -> list[Any]:
+    return [check for split in report.splits for check in split.checks if check.result == "failed"]
+
+
+def _sample_once(folder: Path, *, quiet: bool) -> None:
+    """Make the sample, or go on with the one that is there already."""
+    from converters.sample import make_sample
+    from converters.spec import DESCRIPTION_FILE, load_spec
+
+    if (folder / DESCRIPTION_FILE).is_file() and load_spec(folder).name == "kfer-sample":
+        return
+    summary = make_sample(folder)
+    if not quiet:
+        click.echo(f"Sample of {summary.records:,} synthetic records: {folder}")
+
+
+def _expected_records(source: Path, options: dict[str, Any]) -> int | None:
+    """How many records the description promises, for the progress bar; None where it does not say."""
+    from converters.spec import load_spec
+
+    if not source.is_dir():
+        return None
+    wanted = [
+        split.published.records
+        for split in load_spec(source).splits()
+        if (not options["configs"] or split.config in options["configs"])
+        and (not options["splits"] or split.name in options["splits"])
+        and (source / split.file).exists()
+    ]
+    return None if not wanted or None in wanted else sum(filter(None, wanted))
+
+
+@contextmanager
+def _progress(*, quiet: bool, total: int | None) -> Iterator[Callable[[str, int], None] | None]:
+    """A progress callback that moves a bar over records on a terminal; None where there is no terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    # Every record passes twice, once read and once read back; the bar shows it done when it was read back.
+    with tqdm(total=total, unit=" records", unit_scale=True, leave=False) as bar:
+
+        def advance(stage: str, count: int) -> None:
+            bar.set_description(stage, refresh=False)
+            bar.update(count if stage == "verified" or total is None else 0)
+
+        yield advance
+
+
+def _show(report: Report, *, quiet: bool, as_json: bool, error: bool = False) -> None:
+    """The report as a table or as JSON; reasons below the table for all that did not pass."""
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
+        return
+    if quiet:
+        return
+    names = list(dict.fromkeys(check.name for split in report.splits for check in split.checks))
+    rows = [["config", "split", "found", *names]]
+    notes = []
+    for split in report.splits:
+        results = {check.name: check for check in split.checks}
+        cells = [results[name].result if name in results else "-" for name in names]
+        rows.append([split.split.config, split.split.name, f"{split.fingerprint.records:,}", *cells])
+        notes += [
+            f"{split.split.title}: {check.name} {check.result}: {check.reason}"
+            for check in split.checks
+            if check.result != "passed"
+        ]
+    rows += [[split.config, split.name, "absent", *("-" for _ in names)] for split in report.absent]
+    for line in _table(rows):
+        click.echo(line, err=error)
+    for text in [*notes, *(f"Warning: {warning}." for warning in report.warnings)]:
+        click.echo(text, err=error)
+    if report.absent:
+        files = ", ".join(split.file for split in report.absent)
+        click.echo(f"Absent from the source: {files}", err=error)
+
+
+def _show_inspection(inspection: Inspection) -> None:
+    facts = inspection.to_json()
+    click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of text in columns, the first row underlined."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]

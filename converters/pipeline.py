@@ -1,0 +1,232 @@
+"""The way of a conversion: plan, run the shards, compare, publish."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from converters import proof
+from converters.conversion import Job, Progress, Reader, clips, convert_shard
+from converters.engines import load_engine
+from converters.errors import CallError, CheckError, ConverterError, DataError, Location
+from converters.fingerprint import merge
+from converters.formats import load_format
+from converters.manifest import MANIFEST, SUMS, hash_file, walk_files, write_manifest
+from converters.report import Report, SourceFacts, SplitReport
+from converters.shards import MAX_SHARD_BYTES, OutputFile, RangeFacts, ShardResult, plan_shards
+from converters.sources import Source, SourceSplit, find_source
+from converters.spec import load_spec
+from converters.staging import Staging
+from converters.tfrecord.framing import MAX_RECORD_BYTES
+from converters.tfrecord.second_reader import require_tensorflow
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a source is converted; see :func:`converters.convert` for each."""
+
+    configs: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
+    labels: Path | None = None
+    reader: Reader = "native"
+    decode: bool = False
+    allow_mismatch: bool = False
+    format_options: Mapping[str, Any] = field(default_factory=dict)
+    max_record_bytes: int = MAX_RECORD_BYTES
+    max_shard_bytes: int = MAX_SHARD_BYTES
+    workers: int = 1
+    engine: str = "local"
+
+    def recorded(self) -> dict[str, Any]:
+        """Those that the output may depend on, for the manifest."""
+        return {
+            "configs": list(self.configs),
+            "splits": list(self.splits),
+            "labels": self.labels is not None,
+            "reader": self.reader,
+            "decode": self.decode,
+            "format_options": dict(self.format_options),
+            "max_record_bytes": self.max_record_bytes,
+            "max_shard_bytes": self.max_shard_bytes,
+        }
+
+
+def run(
+    source_folder: Path,
+    format_name: str,
+    out: Path,
+    options: Options,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Convert a source folder and publish the output at ``out``, proven equal to its source.
+
+    Raises:
+        CallError: the call or the environment is wrong; nothing was touched.
+        DataError: the source is damaged; nothing was published.
+        CheckError: a check failed; nothing was published. It carries the report.
+    """
+    _refuse_nesting(source_folder, out)
+    if options.reader not in ("native", "tensorflow"):
+        raise CallError(f"no reader {options.reader!r}; there are native and tensorflow.")
+    if options.reader == "tensorflow":
+        require_tensorflow()
+    target = load_format(format_name, **options.format_options)
+    engine = load_engine(options.engine, options.workers)
+    spec = load_spec(source_folder)
+    source = find_source(source_folder, spec, options.configs, options.splits)
+    _refuse_missing_labels(source, options.labels)
+    try:
+        with Staging(out, overwrite=overwrite) as staging:
+            job = Job(
+                format_name,
+                staging.shards,
+                spec.features,
+                dict(options.format_options),
+                options.labels,
+                options.reader,
+                options.decode,
+                options.max_record_bytes,
+            )
+            shards = plan_shards(source.splits, options.max_shard_bytes)
+            # A callback cannot go to other processes; from there, progress comes shard by shard.
+            in_process = options.workers == 1 and options.engine == "local"
+            task = partial(convert_shard, job, progress=progress if in_process else None)
+            results: dict[str, list[ShardResult]] = defaultdict(list)
+            for shard, result in zip(shards, engine.run(task, shards), strict=True):
+                if result.shard != shard:
+                    raise ConverterError(f"the engine {options.engine!r} returned results out of order.")
+                results[shard.split.title].append(result)
+                staging.collect(result.folder)
+                if progress is not None and not in_process:
+                    progress("read", result.source.records)
+                    progress("verified", result.output.records)
+            report = _report(source, job, options, format_name, out, results)
+            if failures := report.failures():
+                raise CheckError(f"nothing was published: {failures[0]}.", report)
+            known = {file.path for file in report.files}
+            target.finish(report, staging.output)
+            report = replace(report, files=tuple(sorted((*report.files, *_new_files(staging.output, known)), key=_path)))
+            _refuse_changed_sources(source, report)
+            write_manifest(report, staging.output)
+            staging.publish()
+            return report
+    except OSError as error:
+        raise ConverterError(f"{out}: {error.strerror or error}; nothing was published.") from error
+
+
+def _report(
+    source: Source,
+    job: Job,
+    options: Options,
+    format_name: str,
+    out: Path,
+    results: Mapping[str, Sequence[ShardResult]],
+) -> Report:
+    splits = [_split_report(found, job, results[found.split.title]) for found in source.splits]
+    warnings = [found.note for found in source.splits if found.note]
+    for split in splits:
+        for check in split.checks:
+            if check.name == proof.LABEL_ORDER and check.reason.startswith(proof.REORDERED):
+                warnings.append(
+                    f"{split.split.title}: {proof.REORDERED}. The images keep their labels, but img_id and clip_id "
+                    "cannot be recovered from the CSVs."
+                )
+    return Report(
+        spec=source.spec,
+        format=format_name,
+        out=str(out),
+        splits=tuple(splits),
+        absent=source.absent,
+        warnings=tuple(warnings),
+        files=tuple(file for split in results.values() for result in split for file in result.files),
+        allow_mismatch=options.allow_mismatch,
+        options=options.recorded(),
+    )
+
+
+def _split_report(found: SourceSplit, job: Job, results: Sequence[ShardResult]) -> SplitReport:
+    split = found.split
+    sources = _tiled(found, [facts for result in results for facts in result.ranges])
+    label_count = len(split.label_names)
+    expected = merge((result.source for result in results), label_count)
+    output = merge((result.output for result in results), label_count)
+    checks = proof.compare(
+        split, expected, output, sources, identified=job.labels is not None, clips=clips(job, split)
+    )
+    files = tuple(file.path for result in results for file in result.files)
+    return SplitReport(split, sources, files, output, checks)
+
+
+def _tiled(found: SourceSplit, ranges: Sequence[RangeFacts]) -> tuple[SourceFacts, ...]:
+    """The facts of each source file; its ranges must follow each other from its first byte to its last.
+
+    Raises:
+        DataError: they do not, or the file is not what it was when it was read.
+    """
+    facts = []
+    remaining = list(ranges)
+    for file in found.files:
+        own = [piece for piece in remaining if piece.path == str(file.path)]
+        remaining = [piece for piece in remaining if piece.path != str(file.path)]
+        end = 0
+        for piece in own:
+            if piece.start != end:
+                break
+            end = piece.end
+        if end != file.size or not own:
+            raise DataError(
+                f"bytes {end} to {file.size} of the file were not converted.", Location(str(file.path)), "Try again."
+            )
+        sha256 = own[0].sha256 if len(own) == 1 else hash_file(file.path)[1]
+        indexed = own[0].indexed if all(piece.indexed == own[0].indexed for piece in own) else None
+        records = sum(piece.records for piece in own)
+        facts.append(SourceFacts(file.path.name, file.size, sha256, records, file.compression, indexed))
+    if remaining:
+        raise DataError("a file was converted that is not in the plan.", Location(remaining[0].path))
+    return tuple(facts)
+
+
+def _refuse_changed_sources(source: Source, report: Report) -> None:
+    """The source must still be the bytes that were converted."""
+    paths = [file.path for found in source.splits for file in found.files]
+    facts = [fact for split in report.splits for fact in split.sources]
+    for path, fact in zip(paths, facts, strict=True):
+        if hash_file(path) != (fact.bytes, fact.sha256):
+            raise DataError("the file changed while it was converted.", Location(str(path)), "Try again.")
+
+
+def _new_files(folder: Path, known: Collection[str]) -> list[OutputFile]:
+    """The files that a format added when it finished; those of shards must all be there still."""
+    there = {path.relative_to(folder).as_posix(): path for path in walk_files(folder)}
+    if missing := sorted(set(known) - set(there)):
+        raise ConverterError(f"{missing[0]}: the format removed this file when it finished.")
+    if taken := {MANIFEST, SUMS} & set(there):
+        raise ConverterError(f"{min(taken)}: the format wrote a file of this name, which is kfer-convert's.")
+    return [OutputFile(path, *hash_file(there[path])) for path in sorted(set(there) - set(known))]
+
+
+def _path(file: OutputFile) -> str:
+    return file.path
+
+
+def _refuse_nesting(source: Path, out: Path) -> None:
+    inside, outside = out.resolve(), source.resolve()
+    if inside == outside or inside in outside.parents or outside in inside.parents:
+        raise CallError(f"{out}: the output and the source ({source}) must not lie in each other. Choose another --out.")
+
+
+def _refuse_missing_labels(source: Source, labels: Path | None) -> None:
+    if labels is None:
+        return
+    if not labels.is_dir():
+        raise CallError(f"{labels}: there is no such folder. --labels takes the folder of the label CSVs.")
+    for found in source.splits:
+        name = found.split.labels_csv or ""
+        if not (labels / name).is_file():
+            raise CallError(f"{labels / name}: there is no such label CSV, which {found.split.title} needs.")

@@ -1,0 +1,249 @@
+"""Verification: proves an output again from its manifest, and against its source where that is given.
+
+Works from the output alone, with no knowledge of how it was written: the manifest names every file and every
+fingerprint, the files are hashed, and the fingerprints are recomputed from what the format reads back. Nothing
+in an output is trusted: names are checked before they are used, and no link is followed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from converters import proof
+from converters.checks import RecordChecker
+from converters.conversion import Job, Progress, Reader, output_location, read_shard
+from converters.errors import CallError, ConverterError, DataError, Location
+from converters.fingerprint import Fingerprint, PartBuilder, merge
+from converters.formats import Format, available_formats, load_format
+from converters.manifest import MANIFEST, SUMS, hash_file, read_manifest, sums_text, walk_files
+from converters.report import Check, Report, SourceFacts, SplitReport
+from converters.shards import OutputFile, RangeFacts, plan_shards
+from converters.sources import find_source
+from converters.spec import DatasetSpec, Split, parse_spec
+from converters.tfrecord.second_reader import require_tensorflow
+
+SOURCE = "source"
+
+
+def verify_output(out: Path, source: Path | None, reader: Reader, progress: Progress | None) -> Report:
+    """See :func:`converters.api.verify`."""
+    if reader == "tensorflow":
+        if source is None:
+            raise CallError("--reader tensorflow reads the originals, so --source is needed with it.")
+        require_tensorflow()
+    document, data = read_manifest(out)
+    manifest = _Manifest(document, out / MANIFEST)
+    target = load_format(manifest.format, **manifest.format_options) if manifest.format in available_formats() else None
+    problems = _check_files(out, manifest.files, data)
+    splits = tuple(
+        _verify_split(out, target, manifest, split, expected, sources, progress)
+        for split, expected, sources in manifest.splits
+    )
+    if target is None:
+        problems.append(f"the format {manifest.format!r} is not installed, so the content is unverified")
+    report = Report(
+        spec=manifest.spec,
+        format=manifest.format,
+        out=str(out),
+        splits=splits,
+        warnings=tuple(manifest.warnings),
+        files=manifest.files,
+        problems=tuple(problems),
+        allow_mismatch=manifest.allow_mismatch,
+        options=manifest.options,
+    )
+    if source is None:
+        return report
+    return _verify_source(report, manifest, source, reader, progress)
+
+
+class _Manifest:
+    """The parts of a manifest, each checked for its form. The manifest is data from outside."""
+
+    def __init__(self, document: Mapping[str, Any], path: Path) -> None:
+        try:
+            self.format = _typed(document["format"], str)
+            self.options = _typed(document["options"], dict)
+            self.format_options = _typed(self.options["format_options"], dict)
+            self.allow_mismatch = _typed(document["allow_mismatch"], bool)
+            self.warnings = [_typed(text, str) for text in _typed(document["warnings"], list)]
+            self.files = tuple(_files(document["files"]))
+            self.spec: DatasetSpec = parse_spec(document["dataset"], f"{path} dataset")
+            self.splits = [self._split(entry) for entry in _typed(document["splits"], list)]
+        except CallError as error:
+            raise DataError(str(error), Location(str(path))) from None
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise DataError(
+                f"this is no manifest that kfer-convert writes: {type(error).__name__}: {error}.", Location(str(path))
+            ) from None
+
+    def _split(self, entry: object) -> tuple[Split, Fingerprint, tuple[SourceFacts, ...]]:
+        fields = _typed(entry, dict)
+        for split in self.spec.splits():
+            if (split.config, split.name) == (fields["config"], fields["split"]):
+                break
+        else:
+            raise ValueError("a split that is not in the dataset's description")
+        stated = dict(_typed(fields["fingerprint"], dict))
+        per_image = {int(key): _typed(count, int) for key, count in stated["labels_per_image"].items()}
+        fingerprint = Fingerprint(
+            **(stated | {"label_counts": tuple(stated["label_counts"]), "labels_per_image": per_image})
+        )
+        sources = tuple(SourceFacts(**_typed(facts, dict)) for facts in _typed(fields["sources"], list))
+        return split, fingerprint, sources
+
+
+def _files(entries: object) -> Iterator[OutputFile]:
+    seen = set()
+    for entry in _typed(entries, list):
+        file = OutputFile(**_typed(entry, dict))
+        path = _typed(file.path, str)
+        parts = path.split("/")
+        if not path or "\\" in path or "\0" in path or any(part in ("", ".", "..") for part in parts):
+            raise ValueError(f"the file name {path!r} leaves the output")
+        if path in seen or path in (MANIFEST, SUMS):
+            raise ValueError(f"the file {path!r} stands twice")
+        seen.add(path)
+        _typed(file.size, int)
+        _typed(file.sha256, str)
+        yield file
+
+
+def _typed(value: Any, kind: type) -> Any:  # noqa: ANN401  # JSON
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise TypeError(f"expected {kind.__name__}, found {type(value).__name__}")
+    return value
+
+
+def _check_files(out: Path, files: tuple[OutputFile, ...], manifest: bytes) -> list[str]:
+    """What is missing, extra or changed; a sentence each."""
+    problems = []
+    there = {path.relative_to(out).as_posix() for path in walk_files(out)}
+    known = {file.path for file in files} | {MANIFEST, SUMS}
+    problems += [f"{path}: this file is not in the manifest" for path in sorted(there - known)]
+    problems += [f"{path}: this file is missing" for path in sorted(known - there)]
+    for file in files:
+        if file.path in there and (problem := _changed(out, file)):
+            problems.append(problem)
+    if SUMS in there:
+        try:
+            agrees = _plain_file(out / SUMS) and (out / SUMS).read_bytes() == sums_text(files, manifest).encode()
+        except OSError as error:
+            problems.append(f"{SUMS}: cannot be read: {error.strerror}")
+        else:
+            if not agrees:
+                problems.append(f"{MANIFEST} and {SUMS} contradict each other: one of them was changed")
+    return problems
+
+
+def _changed(out: Path, file: OutputFile) -> str | None:
+    path = out
+    for part in file.path.split("/")[:-1]:
+        path /= part
+        if path.is_symlink():
+            return f"{file.path}: lies behind a link"
+    path = out / file.path
+    try:
+        if not _plain_file(path):
+            return f"{file.path}: is no regular file"
+        size = path.stat().st_size
+        if size != file.size:
+            return f"{file.path}: has {size} bytes, the manifest says {file.size}"
+        if hash_file(path)[1] != file.sha256:
+            return f"{file.path}: its SHA-256 is not the manifest's; it was changed"
+    except OSError as error:
+        return f"{file.path}: cannot be read: {error.strerror}"
+    return None
+
+
+def _plain_file(path: Path) -> bool:
+    return stat.S_ISREG(os.lstat(path).st_mode)
+
+
+def _verify_split(
+    out: Path,
+    target: Format | None,
+    manifest: _Manifest,
+    split: Split,
+    expected: Fingerprint,
+    sources: tuple[SourceFacts, ...],
+    progress: Progress | None,
+) -> SplitReport:
+    """Recompute a split's fingerprint from its content and compare it with the manifest's."""
+    identified = expected.identities_sha256 is not None
+    if target is None:
+        check = Check(proof.RECORDS, "unverified", f"the format {manifest.format!r} is not installed")
+        return SplitReport(split, sources, (), expected, (check,))
+    builder = PartBuilder(0, len(split.label_names))
+    checker = RecordChecker(split)
+    clips: set[str] = set()
+    try:
+        for batch in target.read(out, split):
+            checker.check(batch, output_location(split, builder.records))
+            builder.add(batch)
+            if identified:
+                clips.update(batch.column("clip_id").unique().to_pylist())
+            if progress is not None:
+                progress("verified", len(batch))
+    except Exception as error:  # noqa: BLE001  # a format meeting damaged files, and maybe somebody else's
+        check = Check("content", "failed", f"cannot be read back: {error}")
+        return SplitReport(split, sources, (), expected, (check,))
+    found = merge([builder.part()], len(split.label_names))
+    checks = proof.compare(split, expected, found, sources, identified=identified, clips=len(clips) or None)
+    if found != expected:
+        checks += (Check("fingerprint", "failed", "what was read back is not what the manifest says"),)
+    return SplitReport(split, sources, (), found, checks)
+
+
+def _verify_source(
+    report: Report, manifest: _Manifest, folder: Path, reader: Reader, progress: Progress | None
+) -> Report:
+    """Read the originals again and compare them with the output, file by file and record by record."""
+    configs = tuple(dict.fromkeys(split.config for split, _, _ in manifest.splits))
+    source = find_source(folder, manifest.spec, configs)
+    job = Job(
+        format=manifest.format,
+        folder=Path(),
+        features=manifest.spec.features,
+        reader=reader,
+        max_record_bytes=_typed(manifest.options.get("max_record_bytes", 1 << 28), int),
+    )
+    found = {found.split.title: found for found in source.splits}
+    splits = []
+    for split in report.splits:
+        original = found.get(split.split.title)
+        if original is None:
+            check = Check(SOURCE, "failed", f"{split.split.file} is not in {folder}")
+        else:
+            shards = plan_shards([original])
+            try:
+                check = _compare_source(job, shards, split, progress)
+            except ConverterError as error:
+                check = Check(SOURCE, "failed", str(error))
+        splits.append(replace(split, checks=(*split.checks, check)))
+    return replace(report, splits=tuple(splits))
+
+
+def _compare_source(job: Job, shards: list[Any], split: SplitReport, progress: Progress | None) -> Check:
+    facts: list[RangeFacts] = []
+
+    def parts() -> Iterator[Any]:
+        for shard in shards:
+            builder = PartBuilder(shard.first_record, len(shard.split.label_names))
+            for batch in read_shard(job, shard, facts):
+                builder.add(batch)
+                if progress is not None:
+                    progress("read", len(batch))
+            yield builder.part()
+
+    found = merge(parts(), len(split.split.label_names))
+    stated = replace(split.fingerprint, identities_sha256=None)
+    if found != stated:
+        names = [name for name in ("records", "labels_sha256", "images_sha256") if getattr(found, name) != getattr(stated, name)]
+        return Check(SOURCE, "failed", f"the source's {', '.join(names) or 'fingerprint'} is not the output's")
+    return Check(SOURCE, "passed", f"{found.records:,} records read again from the source equal the output's")
