@@ -17,7 +17,7 @@ from converters.errors import CheckError, ConverterError
 from converters.formats import available_formats, describe_format
 
 if TYPE_CHECKING:
-    from converters.inspection import Inspection
+    from converters.inspection import InspectedSplit, Inspection
     from converters.report import Report
 
 SAMPLE_FOLDER = "kfer-sample"
@@ -53,7 +53,9 @@ class _DefaultsToConvert(click.Group):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The conversion's options, then the commands."""
-        rows = [record for option in convert_command.get_params(ctx) if (record := option.get_help_record(ctx))]
+        rows = [
+            record for option in convert_command.get_params(ctx) if (record := option.get_help_record(ctx))
+        ]
         with formatter.section("Options"):
             formatter.write_dl(rows)
         self.format_commands(ctx, formatter)
@@ -87,7 +89,9 @@ def cli() -> None:
 )
 @_reader
 @click.option("--decode", is_flag=True, help="Decode every image fully, not only its header.")
-@click.option("--class-folders", is_flag=True, help="jpeg: one folder per class, for torchvision's ImageFolder.")
+@click.option(
+    "--class-folders", is_flag=True, help="jpeg: one folder per class, for torchvision's ImageFolder."
+)
 @click.option("--allow-mismatch", is_flag=True, help="Publish although published counts differ; recorded.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output, once the new one is proven.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Number of processes.")
@@ -112,7 +116,9 @@ def cli() -> None:
     metavar="BYTES",
     help="Most source bytes in one output file.  [default: 500 MB]",
 )
-@click.option("--sample", is_flag=True, help=f"Make the synthetic sample in SOURCE (./{SAMPLE_FOLDER}) first.")
+@click.option(
+    "--sample", is_flag=True, help=f"Make the synthetic sample in SOURCE (./{SAMPLE_FOLDER}) first."
+)
 @_quiet
 @_json
 def convert_command(
@@ -212,12 +218,21 @@ def sample_command(folder: Path, *, quiet: bool, as_json: bool, **options: Any) 
     from converters.sample import make_sample
 
     with _progress(quiet=quiet or as_json, total=None) as progress:
-        summary = make_sample(folder, progress=lambda count: progress("read", count) if progress else None, **options)
+        summary = make_sample(
+            folder, progress=lambda count: progress("read", count) if progress else None, **options
+        )
     if as_json:
-        facts = {"folder": str(folder), "records": summary.records, "bytes": summary.bytes, "files": summary.files}
+        facts = {
+            "folder": str(folder),
+            "records": summary.records,
+            "bytes": summary.bytes,
+            "files": summary.files,
+        }
         click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
     elif not quiet:
-        click.echo(f"{summary.records:,} records in {len(summary.files)} files, {summary.bytes:,} bytes: {folder}")
+        click.echo(
+            f"{summary.records:,} records in {len(summary.files)} files, {summary.bytes:,} bytes: {folder}"
+        )
 
 
 @cli.command("formats")
@@ -236,6 +251,8 @@ def formats_command(*, as_json: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status."""
     as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
+    # Arrow's own allocators keep what was freed; the system's takes a fifth less memory here, in the same time.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     try:
         cli.main(arguments, prog_name="kfer-convert", standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -253,7 +270,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             click.echo(f"kfer-convert: {failure}", err=True)
         click.echo("kfer-convert: nothing was published.", err=True)
         if all(check.published for check in _failed(error.report)) and not error.report.problems:
-            click.echo("If the source is meant to differ from the published dataset: --allow-mismatch.", err=True)
+            click.echo(
+                "If the source is meant to differ from the published dataset: --allow-mismatch.", err=True
+            )
         sys.exit(error.exit_status)
     except ConverterError as error:
         if as_json:
@@ -347,12 +366,70 @@ def _show(report: Report, *, quiet: bool, as_json: bool, error: bool = False) ->
 
 
 def _show_inspection(inspection: Inspection) -> None:
-    facts = inspection.to_json()
-    click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+    """What was found as tables: the files, and for each config its labels and their combinations."""
+    rows = [
+        ["config", "split", "file", "bytes", "records", "label sets", "index", "is it the published one?"]
+    ]
+    for split in inspection.splits:
+        sets = f"{split.fingerprint.distinct_label_sets:,}" if split.fingerprint else "-"
+        for file in split.files:
+            records = "-" if file.records is None else f"{file.records:,}"
+            index = "none" if file.index is None else "agrees" if file.indexed else "unverified"
+            rows.append(
+                [
+                    split.split.config,
+                    split.split.name,
+                    file.file,
+                    f"{file.bytes:,}",
+                    records,
+                    sets,
+                    index,
+                    split.verdict,
+                ]
+            )
+    rows += [
+        [split.config, split.name, split.file, "-", "-", "-", "-", "absent"] for split in inspection.absent
+    ]
+    for line in _table(rows):
+        click.echo(line)
+    for split in inspection.splits:
+        for text in [split.note, split.error, *(split.reasons if split.verdict != "published" else ())]:
+            if text:
+                click.echo(f"{split.title}: {text}")
+    for config in dict.fromkeys(split.split.config for split in inspection.splits):
+        _show_labels(config, [split for split in inspection.splits if split.split.config == config])
+    click.echo(f"\n{inspection.records:,} records, {inspection.bytes:,} bytes")
+
+
+def _show_labels(config: str, splits: Sequence[InspectedSplit]) -> None:
+    """Records per label, labels per image and the most frequent combinations, a column per split."""
+    sound = [split for split in splits if split.fingerprint is not None]
+    if not sound:
+        return
+    click.echo("")
+    rows = [[config, *(split.split.name for split in sound)]]
+    for number, name in enumerate(sound[0].split.label_names):
+        rows.append([name, *(f"{split.label_counts[number].records:,}" for split in sound)])
+    per_image = [split.fingerprint.labels_per_image for split in sound if split.fingerprint is not None]
+    for count in sorted(set().union(*per_image)):
+        rows.append(
+            [
+                f"images with {count} label{'s'[: count != 1]}",
+                *(f"{counts.get(count, 0):,}" for counts in per_image),
+            ]
+        )
+    for line in _table(rows):
+        click.echo(line)
+    if sound[0].split.kind == "multi-label":
+        for split in sound:
+            most = [f"{' + '.join(entry.labels)} {entry.records:,}" for entry in split.combinations]
+            click.echo(f"Most frequent in {split.split.name}: {', '.join(most)}")
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of text in columns, the first row underlined."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
     return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -146,13 +147,10 @@ def _counted(
 
 def _output_files(folder: Path, paths: Sequence[Path], name: str) -> tuple[OutputFile, ...]:
     """The written files, hashed from disk; they must be all that is in the shard's folder."""
-    written = {path.relative_to(folder).as_posix() for path in paths}
-    there = {path.relative_to(folder).as_posix() for path in walk_files(folder)}
+    root = os.fspath(folder) + os.sep
+    written = {os.fspath(path).removeprefix(root).replace(os.sep, "/") for path in paths}
+    there = set(walk_files(folder))
     if written != there or len(written) != len(paths):
         odd = sorted(written ^ there) or ["a path twice"]
         raise ConverterError(f"the format {name!r} did not write the files it says it wrote: {odd[0]}.")
-    files = []
-    for path in sorted(written):
-        size, sha256 = hash_file(folder / path)
-        files.append(OutputFile(path, size, sha256))
-    return tuple(files)
+    return tuple(OutputFile(path, *hash_file(root + path)) for path in sorted(written))

@@ -1,4 +1,4 @@
-"""What must survive conversion, as counts and digests.
+r"""What must survive conversion, as counts and digests.
 
 The definition is public (the README has it with the few lines of Python that recompute it from any output):
 
@@ -6,7 +6,7 @@ The definition is public (the README has it with the few lines of Python that re
 - ``images_sha256``: a hash tree. The leaves are the SHA-256 of each image's bytes, in record order. Neighbours
   are joined to the SHA-256 of their two digests, level by level; an odd one at the end moves up unchanged.
   (The tree's shape is that of RFC 9162, section 2.1.1, so that parts of it can be computed apart.)
-- ``identities_sha256``: the same tree over the UTF-8 text ``img_id + "\\n" + clip_id`` of each record.
+- ``identities_sha256``: the same tree over the UTF-8 text ``img_id + "\n" + clip_id`` of each record.
 
 A :class:`Part` covers a contiguous range of a split's records. Parts that follow each other merge.
 """

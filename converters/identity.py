@@ -62,7 +62,9 @@ class Identities:
             )
         if len(rows) < len(stored):
             raise DataError(
-                f"the CSV has {len(self.labels)} rows, the split has more records.", Location(self.path), _ADVICE
+                f"the CSV has {len(self.labels)} rows, the split has more records.",
+                Location(self.path),
+                _ADVICE,
             )
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))
         columns["img_id"] = self.img_id.slice(first, len(rows))
@@ -98,7 +100,9 @@ def read_identities(folder: Path, split: Split) -> Identities:
     """
     path = folder / (split.labels_csv or f"label_{split.config}_{split.name}.csv")
     if not path.is_file():
-        raise CallError(f"{path}: there is no such label CSV for {split.title}. Is --labels the right folder?")
+        raise CallError(
+            f"{path}: there is no such label CSV for {split.title}. Is --labels the right folder?"
+        )
     table = read_label_csv(path, [_ID_COLUMNS], split.label_names)
     img_id, clip_id = (table.texts[name] for name in _ID_COLUMNS)
     _check_names(img_id.to_pylist(), "img_id", str(path))

@@ -105,7 +105,7 @@ class JpegSizes:
         while len(rows):
             row, rows = int(rows[0]), rows[1:]
             try:
-                header = read_jpeg_header(memoryview(data)[offsets[row] : offsets[row + 1]])
+                header = read_jpeg_header(memoryview(data.data)[offsets[row] : offsets[row + 1]])
             except JpegError as error:
                 raise JpegError(error.message, row) from None
             sizes[row] = header.size

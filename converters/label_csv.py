@@ -26,7 +26,9 @@ class LabelTable:
     labels: npt.NDArray[np.uint8]
 
 
-def read_label_csv(path: Path, headers: Sequence[tuple[str, ...]], label_names: tuple[str, ...]) -> LabelTable:
+def read_label_csv(
+    path: Path, headers: Sequence[tuple[str, ...]], label_names: tuple[str, ...]
+) -> LabelTable:
     """Read a label CSV strictly.
 
     Args:
@@ -60,7 +62,9 @@ def read_label_csv(path: Path, headers: Sequence[tuple[str, ...]], label_names: 
     header = next((header for header in headers if columns == header + label_names), None)
     if header is None:
         expected = ", ".join(headers[-1] + label_names)
-        raise DataError(f"the columns are {', '.join(columns)}; expected {expected}, in this order.", location)
+        raise DataError(
+            f"the columns are {', '.join(columns)}; expected {expected}, in this order.", location
+        )
     labels = np.empty((len(table), len(label_names)), np.uint8)
     for position, name in enumerate(label_names):
         labels[:, position] = table.column(name).to_numpy()

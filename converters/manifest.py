@@ -77,7 +77,9 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise CallError(f"{folder}: no {MANIFEST} is here, so this is no finished output of kfer-convert.") from None
+        raise CallError(
+            f"{folder}: no {MANIFEST} is here, so this is no finished output of kfer-convert."
+        ) from None
     except OSError as error:
         raise DataError(f"the manifest cannot be read: {error.strerror}.", Location(str(path))) from error
     try:
@@ -89,20 +91,25 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
     return document, data
 
 
-def hash_file(path: Path) -> tuple[int, str]:
-    """Size in bytes and hexadecimal SHA-256 of a file."""
+def hash_file(path: str | os.PathLike[str]) -> tuple[int, str]:
+    """Size in bytes and hexadecimal SHA-256 of a file. No link is followed."""
     digest = hashlib.sha256()
     size = 0
-    with path.open("rb", buffering=0) as file:
-        while chunk := file.read(_HASH_CHUNK):
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        while chunk := os.read(descriptor, _HASH_CHUNK):
             digest.update(chunk)
             size += len(chunk)
+    finally:
+        os.close(descriptor)
     return size, digest.hexdigest()
 
 
-def walk_files(folder: Path) -> Iterator[Path]:
-    """All that lies below a folder and is no folder itself; links are not followed."""
-    for root, folders, files in os.walk(folder):
-        base = Path(root)
-        yield from (base / name for name in files)
-        yield from (base / name for name in folders if (base / name).is_symlink())
+def walk_files(folder: str | os.PathLike[str], prefix: str = "") -> Iterator[str]:
+    """All that lies below a folder and is no folder itself, as paths in it with ``/``; links are not followed."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from walk_files(entry.path, f"{prefix}{entry.name}/")
+            else:
+                yield prefix + entry.name

@@ -36,7 +36,7 @@ def unsafe_name(name: str) -> str | None:
     if name.startswith("."):
         return f"{name!r} starts with a dot"
     if any(character in _FORBIDDEN for character in name):
-        return f"{name!r} has one of the characters < > : \" / \\ | ? *"
+        return f'{name!r} has one of the characters < > : " / \\ | ? *'
     if any(unicodedata.category(character).startswith("C") for character in name):
         return f"{name!r} has a control or invisible character"
     if name != name.strip() or name.endswith("."):

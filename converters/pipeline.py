@@ -111,7 +111,9 @@ def run(
                 raise CheckError(f"nothing was published: {failures[0]}.", report)
             known = {file.path for file in report.files}
             target.finish(report, staging.output)
-            report = replace(report, files=tuple(sorted((*report.files, *_new_files(staging.output, known)), key=_path)))
+            report = replace(
+                report, files=tuple(sorted((*report.files, *_new_files(staging.output, known)), key=_path))
+            )
             _refuse_changed_sources(source, report)
             write_manifest(report, staging.output)
             staging.publish()
@@ -181,7 +183,9 @@ def _tiled(found: SourceSplit, ranges: Sequence[RangeFacts]) -> tuple[SourceFact
             end = piece.end
         if end != file.size or not own:
             raise DataError(
-                f"bytes {end} to {file.size} of the file were not converted.", Location(str(file.path)), "Try again."
+                f"bytes {end} to {file.size} of the file were not converted.",
+                Location(str(file.path)),
+                "Try again.",
             )
         sha256 = own[0].sha256 if len(own) == 1 else hash_file(file.path)[1]
         indexed = own[0].indexed if all(piece.indexed == own[0].indexed for piece in own) else None
@@ -203,12 +207,12 @@ def _refuse_changed_sources(source: Source, report: Report) -> None:
 
 def _new_files(folder: Path, known: Collection[str]) -> list[OutputFile]:
     """The files that a format added when it finished; those of shards must all be there still."""
-    there = {path.relative_to(folder).as_posix(): path for path in walk_files(folder)}
-    if missing := sorted(set(known) - set(there)):
+    there = set(walk_files(folder))
+    if missing := sorted(set(known) - there):
         raise ConverterError(f"{missing[0]}: the format removed this file when it finished.")
-    if taken := {MANIFEST, SUMS} & set(there):
+    if taken := {MANIFEST, SUMS} & there:
         raise ConverterError(f"{min(taken)}: the format wrote a file of this name, which is kfer-convert's.")
-    return [OutputFile(path, *hash_file(there[path])) for path in sorted(set(there) - set(known))]
+    return [OutputFile(path, *hash_file(folder / path)) for path in sorted(there - set(known))]
 
 
 def _path(file: OutputFile) -> str:
@@ -217,8 +221,12 @@ def _path(file: OutputFile) -> str:
 
 def _refuse_nesting(source: Path, out: Path) -> None:
     inside, outside = out.resolve(), source.resolve()
+    if not inside.name:
+        raise CallError(f"{out}: this cannot be an output folder.")
     if inside == outside or inside in outside.parents or outside in inside.parents:
-        raise CallError(f"{out}: the output and the source ({source}) must not lie in each other. Choose another --out.")
+        raise CallError(
+            f"{out}: the output and the source ({source}) must not lie in each other. Choose another --out."
+        )
 
 
 def _refuse_missing_labels(source: Source, labels: Path | None) -> None:

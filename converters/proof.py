@@ -46,7 +46,11 @@ def compare(
     checks.append(_label_order(published, expected, found, counts_agree=_agree(checks)))
     images_equal = (expected.images_sha256, expected.image_bytes) == (found.images_sha256, found.image_bytes)
     checks.append(
-        Check(IMAGE_BYTES, "passed", f"{found.records:,} images of {found.image_bytes:,} bytes equal the source's")
+        Check(
+            IMAGE_BYTES,
+            "passed",
+            f"{found.records:,} images of {found.image_bytes:,} bytes equal the source's",
+        )
         if images_equal
         else Check(IMAGE_BYTES, "failed", "the images read back from the output are not the source's")
     )
@@ -56,15 +60,21 @@ def compare(
 
 
 def _agree(checks: Sequence[Check]) -> bool:
-    """Whether the counts agree with published ones; the number of records has to be among them."""
-    return checks[0].result == "passed" and all(check.result != "failed" for check in checks)
+    """Whether the published counts agree: those of records and labels must be known, and none may differ."""
+    records, label_counts, labels_per_image = checks
+    return (
+        all(check.published and check.result == "passed" for check in (records, label_counts))
+        and labels_per_image.result != "failed"
+    )
 
 
 def _records(
     published: Published, expected: Fingerprint, found: Fingerprint, sources: Sequence[SourceFacts]
 ) -> Check:
     if expected.records != found.records:
-        return Check(RECORDS, "failed", f"{expected.records:,} in the source, {found.records:,} in the output")
+        return Check(
+            RECORDS, "failed", f"{expected.records:,} in the source, {found.records:,} in the output"
+        )
     if published.records is not None:
         return _published(RECORDS, f"{found.records:,}", f"{published.records:,}")
     if sources and all(source.indexed for source in sources):
@@ -111,7 +121,9 @@ def _label_order(
     published: Published, expected: Fingerprint, found: Fingerprint, *, counts_agree: bool
 ) -> Check:
     if expected.labels_sha256 != found.labels_sha256:
-        return Check(LABEL_ORDER, "failed", "the label vectors read back from the output are not the source's")
+        return Check(
+            LABEL_ORDER, "failed", "the label vectors read back from the output are not the source's"
+        )
     if published.labels_sha256 is None:
         return Check(LABEL_ORDER, "unverified", "no digest of the labels is published; equal to the source's")
     if found.labels_sha256 == published.labels_sha256:
@@ -125,7 +137,9 @@ def _identity(published: Published, expected: Fingerprint, found: Fingerprint, c
     if expected.identities_sha256 is None or expected.identities_sha256 != found.identities_sha256:
         return Check(IDENTITY, "failed", "the img_id and clip_id read back from the output are not the CSV's")
     if published.clips is None or clips is None:
-        return Check(IDENTITY, "passed", f"{found.records:,} img_ids joined; every label vector equals its CSV row's")
+        return Check(
+            IDENTITY, "passed", f"{found.records:,} img_ids joined; every label vector equals its CSV row's"
+        )
     return _published(IDENTITY, f"{clips:,} clips", f"{published.clips:,} clips")
 
 

@@ -13,6 +13,7 @@ img_id clip_id       string, nullable               identity from the authors' l
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,9 @@ def schema(label_count: int) -> pa.Schema:
     return pa.schema(
         [
             pa.field("image", pa.binary(), nullable=False),
-            pa.field("label", pa.list_(pa.field("item", pa.uint8(), nullable=False), label_count), nullable=False),
+            pa.field(
+                "label", pa.list_(pa.field("item", pa.uint8(), nullable=False), label_count), nullable=False
+            ),
             pa.field("height", pa.int32(), nullable=False),
             pa.field("width", pa.int32(), nullable=False),
             pa.field("depth", pa.int32(), nullable=False),
@@ -85,9 +88,8 @@ def image_views(batch: pa.RecordBatch) -> list[memoryview]:
     if not len(array):
         return []
     offsets, data = binary_parts(array)
-    view = memoryview(data)
-    edges = offsets.tolist()
-    return [view[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    view = memoryview(data.data)
+    return [view[start:end] for start, end in pairwise(offsets.tolist())]
 
 
 def binary_parts(array: pa.Array) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:

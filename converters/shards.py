@@ -111,7 +111,9 @@ def plan_shards(splits: Sequence[SourceSplit], max_shard_bytes: int = MAX_SHARD_
     """
     shards: list[Shard] = []
     for source in splits:
-        whole = [SourceRange(file.path, 0, file.size, 0, file.compression, file.index) for file in source.files]
+        whole = [
+            SourceRange(file.path, 0, file.size, 0, file.compression, file.index) for file in source.files
+        ]
         if sum(piece.end - piece.start for piece in whole) <= max_shard_bytes:
             shards.append(Shard(source.split, 0, 1, 0, tuple(whole)))
             continue

@@ -70,7 +70,10 @@ def find_source(
     if not folder.is_dir():
         raise CallError(f"{folder}: there is no such folder. Name the folder that holds the TFRecord files.")
     wanted = _wanted(spec, configs, splits)
-    names = sorted(entry.name for entry in folder.iterdir())
+    try:
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError as error:
+        raise CallError(f"{folder}: cannot be read: {error.strerror}.") from error
     found: dict[Split, list[str]] = {split: _matching(split.file, names) for split in spec.splits()}
     _refuse_shared(found, folder)
     notes: dict[Split, str] = {}
@@ -79,7 +82,9 @@ def find_source(
         if _TFRECORD_NAME.search(name) and name not in known and not name.endswith(".idx"):
             split = _match_unknown(folder / name, spec, found)
             found[split] = [name]
-            notes[split] = f"{name} was taken for {split.title} by its {len(split.label_names)} labels and its name"
+            notes[split] = (
+                f"{name} was taken for {split.title} by its {len(split.label_names)} labels and its name"
+            )
     present = [
         SourceSplit(
             split, tuple(_source_file(folder / name, split) for name in found[split]), notes.get(split)
@@ -123,7 +128,9 @@ def _refuse_shared(found: dict[Split, list[str]], folder: Path) -> None:
     for split, names in found.items():
         if len(names) > 1 and not re.search(r"[*?\[]", split.file):
             raise DataError(
-                f"{' and '.join(names)} both look like {split.title}.", Location(str(folder)), "Keep one of them here."
+                f"{' and '.join(names)} both look like {split.title}.",
+                Location(str(folder)),
+                "Keep one of them here.",
             )
         for name in names:
             if name in owners:
@@ -147,7 +154,9 @@ def _match_unknown(path: Path, spec: DatasetSpec, found: dict[Split, list[str]])
     elif len(configs) > 1:
         reason = f"its {label_count} labels fit {', '.join(config.name for config in configs)}"
     elif len(splits) != 1:
-        reason = f"its {label_count} labels fit {configs[0].name}, but its name does not say which split it is"
+        reason = (
+            f"its {label_count} labels fit {configs[0].name}, but its name does not say which split it is"
+        )
     else:
         reason = f"it looks like {splits[0].title}, for which {found[splits[0]][0]} is there already"
     expected = ", ".join(split.file for split in spec.splits() if not found[split]) or "none is missing"
@@ -167,7 +176,8 @@ def _source_file(path: Path, split: Split) -> SourceFile:
     index = path.with_name(split.index) if split.index and path.name.startswith(split.file) else None
     if index is None or not index.exists():
         index = next((other for other in _index_names(path) if other.exists()), None)
-    return SourceFile(path, path.stat().st_size, detect_compression(path), index)
+    compression = detect_compression(path)
+    return SourceFile(path, path.stat().st_size, compression, index)
 
 
 def _index_names(path: Path) -> tuple[Path, Path]:

@@ -216,12 +216,9 @@ def _config(name: str, reader: _Reader) -> Config:
     splits = reader.section("splits")
     config = Config(
         name=name,
-        kind=kind,  # type: ignore[arg-type]  # narrowed above
+        kind=kind,
         label_names=names,
-        splits=tuple(
-            _split(name, split, kind, names, splits.section(split))  # type: ignore[arg-type]
-            for split in splits.value
-        ),
+        splits=tuple(_split(name, split, kind, names, splits.section(split)) for split in splits.value),
     )
     if not config.splits:
         reader.fail("splits", "at least one split is needed")
@@ -265,7 +262,10 @@ def _split(config: str, name: str, kind: Kind, label_names: tuple[str, ...], rea
 def _features(reader: _Reader) -> Features:
     default = Features()
     features = Features(
-        *(reader.text(part, getattr(default, part)) for part in ("image", "label", "height", "width", "depth"))
+        *(
+            reader.text(part, getattr(default, part))
+            for part in ("image", "label", "height", "width", "depth")
+        )
     )
     if len(set(features.names())) != 5:
         reader.fail("", "expected five different feature names")
@@ -360,7 +360,7 @@ class _Reader:
         value = self.take(key, int, None)
         if value is not None and value < 0:
             self.fail(key, f"expected a count, found {value}")
-        return value  # type: ignore[no-any-return]
+        return value
 
     def flag(self, key: str) -> bool:
         return bool(self.take(key, bool, False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -11,10 +12,11 @@ from types import TracebackType
 from typing import Self
 
 from converters.errors import CallError, ConverterError
-from converters.manifest import MANIFEST
+from converters.manifest import MANIFEST, walk_files
 
 _SUFFIX = ".incomplete"
 _LOCK = "lock"
+_MANY_FILES = 1000
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EROFS)
 
 
@@ -28,8 +30,8 @@ class Staging:
     """
 
     def __init__(self, destination: Path, *, overwrite: bool = False) -> None:
-        self.destination = destination
-        self.folder = destination.with_name(destination.name + _SUFFIX)
+        self.destination = Path(os.path.abspath(destination))  # noqa: PTH100  # resolve() would follow a link
+        self.folder = self.destination.with_name(self.destination.name + _SUFFIX)
         self.output = self.folder / "output"
         self.shards = self.folder / "shards"
         self._replaced = self.folder / "replaced"
@@ -121,7 +123,9 @@ class Staging:
         if not os.path.lexists(destination):
             return
         if not self._overwrite:
-            raise CallError(f"{destination}: exists already. Choose another --out, or replace it with --overwrite.")
+            raise CallError(
+                f"{destination}: exists already. Choose another --out, or replace it with --overwrite."
+            )
         if destination.is_symlink() or not (destination / MANIFEST).is_file():
             raise CallError(
                 f"{destination}: this is no output of kfer-convert (it has no {MANIFEST}), so --overwrite does not "
@@ -148,15 +152,36 @@ def _move_into(source: Path, target: Path) -> None:
 
 
 def _sync_tree(folder: Path) -> None:
-    """Have the system write all files below a folder to disk, and then the folders."""
-    for root, _, files in os.walk(folder, topdown=False):
-        for name in files:
-            descriptor = os.open(Path(root, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+    """Have the system write all files below a folder to disk, and then the folders.
+
+    Many files are written by one barrier where the platform has it: an fsync for each of 70,000 takes minutes.
+    """
+    paths = list(walk_files(folder))
+    if len(paths) > _MANY_FILES and _sync_file_system(folder):
+        return
+    for path in paths:
+        descriptor = os.open(folder / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    for root, _, _ in os.walk(folder, topdown=False):
         _sync_folder(Path(root))
+
+
+def _sync_file_system(folder: Path) -> bool:
+    """Linux's syncfs(2), which Python does not wrap; False where there is none."""
+    function = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if function is None:
+        return False
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if function(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -19,7 +19,7 @@ from converters.checks import RecordChecker
 from converters.conversion import Job, Progress, Reader, output_location, read_shard
 from converters.errors import CallError, ConverterError, DataError, Location
 from converters.fingerprint import Fingerprint, PartBuilder, merge
-from converters.formats import Format, available_formats, load_format
+from converters.formats import Format, load_format
 from converters.manifest import MANIFEST, SUMS, hash_file, read_manifest, sums_text, walk_files
 from converters.report import Check, Report, SourceFacts, SplitReport
 from converters.shards import OutputFile, RangeFacts, plan_shards
@@ -38,14 +38,22 @@ def verify_output(out: Path, source: Path | None, reader: Reader, progress: Prog
         require_tensorflow()
     document, data = read_manifest(out)
     manifest = _Manifest(document, out / MANIFEST)
-    target = load_format(manifest.format, **manifest.format_options) if manifest.format in available_formats() else None
     problems = _check_files(out, manifest.files, data)
+    target = None
+    # What was tampered with is not read any further: its content could lead anywhere.
+    unread = (
+        "files of the output are missing, extra or changed, so its content was not read" if problems else None
+    )
+    if unread is None:
+        try:
+            target = load_format(manifest.format, **manifest.format_options)
+        except CallError as error:
+            unread = str(error)
+            problems.append(f"its content is unverified: {error}")
     splits = tuple(
-        _verify_split(out, target, manifest, split, expected, sources, progress)
+        _verify_split(out, target, unread, split, expected, sources, progress)
         for split, expected, sources in manifest.splits
     )
-    if target is None:
-        problems.append(f"the format {manifest.format!r} is not installed, so the content is unverified")
     report = Report(
         spec=manifest.spec,
         format=manifest.format,
@@ -70,6 +78,7 @@ class _Manifest:
             self.format = _typed(document["format"], str)
             self.options = _typed(document["options"], dict)
             self.format_options = _typed(self.options["format_options"], dict)
+            self.max_record_bytes = _typed(self.options["max_record_bytes"], int)
             self.allow_mismatch = _typed(document["allow_mismatch"], bool)
             self.warnings = [_typed(text, str) for text in _typed(document["warnings"], list)]
             self.files = tuple(_files(document["files"]))
@@ -77,9 +86,10 @@ class _Manifest:
             self.splits = [self._split(entry) for entry in _typed(document["splits"], list)]
         except CallError as error:
             raise DataError(str(error), Location(str(path))) from None
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(
-                f"this is no manifest that kfer-convert writes: {type(error).__name__}: {error}.", Location(str(path))
+                f"this is no manifest that kfer-convert writes: {type(error).__name__}: {error}.",
+                Location(str(path)),
             ) from None
 
     def _split(self, entry: object) -> tuple[Split, Fingerprint, tuple[SourceFacts, ...]]:
@@ -91,9 +101,10 @@ class _Manifest:
             raise ValueError("a split that is not in the dataset's description")
         stated = dict(_typed(fields["fingerprint"], dict))
         per_image = {int(key): _typed(count, int) for key, count in stated["labels_per_image"].items()}
-        fingerprint = Fingerprint(
-            **(stated | {"label_counts": tuple(stated["label_counts"]), "labels_per_image": per_image})
-        )
+        counts = tuple(_typed(count, int) for count in _typed(stated["label_counts"], list))
+        for name in ("records", "distinct_label_sets", "image_bytes"):
+            _typed(stated[name], int)
+        fingerprint = Fingerprint(**(stated | {"label_counts": counts, "labels_per_image": per_image}))
         sources = tuple(SourceFacts(**_typed(facts, dict)) for facts in _typed(fields["sources"], list))
         return split, fingerprint, sources
 
@@ -123,7 +134,7 @@ def _typed(value: Any, kind: type) -> Any:  # noqa: ANN401  # JSON
 def _check_files(out: Path, files: tuple[OutputFile, ...], manifest: bytes) -> list[str]:
     """What is missing, extra or changed; a sentence each."""
     problems = []
-    there = {path.relative_to(out).as_posix() for path in walk_files(out)}
+    there = set(walk_files(out))
     known = {file.path for file in files} | {MANIFEST, SUMS}
     problems += [f"{path}: this file is not in the manifest" for path in sorted(there - known)]
     problems += [f"{path}: this file is missing" for path in sorted(known - there)]
@@ -132,7 +143,9 @@ def _check_files(out: Path, files: tuple[OutputFile, ...], manifest: bytes) -> l
             problems.append(problem)
     if SUMS in there:
         try:
-            agrees = _plain_file(out / SUMS) and (out / SUMS).read_bytes() == sums_text(files, manifest).encode()
+            agrees = (
+                _plain_file(out / SUMS) and (out / SUMS).read_bytes() == sums_text(files, manifest).encode()
+            )
         except OSError as error:
             problems.append(f"{SUMS}: cannot be read: {error.strerror}")
         else:
@@ -142,22 +155,18 @@ def _check_files(out: Path, files: tuple[OutputFile, ...], manifest: bytes) -> l
 
 
 def _changed(out: Path, file: OutputFile) -> str | None:
-    path = out
-    for part in file.path.split("/")[:-1]:
-        path /= part
-        if path.is_symlink():
-            return f"{file.path}: lies behind a link"
+    """What is wrong with a file that is there; it is in no folder behind a link, for none was walked through."""
     path = out / file.path
     try:
         if not _plain_file(path):
             return f"{file.path}: is no regular file"
-        size = path.stat().st_size
-        if size != file.size:
-            return f"{file.path}: has {size} bytes, the manifest says {file.size}"
-        if hash_file(path)[1] != file.sha256:
-            return f"{file.path}: its SHA-256 is not the manifest's; it was changed"
+        size, sha256 = hash_file(path)
     except OSError as error:
         return f"{file.path}: cannot be read: {error.strerror}"
+    if size != file.size:
+        return f"{file.path}: has {size} bytes, the manifest says {file.size}"
+    if sha256 != file.sha256:
+        return f"{file.path}: its SHA-256 is not the manifest's; it was changed"
     return None
 
 
@@ -168,7 +177,7 @@ def _plain_file(path: Path) -> bool:
 def _verify_split(
     out: Path,
     target: Format | None,
-    manifest: _Manifest,
+    unread: str | None,
     split: Split,
     expected: Fingerprint,
     sources: tuple[SourceFacts, ...],
@@ -177,7 +186,7 @@ def _verify_split(
     """Recompute a split's fingerprint from its content and compare it with the manifest's."""
     identified = expected.identities_sha256 is not None
     if target is None:
-        check = Check(proof.RECORDS, "unverified", f"the format {manifest.format!r} is not installed")
+        check = Check(proof.RECORDS, "unverified", unread or "")
         return SplitReport(split, sources, (), expected, (check,))
     builder = PartBuilder(0, len(split.label_names))
     checker = RecordChecker(split)
@@ -211,7 +220,7 @@ def _verify_source(
         folder=Path(),
         features=manifest.spec.features,
         reader=reader,
-        max_record_bytes=_typed(manifest.options.get("max_record_bytes", 1 << 28), int),
+        max_record_bytes=manifest.max_record_bytes,
     )
     found = {found.split.title: found for found in source.splits}
     splits = []
@@ -244,6 +253,12 @@ def _compare_source(job: Job, shards: list[Any], split: SplitReport, progress: P
     found = merge(parts(), len(split.split.label_names))
     stated = replace(split.fingerprint, identities_sha256=None)
     if found != stated:
-        names = [name for name in ("records", "labels_sha256", "images_sha256") if getattr(found, name) != getattr(stated, name)]
-        return Check(SOURCE, "failed", f"the source's {', '.join(names) or 'fingerprint'} is not the output's")
+        names = [
+            name
+            for name in ("records", "labels_sha256", "images_sha256")
+            if getattr(found, name) != getattr(stated, name)
+        ]
+        return Check(
+            SOURCE, "failed", f"the source's {', '.join(names) or 'fingerprint'} is not the output's"
+        )
     return Check(SOURCE, "passed", f"{found.records:,} records read again from the source equal the output's")

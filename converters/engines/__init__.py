@@ -39,4 +39,6 @@ def load_engine(name: str, workers: int) -> Engine:
     try:
         return cast("Engine", entries[name].load()(workers=workers))
     except ImportError as error:
-        raise CallError(f"the engine {name!r} cannot be imported: {error}. Is all it needs installed?") from error
+        raise CallError(
+            f"the engine {name!r} cannot be imported: {error}. Is all it needs installed?"
+        ) from error

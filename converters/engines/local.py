@@ -32,7 +32,9 @@ class LocalEngine:
             try:
                 yield from pool.map(task, shards)
             except BrokenProcessPool as error:
-                raise ConverterError("a worker process died (out of memory, or killed); nothing is lost.") from error
+                raise ConverterError(
+                    "a worker process died (out of memory, or killed); nothing is lost."
+                ) from error
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 

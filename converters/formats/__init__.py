@@ -75,7 +75,9 @@ def load_format(name: str, **options: object) -> Format:
     try:
         target = entries[name].load()
     except ImportError as error:
-        raise CallError(f"the format {name!r} cannot be imported: {error}. Is all it needs installed?") from error
+        raise CallError(
+            f"the format {name!r} cannot be imported: {error}. Is all it needs installed?"
+        ) from error
     if not callable(target):
         if options:
             raise CallError(f"the format {name!r} takes no options.")

@@ -111,5 +111,3 @@ def from_table(rows: pa.RecordBatch, split: Split, path: str, first: int) -> pa.
     if img_ids is not None and paths.to_pylist() != expected:
         raise DataError("the columns image.path and img_id contradict each other.", Location(path, first))
     return record_batch(data, vectors, size_matrix(rows), identities["img_id"], identities["clip_id"])
-
-

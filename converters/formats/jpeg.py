@@ -100,7 +100,9 @@ class JpegFormat:
         folders = [f"{number:0{width}d}_{name}" for number, name in enumerate(split.label_names)]
         for name in folders:
             if problem := unsafe_name(name):
-                raise CallError(f"--class-folders cannot make a folder of this label of {split.config}: it {problem}.")
+                raise CallError(
+                    f"--class-folders cannot make a folder of this label of {split.config}: it {problem}."
+                )
         return folders
 
     def _places(self, folders: Sequence[str], labels: npt.NDArray[np.uint8]) -> list[str]:
@@ -113,7 +115,6 @@ class JpegFormat:
         path = root / LABELS_FILE
         table = read_label_csv(path, [("file_name", *_IDENTITIES), ("file_name",)], split.label_names)
         files = table.texts["file_name"].to_pylist()
-        folders = self._image_folders(split)
         places = self._places(self._image_folders(split), table.labels)
         for row, (file, place) in enumerate(zip(files, places, strict=True)):
             head, _, name = file.rpartition("/")

@@ -146,4 +146,6 @@ def _read_file(path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]
                 yield from_table(rows, split, str(path), first)
                 first += len(rows)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"the Parquet file cannot be read: {str(error).splitlines()[0]}.", Location(str(path))) from error
+        raise DataError(
+            f"the Parquet file cannot be read: {str(error).splitlines()[0]}.", Location(str(path))
+        ) from error

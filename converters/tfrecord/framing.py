@@ -83,10 +83,7 @@ def frame(data: bytes) -> bytes:
 
 def is_header(data: bytes) -> bool:
     """Whether ``data`` begins with a length whose checksum holds."""
-    return (
-        len(data) >= HEADER_BYTES
-        and masked_crc(data[:8]) == _HEADER.unpack_from(data)[1]
-    )
+    return len(data) >= HEADER_BYTES and masked_crc(data[:8]) == _HEADER.unpack_from(data)[1]
 
 
 def record_size(
@@ -98,7 +95,11 @@ def record_size(
         DataError: the header is cut short, its checksum does not hold, or the size is over the cap.
     """
     if len(header) < HEADER_BYTES:
-        raise DataError(f"{len(header)} stray bytes follow the last record.", Location(path, record, offset), _CUT_OR_EXTENDED)
+        raise DataError(
+            f"{len(header)} stray bytes follow the last record.",
+            Location(path, record, offset),
+            _CUT_OR_EXTENDED,
+        )
     size, stored = _HEADER.unpack(header)
     computed = masked_crc(header[:8])
     if computed != stored:

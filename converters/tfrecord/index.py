@@ -11,7 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-
 from converters.errors import DataError, Location
 from converters.tfrecord.framing import OVERHEAD_BYTES, Frames
 

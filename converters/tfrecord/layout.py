@@ -244,9 +244,7 @@ def _gather(
     return sliding_window_view(buffer, width)[starts]
 
 
-def _at(
-    place: _Place, prefix: npt.NDArray[np.uint8], suffix: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.uint8]:
+def _at(place: _Place, prefix: npt.NDArray[np.uint8], suffix: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     side = prefix if place.in_prefix else suffix
     return side[:, place.position : place.position + place.width]
 

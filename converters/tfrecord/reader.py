@@ -80,7 +80,9 @@ class RangeReader:
             file = stack.enter_context(SourceFile(source.path, source.start, source.end))
             checker = None
             if source.index is not None:
-                checker = stack.enter_context(IndexChecker(source.index, str(source.path), source.first_record))
+                checker = stack.enter_context(
+                    IndexChecker(source.index, str(source.path), source.first_record)
+                )
             stream: ByteStream = file
             if source.compression != "none":
                 stream = DecompressedStream(file, source.compression, file.path)

@@ -59,11 +59,11 @@ class SourceFile:
             raise CallError(f"{path}: there is no such file.") from error
         except OSError as error:
             raise DataError(f"the file cannot be opened: {error.strerror}.", Location(str(path))) from error
-        self._file = open(descriptor, "rb", buffering=0)  # noqa: SIM115, PTH123  # closed by close()
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            self._file.close()
+            os.close(descriptor)
             raise DataError("this is no regular file.", Location(str(path)), "Put a TFRecord file here.")
+        self._file = open(descriptor, "rb", buffering=0)  # noqa: SIM115, PTH123  # closed by __exit__
         self.size = status.st_size
         self._left = (self.size if end is None else end) - start
         self._digest = hashlib.sha256()
@@ -77,7 +77,9 @@ class SourceFile:
         except OSError as error:
             raise DataError(f"the file cannot be read: {error.strerror}.", Location(self.path)) from error
         if not data and self._left:
-            raise DataError(f"the file shrank while it was read: {self._left} bytes are gone.", Location(self.path))
+            raise DataError(
+                f"the file shrank while it was read: {self._left} bytes are gone.", Location(self.path)
+            )
         self._left -= len(data)
         self._digest.update(data)
         return data
@@ -165,7 +167,9 @@ class DecompressedStream:
             data = self._inflate.decompress(b"", _COMPRESSED_CHUNK)
             if data:
                 return data
-            raise self._error(f"the {self._compression} stream is cut short: its end marker or trailer is missing.")
+            raise self._error(
+                f"the {self._compression} stream is cut short: its end marker or trailer is missing."
+            )
         return b""
 
     def _next_member(self) -> None:

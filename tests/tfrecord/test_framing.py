@@ -94,7 +94,9 @@ def test_every_truncation_but_between_records_is_an_error_that_says_where():
             assert (at.path, at.record, at.offset) == (PATH, row, EDGES[row]), end
 
 
-@pytest.mark.parametrize("stray", [bytes(size) for size in (1, 11, 12, 16, 4096)] + [b"\n", b"x" * 11, b"x" * 50])
+@pytest.mark.parametrize(
+    "stray", [bytes(size) for size in (1, 11, 12, 16, 4096)] + [b"\n", b"x" * 11, b"x" * 50]
+)
 def test_whatever_is_appended_is_an_error(stray):
     with pytest.raises(DataError) as caught:
         read(FILE + stray)
@@ -152,9 +154,10 @@ def test_a_large_length_within_the_cap_asks_for_no_more_than_is_there():
 def test_first_record_and_first_offset_are_honoured():
     assert read(FILE[EDGES[1] :], first_record=1, first_offset=EDGES[1]) == read(FILE)[1:]
     for chunk_bytes in (1, 20, 4096):
-        assert [(index, offset) for _, index, offset in read(FILE, first_record=7, first_offset=1000, chunk_bytes=chunk_bytes)] == [
-            (7 + row, 1000 + EDGES[row]) for row in range(3)
-        ]
+        assert [
+            (index, offset)
+            for _, index, offset in read(FILE, first_record=7, first_offset=1000, chunk_bytes=chunk_bytes)
+        ] == [(7 + row, 1000 + EDGES[row]) for row in range(3)]
     damaged = bytearray(FILE)
     damaged[-1] ^= 1
     with pytest.raises(DataError) as caught:

@@ -34,11 +34,16 @@ def ints(values: list[int], packed: bool = True) -> bytes:
     return field(3, b"".join(b"\x08" + varint(value) for value in values))
 
 
-def record(image=b"jpeg", label=(0, 1, 0, 0, 0), size=(64, 64, 3), order=(0, 1, 2, 3, 4), packed=True, extra=()) -> bytes:
+def record(
+    image=b"jpeg", label=(0, 1, 0, 0, 0), size=(64, 64, 3), order=(0, 1, 2, 3, 4), packed=True, extra=()
+) -> bytes:
     values = [
         ("image_raw", field(1, field(1, image))),
         ("label", ints(list(label), packed)),
-        *((name, ints([value], packed)) for name, value in zip(("height", "width", "depth"), size, strict=True)),
+        *(
+            (name, ints([value], packed))
+            for name, value in zip(("height", "width", "depth"), size, strict=True)
+        ),
     ]
     entries = [values[position] for position in order] + list(extra)
     return field(1, b"".join(field(1, field(1, name.encode()) + field(2, value)) for name, value in entries))
@@ -94,13 +99,20 @@ values = st.fixed_dictionaries(
     {
         "image": st.one_of(
             st.binary(max_size=40),
-            st.sampled_from([0, 1, 60, 90, 100, 127, 128, 129, 300, 16_000, 16_383, 16_384, 17_000]).map(lambda n: b"\xd8" * n),
+            st.sampled_from([0, 1, 60, 90, 100, 127, 128, 129, 300, 16_000, 16_383, 16_384, 17_000]).map(
+                lambda n: b"\xd8" * n
+            ),
         ),
         "label": st.lists(st.sampled_from([0, 0, 0, 1]), min_size=LABELS, max_size=LABELS),
-        "size": st.tuples(*[st.sampled_from([0, 1, 3, 64, 127, 128, 200, 16_384, 2**21, 2**28, 2**31 - 1, -1, -(2**31)])] * 3),
+        "size": st.tuples(
+            *[st.sampled_from([0, 1, 3, 64, 127, 128, 200, 16_384, 2**21, 2**28, 2**31 - 1, -1, -(2**31)])]
+            * 3
+        ),
     }
 )
-kinds = st.sampled_from(["same"] * 8 + ["order"] * 3 + ["unpacked", "two", "long label", "extra", "missing", "big", "mutate"])
+kinds = st.sampled_from(
+    ["same"] * 8 + ["order"] * 3 + ["unpacked", "two", "long label", "extra", "missing", "big", "mutate"]
+)
 
 
 @st.composite
@@ -121,7 +133,10 @@ def batches(draw, mutate: bool):
         if kind == "missing":
             order = order[1:]
         data = record(
-            **parts, order=order, packed=kind != "unpacked", extra=[("x", ints([1]))] if kind == "extra" else []
+            **parts,
+            order=order,
+            packed=kind != "unpacked",
+            extra=[("x", ints([1]))] if kind == "extra" else [],
         )
         if kind == "mutate":
             damaged = bytearray(data)
@@ -174,7 +189,22 @@ def test_every_byte_of_a_record_changed_to_every_value():
         for position in range(len(sound)):
             if 60 < position < len(sound) - 110:
                 continue
-            for value in {0, 1, 2, 3, 0x0A, 0x12, 0x1A, 0x40, 0x7F, 0x80, 0x81, 0xFF, sound[position] ^ 1, sound[position] ^ 0x80}:
+            for value in {
+                0,
+                1,
+                2,
+                3,
+                0x0A,
+                0x12,
+                0x1A,
+                0x40,
+                0x7F,
+                0x80,
+                0x81,
+                0xFF,
+                sound[position] ^ 1,
+                sound[position] ^ 0x80,
+            }:
                 changed = sound[:position] + bytes([value]) + sound[position + 1 :]
                 assert outcome(taught, [changed]) == alone([changed]), (position, value)
 
@@ -191,7 +221,9 @@ def test_truncations_of_the_last_record_do_not_read_beyond_the_buffer():
     sound = record(image=b"jpeg" * 10)
     for end in range(len(sound)):
         for records in ([sound, sound[:end]], [sound[:end], sound]):
-            assert outcome(ExampleParser(Features(), LABELS), records, before=b"", after=b"") == alone(records)
+            assert outcome(ExampleParser(Features(), LABELS), records, before=b"", after=b"") == alone(
+                records
+            )
 
 
 def test_the_first_bad_record_is_named_whatever_order_they_are_looked_at():

@@ -73,7 +73,9 @@ def test_an_empty_stream_is_an_error(compression):
 
 
 @both
-@pytest.mark.parametrize("data", [b"", b"x", bytes(70_000), os.urandom(70_000)], ids=["none", "one", "zeros", "noise"])
+@pytest.mark.parametrize(
+    "data", [b"", b"x", bytes(70_000), os.urandom(70_000)], ids=["none", "one", "zeros", "noise"]
+)
 def test_other_data(compression, data):
     packed = pack(data, compression)
     for size in (999, 1 << 20):
@@ -98,7 +100,9 @@ def test_a_wrong_checksum_is_an_error(compression):
 
 
 @both
-@pytest.mark.parametrize("tail", [b"x", b"\0", bytes(512), b"\x1f", b"\x1f\x8b", b"garbage" * 9, b"\x1f\x8b\x08" + bytes(40)])
+@pytest.mark.parametrize(
+    "tail", [b"x", b"\0", bytes(512), b"\x1f", b"\x1f\x8b", b"garbage" * 9, b"\x1f\x8b\x08" + bytes(40)]
+)
 def test_trailing_bytes_are_an_error(compression, tail):
     with pytest.raises(DataError) as caught:
         unpack(pack(DATA, compression) + tail, compression)
@@ -196,7 +200,9 @@ def test_a_device_is_refused():
         SourceFile("/dev/zero")
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open descriptors can be counted on Linux only")  # noqa: PTH112
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self/fd"), reason="open descriptors can be counted on Linux only"
+)
 def test_refusing_leaves_no_descriptor_open(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208

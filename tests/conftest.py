@@ -1,0 +1,276 @@
+"""What the tests share: a small synthetic source, made once, and a reading of it that uses nothing of the package."""
+
+import csv
+import gzip
+import hashlib
+import json
+import shutil
+import struct
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import google_crc32c
+import pytest
+
+from converters.sample import make_sample
+
+RECORDS = 120
+CONFIGS = ("6_basic_emo", "22_emo", "multi-label")
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record as the source has it; the identity is the one in the label CSV."""
+
+    image: bytes
+    label: tuple[int, ...]
+    height: int
+    width: int
+    depth: int
+    img_id: str = ""
+    clip_id: str = ""
+
+    @property
+    def indices(self) -> list[int]:
+        return [number for number, value in enumerate(self.label) if value]
+
+
+# --- A reading of TFRecords by hand --------------------------------------------------------------------
+
+
+def varint(data: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[position]
+        value |= (byte & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 0x80:
+            return value, position
+
+
+def _fields(data: bytes) -> list[tuple[int, bytes]]:
+    """Field numbers and contents of a message that has only delimited fields."""
+    found, position = [], 0
+    while position < len(data):
+        tag, position = varint(data, position)
+        assert tag & 7 == 2
+        size, position = varint(data, position)
+        found.append((tag >> 3, data[position : position + size]))
+        position += size
+    return found
+
+
+def decode_example(data: bytes) -> dict[str, bytes | list[int]]:
+    features: dict[str, bytes | list[int]] = {}
+    (_, entries), *more = _fields(data)
+    assert not more
+    for _, entry in _fields(entries):
+        parts = dict(_fields(entry))
+        ((kind, values),) = _fields(parts[2])
+        (_, content), *rest = _fields(values) or [(1, b"")]
+        assert not rest
+        if kind == 1:
+            features[parts[1].decode()] = content
+        else:
+            numbers, position = [], 0
+            while position < len(content):
+                number, position = varint(content, position)
+                numbers.append(number)
+            features[parts[1].decode()] = numbers
+    return features
+
+
+def read_frames(path: Path) -> list[bytes]:
+    """The data of each record of a TFRecord file; lengths only, no checks."""
+    stored = path.read_bytes()
+    data, position = [], 0
+    while position < len(stored):
+        (size,) = struct.unpack_from("<Q", stored, position)
+        data.append(stored[position + 12 : position + 12 + size])
+        position += size + 16
+    return data
+
+
+def read_records(path: Path, names=("image_raw", "label", "height", "width", "depth")) -> list[Record]:
+    records = []
+    for data in read_frames(path):
+        image, label, *sizes = (decode_example(data)[name] for name in names)
+        records.append(Record(image, tuple(label), *(size for (size,) in sizes)))
+    return records
+
+
+# --- Writing by hand -----------------------------------------------------------------------------------
+
+
+def to_varint(value: int) -> bytes:
+    value &= 2**64 - 1
+    out = b""
+    while value > 0x7F:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    return to_varint(number << 3 | 2) + to_varint(len(payload)) + payload
+
+
+def encode_features(features: dict[str, bytes | list[int]]) -> bytes:
+    entries = b""
+    for name, value in features.items():
+        if isinstance(value, bytes):
+            feature = _field(1, _field(1, value))
+        else:
+            feature = _field(3, _field(1, b"".join(map(to_varint, value))))
+        entries += _field(1, _field(1, name.encode()) + _field(2, feature))
+    return _field(1, entries)
+
+
+def encode_record(record: Record, names=("image_raw", "label", "height", "width", "depth"), **extra) -> bytes:
+    values = (record.image, list(record.label), [record.height], [record.width], [record.depth])
+    return encode_features(dict(zip(names, values, strict=True)) | extra)
+
+
+def _masked_crc(data: bytes) -> bytes:
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def write_frames(path: Path, data: list[bytes], *, index: bool = True) -> None:
+    """Write a TFRecord file with valid checksums; its index is written, or removed."""
+    stored, lines = b"", ""
+    for record in data:
+        length = struct.pack("<Q", len(record))
+        lines += f"{len(stored)} {len(record) + 16}\n"
+        stored += length + _masked_crc(length) + record + _masked_crc(record)
+    path.write_bytes(stored)
+    if index:
+        path.with_suffix(".idx").write_text(lines)
+    else:
+        path.with_suffix(".idx").unlink(missing_ok=True)
+
+
+def write_records(path: Path, records: list[Record], *, index: bool = True) -> None:
+    write_frames(path, [encode_record(record) for record in records], index=index)
+
+
+def tfrecords(source: Path, config: str, split: str) -> Path:
+    return source / f"{config}_{split}.tfrecords"
+
+
+def edit_description(source: Path, change) -> None:
+    path = source / "dataset.json"
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+def drop_published(source: Path) -> None:
+    """Make a description that publishes nothing to compare with."""
+
+    def change(document):
+        for config in document["configs"].values():
+            for split in config["splits"].values():
+                for key in set(split) - {"file", "index", "labels_csv"}:
+                    del split[key]
+
+    edit_description(source, change)
+
+
+def compress(path: Path) -> Path:
+    """Replace a file by its gzip."""
+    target = path.with_name(path.name + ".gz")
+    target.write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    return target
+
+
+def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Content and modification time of every file below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def flip(path: Path, position: int) -> bytes:
+    """Change one byte of a file; gives back what it held."""
+    data = path.read_bytes()
+    changed = bytearray(data)
+    changed[position] ^= 0x01
+    path.write_bytes(changed)
+    return data
+
+
+# --- Fixtures ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory) -> Path:
+    """The synthetic source. Never written to; :func:`source` is a copy that may be."""
+    folder = tmp_path_factory.mktemp("sample") / "tfrecords"
+    make_sample(folder, records=RECORDS, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def truth(sample) -> dict[tuple[str, str], list[Record]]:
+    """The source's records by config and split, read by hand, with the names of the label CSVs."""
+    found = {}
+    for config in CONFIGS:
+        for split in SPLITS:
+            records = read_records(tfrecords(sample, config, split))
+            with (sample / "labels" / f"label_{config}_{split}.csv").open(newline="") as file:
+                rows = list(csv.reader(file))[1:]
+            assert [list(map(int, row[2:])) for row in rows] == [list(record.label) for record in records]
+            found[config, split] = [
+                replace(record, img_id=row[0], clip_id=row[1]) for record, row in zip(records, rows, strict=True)
+            ]
+    assert sum(map(len, found.values())) == RECORDS
+    return found
+
+
+@pytest.fixture(scope="session")
+def label_names(sample) -> dict[str, list[str]]:
+    configs = json.loads((sample / "dataset.json").read_text())["configs"]
+    return {name: config["label_names"] for name, config in configs.items()}
+
+
+@pytest.fixture
+def source(sample, tmp_path) -> Path:
+    """A copy of the sample, for a test to change."""
+    return Path(shutil.copytree(sample, tmp_path / "tfrecords"))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def kfer_convert(capsys):
+    """Runs the command line in this process."""
+    from converters.cli import main
+
+    def run(*arguments) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Outcome(stop.value.code or 0, captured.out, captured.err)
+
+    return run
