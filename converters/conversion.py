@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,8 @@ import pyarrow as pa
 
 from converters.checks import RecordChecker
 from converters.errors import ConverterError, Location
-from converters.fingerprint import PartBuilder
-from converters.formats import load_format
+from converters.fingerprint import Part, PartBuilder
+from converters.formats import Format, load_format
 from converters.identity import Identities, read_identities
 from converters.manifest import hash_file, walk_files
 from converters.records import schema
@@ -60,30 +61,49 @@ def convert_shard(job: Job, shard: Shard, progress: Progress | None = None) -> S
 
     Raises:
         DataError: the source is damaged, or a record fails a check.
-        ConverterError: the format did something other than its contract says.
+        ConverterError: the format failed, or did something other than its contract says.
     """
     target = load_format(job.format, **job.format_options)
     folder = job.folder / shard.key
     folder.mkdir(parents=True)
-    label_count = len(shard.split.label_names)
-    source = PartBuilder(shard.first_record, label_count)
+    source = PartBuilder(shard.first_record, len(shard.split.label_names))
     facts: list[RangeFacts] = []
     batches = _counted(source.watch(read_shard(job, shard, facts)), "read", progress)
-    paths = target.write(batches, shard, folder)
+    with format_errors(job.format, f"writing {shard.split.title}"):
+        paths = target.write(batches, shard, folder)
     if next(batches, None) is not None:
         raise ConverterError(f"the format {job.format!r} stopped before it had taken every batch.")
-    output = PartBuilder(shard.first_record, label_count)
+    with format_errors(job.format, f"reading back {shard.split.title}"):
+        output = _read_back(target, shard, folder, progress)
+    files = _output_files(folder, paths, job.format)
+    return ShardResult(shard, folder, files, tuple(facts), source.part(), output)
+
+
+def _read_back(target: Format, shard: Shard, folder: Path, progress: Progress | None) -> Part:
+    """The fingerprint of a shard's records as they are read back from its written files."""
+    form = schema(len(shard.split.label_names))
+    builder = PartBuilder(shard.first_record, len(shard.split.label_names))
     checker = RecordChecker(shard.split)
-    form = schema(label_count)
     for batch in _counted(target.read(folder, shard.split), "verified", progress):
         if not batch.schema.equals(form):
-            raise ConverterError(f"the format {job.format!r} reads back batches of another schema.")
+            raise ConverterError(f"the format {target.name!r} reads back batches of another schema.")
         # The sizes of the images are checked against their headers on both sides, so they survived too.
-        checker.check(batch, output_location(shard.split, shard.first_record + output.records))
-        output.add(batch)
-    return ShardResult(
-        shard, folder, _output_files(folder, paths, job.format), tuple(facts), source.part(), output.part()
-    )
+        checker.check(batch, output_location(shard.split, shard.first_record + builder.records))
+        builder.add(batch)
+    return builder.part()
+
+
+@contextmanager
+def format_errors(name: str, doing: str) -> Iterator[None]:
+    """Turn what a format raises into an error that names it; a format may be anybody's code."""
+    try:
+        yield
+    except (ConverterError, OSError):
+        raise
+    except Exception as error:
+        raise ConverterError(
+            f"the format {name!r} failed while {doing}: {type(error).__name__}: {error}; nothing was published."
+        ) from error
 
 
 def read_shard(job: Job, shard: Shard, facts: list[RangeFacts]) -> Iterator[pa.RecordBatch]:

@@ -36,7 +36,8 @@ class JpegHeader:
 
     Attributes:
         size: height and width in pixels, and number of components (1 for grey, 3 for colour).
-        segments: positions of the segments before the frame header (marker and length: four bytes each).
+        segments: positions of the segments before the frame header (marker and length: four bytes each), and
+            of fill bytes before them.
         frame: position of the start-of-frame marker; ten bytes from there to the number of components.
         end: position after the frame header.
     """
@@ -61,6 +62,7 @@ def read_jpeg_header(data: bytes | memoryview) -> JpegHeader:
         marker = data[position + 1]
         size = data[position + 2] << 8 | data[position + 3]
         if data[position] == marker == 0xFF:  # a fill byte
+            segments.append(position)
             position += 1
             continue
         if data[position] != 0xFF or marker in _STANDALONE or size < 2:

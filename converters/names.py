@@ -37,7 +37,8 @@ def unsafe_name(name: str) -> str | None:
         return f"{name!r} starts with a dot"
     if any(character in _FORBIDDEN for character in name):
         return f'{name!r} has one of the characters < > : " / \\ | ? *'
-    if any(unicodedata.category(character).startswith("C") for character in name):
+    # Control, format, unassigned …, and the separators of lines and paragraphs.
+    if any(unicodedata.category(character)[0] == "C" or character in "\u2028\u2029" for character in name):
         return f"{name!r} has a control or invisible character"
     if name != name.strip() or name.endswith("."):
         return f"{name!r} starts or ends with white space, or ends with a dot"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from converters import proof
-from converters.conversion import Job, Progress, Reader, clips, convert_shard
+from converters.conversion import Job, Progress, Reader, clips, convert_shard, format_errors
 from converters.engines import load_engine
 from converters.errors import CallError, CheckError, ConverterError, DataError, Location
 from converters.fingerprint import merge
@@ -110,7 +110,8 @@ def run(
             if failures := report.failures():
                 raise CheckError(f"nothing was published: {failures[0]}.", report)
             known = {file.path for file in report.files}
-            target.finish(report, staging.output)
+            with format_errors(format_name, "finishing"):
+                target.finish(report, staging.output)
             report = replace(
                 report, files=tuple(sorted((*report.files, *_new_files(staging.output, known)), key=_path))
             )

@@ -49,7 +49,7 @@ def compare(
         Check(
             IMAGE_BYTES,
             "passed",
-            f"{found.records:,} images of {found.image_bytes:,} bytes equal the source's",
+            f"{found.records} images of {found.image_bytes} bytes equal the source's",
         )
         if images_equal
         else Check(IMAGE_BYTES, "failed", "the images read back from the output are not the source's")
@@ -72,17 +72,15 @@ def _records(
     published: Published, expected: Fingerprint, found: Fingerprint, sources: Sequence[SourceFacts]
 ) -> Check:
     if expected.records != found.records:
-        return Check(
-            RECORDS, "failed", f"{expected.records:,} in the source, {found.records:,} in the output"
-        )
+        return Check(RECORDS, "failed", f"{expected.records} in the source, {found.records} in the output")
     if published.records is not None:
-        return _published(RECORDS, f"{found.records:,}", f"{published.records:,}")
+        return _published(RECORDS, f"{found.records}", f"{published.records}")
     if sources and all(source.indexed for source in sources):
-        return Check(RECORDS, "passed", f"{found.records:,}, as the index says")
+        return Check(RECORDS, "passed", f"{found.records}, as the index says")
     return Check(
         RECORDS,
         "unverified",
-        f"{found.records:,} found; with neither a published count nor an index, a file cut short between two "
+        f"{found.records} found; with neither a published count nor an index, a file cut short between two "
         "records looks whole",
     )
 
@@ -94,7 +92,7 @@ def _label_counts(split: Split, expected: Fingerprint, found: Fingerprint) -> Ch
     if published is None:
         return Check(LABEL_COUNTS, "unverified", "no counts per label are published")
     differences = [
-        f"{name} {count:,} (published {wanted:,})"
+        f"{name} {count} (published {wanted})"
         for name, count, wanted in zip(split.label_names, found.label_counts, published, strict=True)
         if count != wanted
     ]
@@ -112,8 +110,8 @@ def _labels_per_image(published: Published, expected: Fingerprint, found: Finger
     check = _published(LABELS_PER_IMAGE, _per_image(found.labels_per_image), _per_image(wanted))
     sets = published.distinct_label_sets
     if check.result == "passed" and sets not in (None, found.distinct_label_sets):
-        found_sets = f"{found.distinct_label_sets:,} distinct label sets"
-        return Check(LABELS_PER_IMAGE, "failed", f"{found_sets} (published {sets:,})", published=True)
+        found_sets = f"{found.distinct_label_sets} distinct label sets"
+        return Check(LABELS_PER_IMAGE, "failed", f"{found_sets} (published {sets})", published=True)
     return check
 
 
@@ -138,9 +136,9 @@ def _identity(published: Published, expected: Fingerprint, found: Fingerprint, c
         return Check(IDENTITY, "failed", "the img_id and clip_id read back from the output are not the CSV's")
     if published.clips is None or clips is None:
         return Check(
-            IDENTITY, "passed", f"{found.records:,} img_ids joined; every label vector equals its CSV row's"
+            IDENTITY, "passed", f"{found.records} img_ids joined; every label vector equals its CSV row's"
         )
-    return _published(IDENTITY, f"{clips:,} clips", f"{published.clips:,} clips")
+    return _published(IDENTITY, f"{clips} clips", f"{published.clips} clips")
 
 
 def _published(name: str, found: str, wanted: str) -> Check:
@@ -150,4 +148,4 @@ def _published(name: str, found: str, wanted: str) -> Check:
 
 
 def _per_image(counts: dict[int, int]) -> str:
-    return ", ".join(f"{number}: {count:,}" for number, count in sorted(counts.items()))
+    return ", ".join(f"{number}: {count}" for number, count in sorted(counts.items()))

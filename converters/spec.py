@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from converters.errors import CallError
-from converters.names import unsafe_name
+from converters.names import first_collision, unsafe_name
 
 Kind = Literal["single-label", "multi-label"]
 
@@ -234,7 +234,9 @@ def _split(config: str, name: str, kind: Kind, label_names: tuple[str, ...], rea
     index = reader.text("index", None)
     labels_csv = reader.text("labels_csv", f"label_{config}_{name}.csv")
     for key, value in (("file", file), ("index", index), ("labels_csv", labels_csv)):
-        if value is not None and (not value or "/" in value or "\\" in value or value in (".", "..")):
+        if value is not None and (
+            value in ("", ".", "..") or not value.isprintable() or {"/", "\\"} & set(value)
+        ):
             reader.fail(key, f"expected the name of a file in the same folder, found {value!r}")
     counts = reader.section("label_counts", None)
     per_image = reader.section("labels_per_image", None)
@@ -304,8 +306,11 @@ def _about(reader: _Reader, name: str) -> About:
 
 def _refuse_collisions(reader: _Reader, key: str, names: Sequence[str]) -> None:
     """Config and split names become folder names, which some file systems compare without case."""
-    if len({name.casefold() for name in names}) != len(names):
-        reader.fail(key, "two names differ in case only; some file systems cannot hold both")
+    if first_collision(names):
+        reader.fail(
+            key,
+            "two names are one where case or Unicode form does not count, as on some file systems",
+        )
 
 
 def _listed(configs: Sequence[Config]) -> str:

@@ -4,6 +4,7 @@ import json
 import random
 from collections import Counter
 from hashlib import sha256
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +45,7 @@ LEAVES = [sha256(b"leaf %d" % number).digest() for number in range(MAX_LEAVES)]
 
 def cuts_of(chance: random.Random, count: int, pieces: int) -> list[tuple[int, int]]:
     edges = sorted([0, count, *(chance.randint(0, count) for _ in range(pieces - 1))])
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 def test_the_two_definitions_agree():

@@ -104,8 +104,9 @@ def test_every_truncation_is_an_error(kind):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\xff", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8\xff\xd9", b"\x89PNG\r\n\x1a\n" + bytes(50), b"GIF89a" + bytes(50),
-     bytes(100), b"\xff\xd8" + bytes(100), b"\xff\xd8" + b"\xff" * 100, b"\xff\xd8\xff\xe0\x00\x01" + bytes(100),
+    [b"", b"\xff", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8\xff\xd9", b"\x89PNG\r\n\x1a\n" + bytes(50),
+     b"GIF89a" + bytes(50), bytes(100), b"\xff\xd8" + bytes(100), b"\xff\xd8" + b"\xff" * 100,
+     b"\xff\xd8\xff\xe0\x00\x01" + bytes(100),
      b"\xff\xd8\xff\xe0\xff\xff" + bytes(100), b"\xff\xd8\xff\xda\x00\x08" + bytes(100) + b"\xff\xd9",
      b"\xff\xd8" + b"\xff\xe0\x00\x02" * 100_000, KINDS["baseline"][1:], b"\0" + KINDS["baseline"],
      b"\xff\xd8\xff\xc0\x00\x08\x08\x00\x01\x00\x01\x03\xff\xd9",

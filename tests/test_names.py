@@ -23,7 +23,7 @@ def test_safe(name):
     [
         "", ".", "..", "...", ".hidden", "../x", "a/b", "/", "/etc", "a\\b", "C:", "c:x", "a*", "a?", "a|b", "a<b",
         "a>b", 'a"b', "a\0b", "a\nb", "a\n", "\n", "\x7f", "a\x85", "a.", "a..", " a", "a ", "a\u00a0", "\u3000a",
-        "-rf", "-", "--", "a" * 256, "가" * 86, "a\u200b", "a\u202eb", "\ufeffa", "a\u2028b", "\ud800", "a\udc80",
+        "-rf", "-", "--", "a" * 256, "가" * 86, "a\u200b", "a\u202eb", "\ufeffa", "\ud800", "a\udc80",
         "a\ue000", "a\U000e0041",
     ],
 )  # fmt: skip
@@ -42,7 +42,7 @@ def test_names_that_windows_reserves(device, form):
         assert "Windows" in unsafe_name(form.format(name))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.text(max_size=12))
 def test_what_is_safe_stays_in_its_folder_and_can_be_made(tmp_path_factory, name):
     if unsafe_name(name) is None:

@@ -144,8 +144,8 @@ def test_a_description_read_back_from_its_document_is_the_same():
     assert parse_spec(json.loads(json.dumps(spec.document)), "x") == spec
 
 
-@pytest.mark.parametrize("key", ["x", "configs/emotions/label_name", f"{SPLIT}/recrods", "features/images", "about/titel",
-                                 "about/licence/url", "about/gating/promt"])  # fmt: skip
+@pytest.mark.parametrize("key", ["x", "configs/emotions/label_name", f"{SPLIT}/recrods", "features/images",
+                                 "about/titel", "about/licence/url", "about/gating/promt"])  # fmt: skip
 def test_unknown_keys_are_errors(key):
     with pytest.raises(CallError, match=key.rsplit("/", 1)[-1]):
         parse_spec(changed(key, "value"), "origin")
@@ -166,10 +166,12 @@ def test_unknown_keys_are_errors(key):
         (f"{SPLIT}/file", ...), (f"{SPLIT}/file", 1), (f"{SPLIT}/file", ""), (f"{SPLIT}/index", 1),
         (f"{SPLIT}/records", "3"), (f"{SPLIT}/records", 3.0), (f"{SPLIT}/records", True), (f"{SPLIT}/records", -1),
         (f"{SPLIT}/clips", "2"), (f"{SPLIT}/distinct_label_sets", []), (f"{SPLIT}/label_counts", [1, 2, 0]),
-        (f"{SPLIT}/label_counts", {"happy": 1}), (f"{SPLIT}/label_counts", {"happy": 1, "sad": 1, "neutral": 1, "x": 1}),
+        (f"{SPLIT}/label_counts", {"happy": 1}),
+        (f"{SPLIT}/label_counts", {"happy": 1, "sad": 1, "neutral": 1, "x": 1}),
         (f"{SPLIT}/label_counts", {"happy": "1", "sad": 1, "neutral": 0}), (f"{SPLIT}/labels_per_image", {"one": 3}),
         (f"{SPLIT}/labels_per_image", {"-1": 3}), (f"{SPLIT}/labels_per_image", {"²": 3}),
-        (f"{SPLIT}/labels_per_image", {"1": "3"}), (f"{SPLIT}/labels_sha256", "0" * 63), (f"{SPLIT}/labels_sha256", "0" * 64 + "\n"),
+        (f"{SPLIT}/labels_per_image", {"1": "3"}), (f"{SPLIT}/labels_sha256", "0" * 63),
+        (f"{SPLIT}/labels_sha256", "0" * 64 + "\n"),
         (f"{SPLIT}/labels_sha256", "G" * 64), (f"{SPLIT}/labels_sha256", 0),
     ],
 )  # fmt: skip
@@ -221,8 +223,14 @@ def test_split_names_that_hugging_face_refuses(name):
 
 
 @pytest.mark.parametrize(
-    ("one", "two"), [("a", "A"), ("straße", "STRASSE"), ("caf\u00e9", "cafe\u0301"), ("슬픔", unicodedata.normalize("NFD", "슬픔"))]
-)  # fmt: skip
+    ("one", "two"),
+    [
+        ("a", "A"),
+        ("straße", "STRASSE"),
+        ("caf\u00e9", "cafe\u0301"),
+        ("슬픔", unicodedata.normalize("NFD", "슬픔")),
+    ],
+)
 @pytest.mark.parametrize("level", ["config", "split"])
 def test_names_that_are_one_folder_on_some_systems_collide(one, two, level):
     whole = document()

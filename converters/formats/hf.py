@@ -6,10 +6,12 @@ imported here: both are slow to import, and nothing they would do is needed to w
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -36,8 +38,7 @@ _VALIDATION = "validation"
 _VALIDATION_NAMES = frozenset({"valid", "val", "dev"})
 _FORBIDDEN_CONFIG = "data"
 _GLOB_CHARACTERS = frozenset("[]{}")  # `datasets` takes the card's paths for patterns
-_SIZES = ((10**3, "1K"), (10**4, "10K"), (10**5, "100K"), (10**6, "1M"), (10**7, "10M"), (10**8, "100M"),
-          (10**9, "1B"), (10**10, "10B"), (10**11, "100B"), (10**12, "1T"))  # fmt: skip
+_SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 _IMAGE_DATA = "image.bytes"
 _OFFSET_BYTES = 4
 _WIDTH = 100
@@ -67,7 +68,12 @@ class HfFormat(ParquetFormat):
         return super().write(batches, shard, folder)
 
     def finish(self, report: Report, folder: Path) -> None:
-        """Write the dataset card and the licence."""
+        """Write the dataset card and the licence.
+
+        Raises:
+            CallError: two splits of a config would be one on the Hub.
+        """
+        self._refuse_one_name([split.split for split in report.splits])
         splits = [
             _SplitCard(
                 report=split,
@@ -82,6 +88,16 @@ class HfFormat(ParquetFormat):
         configs = _configs(splits)
         _write(folder / CARD, _card(report, configs))
         _write(folder / LICENCE, licence_text(report.spec.about.title, report.spec.about.licence))
+
+    def _refuse_one_name(self, splits: Sequence[Split]) -> None:
+        seen: dict[tuple[str, str], Split] = {}
+        for split in splits:
+            other = seen.setdefault((split.config, self.split_name(split)), split)
+            if other != split:
+                raise CallError(
+                    f"{split.config}: the splits {other.name!r} and {split.name!r} would both be "
+                    f"{self.split_name(split)!r} on the Hub. Rename one in dataset.json, or convert only one."
+                )
 
 
 @dataclass(frozen=True)
@@ -114,7 +130,9 @@ class _ConfigCard:
 
     @property
     def labels_per_image(self) -> list[int]:
-        return sorted({number for split in self.splits for number in split.report.fingerprint.labels_per_image})
+        return sorted(
+            {number for split in self.splits for number in split.report.fingerprint.labels_per_image}
+        )
 
 
 def arrow_bytes(path: Path) -> int:
@@ -140,19 +158,23 @@ def licence_text(title: str, licence: Licence) -> str:
     paragraphs = [title, f"Licence: {licence.name}", *re.split(r"\n\s*\n", licence.text)]
     if licence.link:
         paragraphs.append(f"Full terms: {licence.link}")
-    return "\n\n".join(
-        textwrap.fill(one_line(text), _WIDTH, break_long_words=False, break_on_hyphens=False) for text in paragraphs
-    ) + "\n"
+    return (
+        "\n\n".join(
+            textwrap.fill(one_line(text), _WIDTH, break_long_words=False, break_on_hyphens=False)
+            for text in paragraphs
+        )
+        + "\n"
+    )
 
 
 def size_category(records: int) -> str:
     """The Hub's name for a number of records."""
     lower = ""
-    for limit, name in _SIZES:
-        if records < limit:
+    for exponent, name in enumerate(_SIZES, 3):
+        if records < 10**exponent:
             return f"{lower}n<{name}"
         lower = f"{name}<"
-    return "n>1T"
+    return f"n>{_SIZES[-1]}"
 
 
 def slug(name: str) -> str:
@@ -234,7 +256,7 @@ def _card(report: Report, configs: Sequence[_ConfigCard]) -> str:
 
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701  # Markdown, which is no HTML
+        autoescape=False,  # this is Markdown, not HTML
         keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -244,7 +266,7 @@ def _card(report: Report, configs: Sequence[_ConfigCard]) -> str:
         "cell": cell,
         "code": code,
         "fence": fence,
-        "python": repr,
+        "python": partial(json.dumps, ensure_ascii=False),
         "sql": sql,
         "number": lambda value: f"{value:,}",
     }
@@ -258,7 +280,6 @@ def _card(report: Report, configs: Sequence[_ConfigCard]) -> str:
         default=default,
         features={config.name: _described(config) for config in configs},
         pattern=f"{default.name}/{default.splits[0].name}-*.parquet",
-        any_multi=any(config.kind == "multi-label" for config in configs),
         version=version("kfer-convert"),
         definition=DEFINITION,
         manifest=MANIFEST,
@@ -294,7 +315,10 @@ def _front_matter(report: Report, configs: Sequence[_ConfigCard]) -> str:
     about = report.spec.about
     link = about.licence.link
     kinds = {config.kind for config in configs}
-    task_ids = {"single-label": "multi-class-image-classification", "multi-label": "multi-label-image-classification"}
+    task_ids = {
+        "single-label": "multi-class-image-classification",
+        "multi-label": "multi-label-image-classification",
+    }
     gating: dict[str, Any] = {}
     if about.gating_prompt:
         gating["extra_gated_prompt"] = about.gating_prompt

@@ -148,10 +148,7 @@ class DecompressedStream:
                     return self._end()
             if self._inflate.eof:
                 self._next_member()
-            try:
-                data = self._inflate.decompress(self._pending, size)
-            except zlib.error as error:
-                raise self._error(f"the {self._compression} stream is damaged: {error}.") from error
+            data = self._decompress(self._pending, size)
             self._pending = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
             self._produced += len(data)
             if self._produced > MAX_EXPANSION * self._consumed + _FREE_BYTES:
@@ -164,13 +161,19 @@ class DecompressedStream:
     def _end(self) -> bytes:
         if not self._inflate.eof:
             # What inflate holds back without input is only ever output it had no room for.
-            data = self._inflate.decompress(b"", _COMPRESSED_CHUNK)
+            data = self._decompress(b"", _COMPRESSED_CHUNK)
             if data:
                 return data
             raise self._error(
                 f"the {self._compression} stream is cut short: its end marker or trailer is missing."
             )
         return b""
+
+    def _decompress(self, data: bytes, size: int) -> bytes:
+        try:
+            return self._inflate.decompress(data, size)
+        except zlib.error as error:
+            raise self._error(f"the {self._compression} stream is damaged: {error}.") from error
 
     def _next_member(self) -> None:
         if self._compression == "zlib":

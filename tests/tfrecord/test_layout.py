@@ -157,7 +157,7 @@ def batches(draw, mutate: bool):
     return records, expected
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=120)
 @given(batches(mutate=False))
 def test_a_batch_of_sound_records_gives_what_was_put_in(batch):
     records, expected = batch
@@ -167,7 +167,7 @@ def test_a_batch_of_sound_records_gives_what_was_put_in(batch):
     assert outcome(parser, records[::-1], before=b"", after=b"") == (expected[::-1], None)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=120)
 @given(batches(mutate=True), batches(mutate=False))
 def test_a_batch_gives_what_each_record_alone_gives(batch, sound):
     records, _ = batch
@@ -180,7 +180,7 @@ def test_a_batch_gives_what_each_record_alone_gives(batch, sound):
     assert outcome(parser, records, before=b"", after=b"") == expected
 
 
-def test_every_byte_of_a_record_changed_to_every_value():
+def test_every_byte_of_a_record_changed():
     """Beside a sound record that teaches the layout: the same verdict and rows as the strict parser alone."""
     for order, image in [((0, 1, 2, 3, 4), b"j"), ((1, 2, 0, 3, 4), b""), ((4, 3, 2, 1, 0), b"jpeg" * 40)]:
         sound = record(image=image, order=order)
@@ -189,22 +189,7 @@ def test_every_byte_of_a_record_changed_to_every_value():
         for position in range(len(sound)):
             if 60 < position < len(sound) - 110:
                 continue
-            for value in {
-                0,
-                1,
-                2,
-                3,
-                0x0A,
-                0x12,
-                0x1A,
-                0x40,
-                0x7F,
-                0x80,
-                0x81,
-                0xFF,
-                sound[position] ^ 1,
-                sound[position] ^ 0x80,
-            }:
+            for value in {0, 1, 2, 0x7F, 0x80, sound[position] ^ 1, sound[position] ^ 0x80}:
                 changed = sound[:position] + bytes([value]) + sound[position + 1 :]
                 assert outcome(taught, [changed]) == alone([changed]), (position, value)
 
@@ -285,7 +270,7 @@ def test_an_empty_batch():
     assert outcome(ExampleParser(Features(), LABELS), []) == ([], None)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(batches(mutate=True))
 def test_what_is_accepted_is_what_the_strict_parser_says(batch):
     records, _ = batch

@@ -1,6 +1,7 @@
 """TensorFlow and protobuf as oracles. All tests that import TensorFlow in this process are here."""
 
 import os
+import struct
 from contextlib import closing
 
 import pytest
@@ -95,8 +96,6 @@ def test_the_range_reader_reads_what_tensorflow_wrote(tf, tmp_path):
 
 def as_dict(tf, data: bytes) -> dict:
     """What protobuf reads; NaNs compare by bits."""
-    import struct
-
     found = {}
     for name, feature in tf.train.Example.FromString(data).features.feature.items():
         kind = feature.WhichOneof("kind")
@@ -108,8 +107,6 @@ def as_dict(tf, data: bytes) -> dict:
 
 
 def ours(data: bytes) -> dict:
-    import struct
-
     found = {}
     for name, feature in parse_example(data).features.items():
         if feature.kind == "bytes_list":
@@ -209,7 +206,7 @@ def refused_or_alike(tf, data: bytes) -> bool:
     try:
         mine = ours(data)
     except ExampleError as error:
-        assert 0 <= error.position <= len(data)
+        assert 0 <= error.position <= len(data)  # noqa: PT017
         return False
     assert same(mine, as_dict(tf, data)), data.hex()
     return True

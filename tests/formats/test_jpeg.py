@@ -1,0 +1,149 @@
+"""JPEG outputs, opened by the programs that users open them with, against a reading of the source by hand."""
+
+import csv
+import io
+
+import pytest
+from conftest import CONFIGS, SPLITS, drop_published, edit_description
+from PIL import Image
+
+from converters import convert, verify
+from converters.errors import CallError, DataError
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "labels"])
+def named(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def output(named, sample, tmp_path_factory):
+    out = tmp_path_factory.mktemp("jpeg") / "out"
+    convert(sample, to="jpeg", out=out, labels=sample / "labels" if named else None)
+    return out
+
+
+def rows_of(folder):
+    with (folder / "metadata.csv").open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    return header, rows
+
+
+def test_files_and_labels_are_the_source_s(output, named, truth, label_names):
+    for (config, split), records in truth.items():
+        folder = output / config / split
+        assert {path.name for path in folder.iterdir()} == {"images", "metadata.csv"}
+        header, rows = rows_of(folder)
+        identities = ["img_id", "clip_id"] if named else []
+        assert header == ["file_name", *identities, *label_names[config]]
+        assert len(rows) == len(records) == len(list((folder / "images").iterdir()))
+        for number, (row, record) in enumerate(zip(rows, records, strict=True)):
+            name = record.img_id if named else f"{split}_{number:08}.jpg"
+            assert row[0] == f"images/{name}"
+            assert (folder / row[0]).read_bytes() == record.image
+            assert row[1 : 1 + len(identities)] == ([record.img_id, record.clip_id] if named else [])
+            assert row[1 + len(identities) :] == [str(value) for value in record.label]
+
+
+def test_pandas(output, truth, label_names):
+    pandas = pytest.importorskip("pandas")
+    for (config, split), records in truth.items():
+        frame = pandas.read_csv(output / config / split / "metadata.csv")
+        assert [tuple(row) for row in frame[label_names[config]].to_numpy()] == [record.label for record in records]
+        images = [(output / config / split / name).read_bytes() for name in frame["file_name"]]
+        assert images == [record.image for record in records]
+
+
+@pytest.mark.parametrize("shard_bytes", [10**9, 20_000])
+def test_imagefolder_gives_all_label_columns(sample, tmp_path, truth, label_names, shard_bytes):
+    datasets = pytest.importorskip("datasets")
+    out = tmp_path / "out"
+    convert(sample, to="jpeg", out=out, labels=sample / "labels", max_shard_bytes=shard_bytes)
+    for config in CONFIGS:
+        loaded = datasets.load_dataset("imagefolder", data_dir=str(out / config), cache_dir=str(tmp_path / "cache"))
+        assert set(loaded) == {"train", "validation", "test"}
+        for split, name in zip(SPLITS, ("train", "validation", "test"), strict=True):
+            records = {record.img_id: record for record in truth[config, split]}
+            assert len(loaded[name]) == len(records)
+            assert set(loaded[name].column_names) == {"image", "img_id", "clip_id", *label_names[config]}
+            for row in loaded[name]:
+                record = records.pop(row["img_id"])
+                assert tuple(row[label] for label in label_names[config]) == record.label
+                assert row["clip_id"] == record.clip_id
+                with Image.open(io.BytesIO(record.image)) as original:
+                    assert row["image"].tobytes() == original.tobytes()
+
+
+@pytest.mark.parametrize("shard_bytes", [10**9, 20_000])
+def test_class_folders_have_the_stored_indices(sample, tmp_path, truth, label_names, shard_bytes):
+    out = tmp_path / "out"
+    convert(sample, to="jpeg", out=out, class_folders=True, max_shard_bytes=shard_bytes)
+    for config in CONFIGS:
+        for split in SPLITS:
+            records = truth[config, split]
+            parts = sorted(path.parent for path in (out / config / split).rglob("metadata.csv"))
+            number = 0
+            for part in parts:
+                folders = sorted(path.name for path in part.iterdir() if path.is_dir())  # as torchvision does
+                header, rows = rows_of(part)
+                assert header == ["file_name", *label_names[config]]
+                if config == "multi-label":
+                    assert folders == ["images"]
+                else:
+                    assert [name.split("_", 1)[1] for name in folders] == label_names[config]
+                for row in rows:
+                    record = records[number]
+                    if config != "multi-label":
+                        assert folders.index(row[0].split("/")[0]) == record.indices[0]
+                    assert (part / row[0]).read_bytes() == record.image
+                    number += 1
+            assert number == len(records)
+
+
+def test_class_folders_of_a_label_that_is_no_folder_name_are_refused(source, tmp_path):
+    drop_published(source)
+
+    def change(document):
+        document["configs"]["6_basic_emo"]["label_names"][2] = "and/or"
+
+    edit_description(source, change)
+    with pytest.raises(CallError, match="and/or"):
+        convert(source, to="jpeg", out=tmp_path / "out", configs=["6_basic_emo"], class_folders=True)
+    convert(source, to="jpeg", out=tmp_path / "out", configs=["6_basic_emo"])
+    assert verify(tmp_path / "out").failures() == []
+
+
+def test_label_names_that_csv_must_quote(source, tmp_path, truth):
+    names = ['a,b', 'say "hi"', "세 번째", " space ", "=1+1", "sad"]
+    drop_published(source)
+
+    def change(document):
+        document["configs"]["6_basic_emo"]["label_names"] = names
+
+    edit_description(source, change)
+    convert(source, to="jpeg", out=tmp_path / "out", configs=["6_basic_emo"])
+    header, rows = rows_of(tmp_path / "out" / "6_basic_emo" / "train")
+    assert header == ["file_name", *names]
+    assert [row[1:] for row in rows] == [list(map(str, record.label)) for record in truth["6_basic_emo", "train"]]
+    assert verify(tmp_path / "out", source=source).failures() == []
+
+
+def test_another_format_does_not_take_the_option(sample, tmp_path):
+    with pytest.raises(CallError, match="class-folders"):
+        convert(sample, to="parquet", out=tmp_path / "out", class_folders=True)
+
+
+def test_a_label_file_that_leaves_its_folder_is_not_followed(sample, tmp_path):
+    from converters.formats import load_format
+    from converters.spec import load_spec
+
+    out = tmp_path / "out"
+    convert(sample, to="jpeg", out=out, configs=["22_emo"], splits=["valid"])
+    path = out / "22_emo" / "valid" / "metadata.csv"
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    split = next(split for split in load_spec(sample).splits() if split.title == "22_emo/valid")
+    text = path.read_text()
+    for name in ("images/../../../../../secret.jpg", f"{tmp_path}/secret.jpg", "images/../images/valid_00000000.jpg"):
+        path.write_text(text.replace("images/valid_00000000.jpg", name))
+        with pytest.raises(DataError, match="does not lie in"):
+            list(load_format("jpeg").read(out, split))
