@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,10 +46,11 @@ def write_manifest(report: Report, folder: Path) -> None:
         "absent": [split.title for split in report.absent],
         "warnings": list(report.warnings),
         "allow_mismatch": report.allow_mismatch,
-        "files": [asdict(file) for file in report.files],
     }
-    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-    data = text.encode()
+    # The files stand last, one to a line: there may be tens of thousands.
+    head = json.dumps(document, indent=1, ensure_ascii=False).removesuffix("\n}")
+    files = ",\n  ".join(json.dumps(vars(file), ensure_ascii=False) for file in report.files)
+    data = f'{head},\n "files": [\n  {files}\n ]\n}}\n'.encode()
     sums = sums_text(report.files, data)
     with (folder / SUMS).open("x", encoding="utf-8", newline="\n") as file:
         file.write(sums)

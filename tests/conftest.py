@@ -234,7 +234,8 @@ def truth(sample) -> dict[tuple[str, str], list[Record]]:
                 rows = list(csv.reader(file))[1:]
             assert [list(map(int, row[2:])) for row in rows] == [list(record.label) for record in records]
             found[config, split] = [
-                replace(record, img_id=row[0], clip_id=row[1]) for record, row in zip(records, rows, strict=True)
+                replace(record, img_id=row[0], clip_id=row[1])
+                for record, row in zip(records, rows, strict=True)
             ]
     assert sum(map(len, found.values())) == RECORDS
     return found

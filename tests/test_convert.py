@@ -34,7 +34,10 @@ from converters.errors import CallError, CheckError, DataError
 def results(report, name: str) -> dict[str, str]:
     """The result of a check by config/split."""
     return {
-        split.split.title: check.result for split in report.splits for check in split.checks if check.name == name
+        split.split.title: check.result
+        for split in report.splits
+        for check in split.checks
+        if check.name == name
     }
 
 
@@ -57,12 +60,18 @@ def doubled(records):
 def relabelled(records):
     count = len(records[0].label)
     other = (records[4].indices[0] + 1) % count
-    return [*records[:4], replace(records[4], label=tuple(int(i == other) for i in range(count))), *records[5:]]
+    return [
+        *records[:4],
+        replace(records[4], label=tuple(int(i == other) for i in range(count))),
+        *records[5:],
+    ]
 
 
 @pytest.mark.parametrize("to", ["parquet", "jpeg"])
 @pytest.mark.parametrize(
-    ("change", "found"), [(dropped, "16"), (doubled, "18"), (relabelled, None)], ids=["dropped", "doubled", "label"]
+    ("change", "found"),
+    [(dropped, "16"), (doubled, "18"), (relabelled, None)],
+    ids=["dropped", "doubled", "label"],
 )
 def test_a_record_too_few_too_many_or_changed_is_found(source, tmp_path, kfer_convert, to, change, found):
     path = tfrecords(source, "6_basic_emo", "train")
@@ -119,7 +128,9 @@ def test_labels_in_another_order_are_a_warning_and_refuse_the_join(source, tmp_p
     train = next(s for s in report["splits"] if (s["config"], s["split"]) == ("6_basic_emo", "train"))
     found = {check["name"]: check["result"] for check in train["checks"]}
     assert found["label order"] == "unverified"
-    assert {found[name] for name in ("records", "counts per label", "labels per image", "image bytes")} == {"passed"}
+    assert {found[name] for name in ("records", "counts per label", "labels per image", "image bytes")} == {
+        "passed"
+    }
 
     done = kfer_convert(source, "--to", "parquet", "--out", tmp_path / "named", "--labels", source / "labels")
     assert done.status == 1
@@ -228,7 +239,12 @@ def test_damage_in_one_of_several_shards_publishes_nothing(source, tmp_path, wor
     flip(tfrecords(source, "6_basic_emo", "train"), 30_000)
     with pytest.raises(DataError, match=r"6_basic_emo_train\.tfrecords \(record \d+, byte \d+\)"):
         convert(
-            source, to="jpeg", out=tmp_path / "out", configs=["6_basic_emo"], max_shard_bytes=20_000, workers=workers
+            source,
+            to="jpeg",
+            out=tmp_path / "out",
+            configs=["6_basic_emo"],
+            max_shard_bytes=20_000,
+            workers=workers,
         )
     assert nothing_was_published(tmp_path)
 
@@ -328,7 +344,16 @@ def test_two_rows_of_a_csv_swapped_are_refused(source, tmp_path, edit_labels):
         lambda rows: [*rows[:5], [*rows[5][:2], "2", *rows[5][3:]], *rows[6:]],
         lambda rows: [*rows[:5], [*rows[5][:2], "", *rows[5][3:]], *rows[6:]],
     ],
-    ids=["row lost", "row twice", "row more", "no header", "columns turned", "column lost", "a 2", "no value"],
+    ids=[
+        "row lost",
+        "row twice",
+        "row more",
+        "no header",
+        "columns turned",
+        "column lost",
+        "a 2",
+        "no value",
+    ],
 )
 def test_a_csv_that_does_not_fit_is_refused(source, tmp_path, edit_labels, change):
     edit_labels(change)
@@ -385,7 +410,13 @@ def test_a_line_break_in_a_name_is_refused(source, tmp_path, edit_labels, column
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("face.jpg", "face.jpg"), ("Face.jpg", "face.JPG"), ("face", "face.jpg"), ("é.jpg", "e\u0301.jpg"), ("ß.jpg", "SS.jpg")],
+    [
+        ("face.jpg", "face.jpg"),
+        ("Face.jpg", "face.JPG"),
+        ("face", "face.jpg"),
+        ("é.jpg", "e\u0301.jpg"),
+        ("ß.jpg", "SS.jpg"),
+    ],
 )
 def test_names_that_would_be_one_file_are_refused(source, tmp_path, edit_labels, one, other):
     def change(rows):
@@ -554,7 +585,9 @@ def test_compressed_sources(source, sample, tmp_path, truth):
     (source / "22_emo_train.idx").unlink()
     convert(source, to="parquet", out=tmp_path / "out")
     convert(sample, to="parquet", out=tmp_path / "plain")
-    written = {name: digest for name, digest in digests(tmp_path / "out").items() if name.endswith(".parquet")}
+    written = {
+        name: digest for name, digest in digests(tmp_path / "out").items() if name.endswith(".parquet")
+    }
     plain = digests(tmp_path / "plain")
     assert written == {name: plain[name] for name in written}
     assert len(written) == len(CONFIGS) * len(SPLITS)
@@ -576,16 +609,23 @@ def test_a_split_of_several_files(source, tmp_path, truth, shard_bytes):
     path = tfrecords(source, "22_emo", "train")
     records = read_records(path)
     for number, (start, end) in enumerate([(0, 5), (5, 6), (6, len(records))]):
-        write_records(source / f"22_emo_train-{number:05}-of-00003.tfrecords", records[start:end], index=False)
+        write_records(
+            source / f"22_emo_train-{number:05}-of-00003.tfrecords", records[start:end], index=False
+        )
     path.unlink()
     path.with_suffix(".idx").unlink()
 
     def change(document):
-        document["configs"]["22_emo"]["splits"]["train"] |= {"file": "22_emo_train-*.tfrecords", "index": None}
+        document["configs"]["22_emo"]["splits"]["train"] |= {
+            "file": "22_emo_train-*.tfrecords",
+            "index": None,
+        }
 
     edit_description(source, change)
     out = tmp_path / "out"
-    report = convert(source, to="parquet", out=out, configs=["22_emo"], splits=["train"], max_shard_bytes=shard_bytes)
+    report = convert(
+        source, to="parquet", out=out, configs=["22_emo"], splits=["train"], max_shard_bytes=shard_bytes
+    )
     assert results(report, "label order") == {"22_emo/train": "passed"}
     import pyarrow.parquet as pq
 

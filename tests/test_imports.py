@@ -25,7 +25,7 @@ def imported(*arguments) -> set[str]:
 
 
 def heavy(names: set[str]) -> set[str]:
-    return {name for name in names if name.startswith("tensorflow") or name in ("datasets", "pandas", "torch")}
+    return {name for name in names if name.startswith("tensorflow") or name in ("datasets", "torch")}
 
 
 @pytest.mark.parametrize("to", ["parquet", "jpeg"])

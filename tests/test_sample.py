@@ -18,7 +18,8 @@ from PIL import Image
 from converters import sample
 from converters.errors import CallError
 from converters.faces import draw_face
-from converters.sample import LABELS_FOLDER, deal, full_rows, make_sample, read_label_files, small_rows
+from converters.sample import LABELS_FOLDER, make_sample
+from converters.sample_rows import deal, full_rows, read_label_files, small_rows
 from converters.spec import DatasetSpec, Split, kfer, load_spec, parse_spec
 from converters.tfrecord.framing import read_frames
 

@@ -93,7 +93,9 @@ def test_verification_passes(output, sample):
 
 
 def test_sha256sum_agrees_and_lists_every_file(output):
-    done = subprocess.run(["sha256sum", "--strict", "-c", "SHA256SUMS"], cwd=output, capture_output=True, text=True)
+    done = subprocess.run(
+        ["sha256sum", "--strict", "-c", "SHA256SUMS"], cwd=output, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     listed = {line.split("  ", 1)[1] for line in (output / "SHA256SUMS").read_text().splitlines()}
     there = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}

@@ -49,7 +49,9 @@ def test_pandas(output, truth, label_names):
     pandas = pytest.importorskip("pandas")
     for (config, split), records in truth.items():
         frame = pandas.read_csv(output / config / split / "metadata.csv")
-        assert [tuple(row) for row in frame[label_names[config]].to_numpy()] == [record.label for record in records]
+        assert [tuple(row) for row in frame[label_names[config]].to_numpy()] == [
+            record.label for record in records
+        ]
         images = [(output / config / split / name).read_bytes() for name in frame["file_name"]]
         assert images == [record.image for record in records]
 
@@ -60,7 +62,9 @@ def test_imagefolder_gives_all_label_columns(sample, tmp_path, truth, label_name
     out = tmp_path / "out"
     convert(sample, to="jpeg", out=out, labels=sample / "labels", max_shard_bytes=shard_bytes)
     for config in CONFIGS:
-        loaded = datasets.load_dataset("imagefolder", data_dir=str(out / config), cache_dir=str(tmp_path / "cache"))
+        loaded = datasets.load_dataset(
+            "imagefolder", data_dir=str(out / config), cache_dir=str(tmp_path / "cache")
+        )
         assert set(loaded) == {"train", "validation", "test"}
         for split, name in zip(SPLITS, ("train", "validation", "test"), strict=True):
             records = {record.img_id: record for record in truth[config, split]}
@@ -114,7 +118,7 @@ def test_class_folders_of_a_label_that_is_no_folder_name_are_refused(source, tmp
 
 
 def test_label_names_that_csv_must_quote(source, tmp_path, truth):
-    names = ['a,b', 'say "hi"', "세 번째", " space ", "=1+1", "sad"]
+    names = ["a,b", 'say "hi"', "세 번째", " space ", "=1+1", "sad"]
     drop_published(source)
 
     def change(document):
@@ -124,7 +128,9 @@ def test_label_names_that_csv_must_quote(source, tmp_path, truth):
     convert(source, to="jpeg", out=tmp_path / "out", configs=["6_basic_emo"])
     header, rows = rows_of(tmp_path / "out" / "6_basic_emo" / "train")
     assert header == ["file_name", *names]
-    assert [row[1:] for row in rows] == [list(map(str, record.label)) for record in truth["6_basic_emo", "train"]]
+    assert [row[1:] for row in rows] == [
+        list(map(str, record.label)) for record in truth["6_basic_emo", "train"]
+    ]
     assert verify(tmp_path / "out", source=source).failures() == []
 
 
@@ -143,7 +149,11 @@ def test_a_label_file_that_leaves_its_folder_is_not_followed(sample, tmp_path):
     (tmp_path / "secret.jpg").write_bytes(b"secret")
     split = next(split for split in load_spec(sample).splits() if split.title == "22_emo/valid")
     text = path.read_text()
-    for name in ("images/../../../../../secret.jpg", f"{tmp_path}/secret.jpg", "images/../images/valid_00000000.jpg"):
+    for name in (
+        "images/../../../../../secret.jpg",
+        f"{tmp_path}/secret.jpg",
+        "images/../images/valid_00000000.jpg",
+    ):
         path.write_text(text.replace("images/valid_00000000.jpg", name))
         with pytest.raises(DataError, match="does not lie in"):
             list(load_format("jpeg").read(out, split))

@@ -34,7 +34,9 @@ def expected_labels(config, records):
 def test_the_files_are_those_of_the_layout(output):
     found = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
     assert {"6_basic_emo/train-00000-of-00001.parquet", "multi-label/train-00002-of-00003.parquet"} < found
-    assert found - {f"{config}/{path}" for config in CONFIGS for path in (p.name for p in (output / config).iterdir())} == {
+    assert found - {
+        f"{config}/{path}" for config in CONFIGS for path in (p.name for p in (output / config).iterdir())
+    } == {
         "MANIFEST.json",
         "SHA256SUMS",
     }
@@ -43,10 +45,16 @@ def test_the_files_are_those_of_the_layout(output):
 def test_pyarrow(output, truth):
     for config, split, records in all_parts(truth):
         table = pq.ParquetDataset(paths(output, config, split)).read()
-        assert [image["bytes"] for image in table["image"].to_pylist()] == [record.image for record in records]
-        assert [image["path"] for image in table["image"].to_pylist()] == [record.img_id for record in records]
+        assert [image["bytes"] for image in table["image"].to_pylist()] == [
+            record.image for record in records
+        ]
+        assert [image["path"] for image in table["image"].to_pylist()] == [
+            record.img_id for record in records
+        ]
         assert table["label"].to_pylist() == expected_labels(config, records)
-        assert [tuple(row) for row in table["label_vector"].to_pylist()] == [record.label for record in records]
+        assert [tuple(row) for row in table["label_vector"].to_pylist()] == [
+            record.label for record in records
+        ]
         for name in ("height", "width", "depth", "img_id", "clip_id"):
             assert table[name].to_pylist() == [getattr(record, name) for record in records]
 
@@ -167,14 +175,18 @@ def test_the_same_records_as_tensorflow_s_protobuf_reads(sample, truth):
     example_pb2 = pytest.importorskip("google.protobuf.descriptor_pool")
     from google.protobuf import descriptor_pb2, message_factory
 
-    file = descriptor_pb2.FileDescriptorProto(name="example_of_test.proto", package="of_test", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="example_of_test.proto", package="of_test", syntax="proto3"
+    )
 
     def message(name, *fields, oneof=None):
         declared = file.message_type.add(name=name)
         if oneof:
             declared.oneof_decl.add(name=oneof)
         for number, (field, kind, repeated) in enumerate(fields, 1):
-            options = {"type_name": f".of_test.{kind}", "type": 11} if isinstance(kind, str) else {"type": kind}
+            options = (
+                {"type_name": f".of_test.{kind}", "type": 11} if isinstance(kind, str) else {"type": kind}
+            )
             entry = declared.field.add(name=field, number=number, label=3 if repeated else 1, **options)
             if oneof:
                 entry.oneof_index = 0
@@ -182,7 +194,11 @@ def test_the_same_records_as_tensorflow_s_protobuf_reads(sample, truth):
     message("BytesList", ("value", 12, True))
     message("FloatList", ("value", 2, True))
     message("Int64List", ("value", 3, True))
-    kinds = (("bytes_list", "BytesList", False), ("float_list", "FloatList", False), ("int64_list", "Int64List", False))
+    kinds = (
+        ("bytes_list", "BytesList", False),
+        ("float_list", "FloatList", False),
+        ("int64_list", "Int64List", False),
+    )
     message("Feature", *kinds, oneof="kind")
     message("Entry", ("key", 9, False), ("value", "Feature", False))
     message("Features", ("feature", "Entry", True))

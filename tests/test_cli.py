@@ -1,0 +1,210 @@
+"""The command line: exit statuses, what goes to which stream, and never a traceback."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import digests, flip, tfrecords
+
+
+@pytest.fixture
+def output(kfer_convert, sample, tmp_path):
+    out = tmp_path / "out"
+    assert kfer_convert(sample, "--to", "parquet", "--out", out, "--config", "6_basic_emo").status == 0
+    return out
+
+
+def test_a_conversion_shows_a_table_and_ends_with_0(kfer_convert, sample, tmp_path):
+    done = kfer_convert(sample, "--to", "parquet", "--out", tmp_path / "out")
+    assert (done.status, done.err) == (0, "")
+    rows = [
+        line.split()
+        for line in done.out.splitlines()
+        if line.startswith(("6_basic_emo", "22_emo", "multi-label"))
+    ]
+    assert len(rows) == 9
+    assert all(row[3:] == ["passed"] * 5 for row in rows)
+    assert "120 records, verified" in done.out
+    assert "sha256sum -c" in done.out
+
+
+def test_the_default_command_and_the_default_folders(sample, tmp_path):
+    (tmp_path / "tfrecords").symlink_to(sample)
+    command = [sys.executable, "-m", "converters", "--to", "jpeg", "--config", "6_basic_emo"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "kfer-jpeg" / "MANIFEST.json").is_file()
+
+
+def test_json_is_one_object_on_success(kfer_convert, sample, tmp_path, output):
+    for arguments in (
+        (sample, "--to", "jpeg", "--out", tmp_path / "json"),
+        ("verify", output),
+        ("inspect", sample),
+        ("formats",),
+        ("sample", tmp_path / "new", "--records", "9"),
+    ):
+        done = kfer_convert(*arguments, "--json")
+        assert (done.status, done.err) == (0, "")
+        assert isinstance(json.loads(done.out), dict)
+
+
+def test_json_is_one_object_on_failure(kfer_convert, source, tmp_path, output):
+    flip(output / "6_basic_emo" / "test-00000-of-00001.parquet", 100)
+    done = kfer_convert("verify", output, "--json")
+    assert done.status == 1
+    assert json.loads(done.out)["verified"] is False
+    assert kfer_convert("verify", tmp_path / "nowhere", "--json").status == 2
+    path = tfrecords(source, "6_basic_emo", "train")
+    flip(path, 20_000)
+    done = kfer_convert(source, "--to", "parquet", "--out", tmp_path / "bad", "--json")
+    assert done.status == 1
+    assert "6_basic_emo_train.tfrecords" in json.loads(done.out)["error"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("SOURCE", "--to", "nothing", "--out", "OUT"),
+        ("nowhere", "--to", "parquet", "--out", "OUT"),
+        ("SOURCE", "--to", "parquet", "--out", "OUT", "--config", "7_emo"),
+        ("SOURCE", "--out", "OUT"),
+        ("SOURCE", "--to", "parquet", "--out", "OUT", "--workers", "0"),
+        ("SOURCE", "--to", "parquet", "--out", "OUT", "--unheard-of"),
+    ],
+    ids=["format", "source", "config", "no format", "workers", "option"],
+)
+def test_wrong_calls_end_with_2_and_give_json_if_asked(kfer_convert, sample, tmp_path, arguments):
+    places = {"SOURCE": sample, "OUT": tmp_path / "out"}
+    arguments = [places.get(argument, argument) for argument in arguments]
+    done = kfer_convert(*arguments)
+    assert (done.status, done.out) == (2, "")
+    assert done.err
+    assert "Traceback" not in done.err
+    done = kfer_convert(*arguments, "--json")
+    assert done.status == 2
+    assert isinstance(json.loads(done.out), dict)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_quiet_prints_nothing(kfer_convert, sample, tmp_path, output):
+    for arguments in (
+        (sample, "--to", "jpeg", "--out", tmp_path / "quiet"),
+        ("verify", output),
+        ("verify", output, "--source", sample),
+        ("sample", tmp_path / "new", "--records", "9"),
+    ):
+        done = kfer_convert(*arguments, "--quiet")
+        assert (done.status, done.out, done.err) == (0, "", "")
+
+
+def test_quiet_still_says_what_is_wrong(kfer_convert, output):
+    (output / "extra").write_text("")
+    done = kfer_convert("verify", output, "--quiet")
+    assert (done.status, done.out) == (1, "")
+    assert "extra" in done.err
+
+
+def test_the_sample_is_the_first_command(tmp_path):
+    command = [sys.executable, "-m", "converters", "--sample", "--to", "parquet"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path.name for path in tmp_path.iterdir()} == {"kfer-sample", "kfer-parquet"}
+    before = digests(tmp_path / "kfer-sample")
+    done = subprocess.run([*command, "--overwrite"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert digests(tmp_path / "kfer-sample") == before
+    check = subprocess.run(
+        ["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=tmp_path / "kfer-parquet", check=False
+    )
+    assert check.returncode == 0
+
+
+def test_formats_are_listed_with_a_line_each(kfer_convert):
+    done = kfer_convert("formats")
+    lines = dict(line.split(None, 1) for line in done.out.splitlines())
+    assert {"parquet", "jpeg", "hf"} <= set(lines)
+    assert not [line for line in lines.values() if "cannot be loaded" in line]
+
+
+def test_help_names_every_option_and_command(kfer_convert):
+    done = kfer_convert("--help")
+    assert done.status == 0
+    for word in (
+        "--to",
+        "--out",
+        "--config",
+        "--split",
+        "--labels",
+        "--reader",
+        "--allow-mismatch",
+        "--workers",
+    ):
+        assert word in done.out
+    for word in (
+        "--overwrite",
+        "--sample",
+        "--quiet",
+        "--json",
+        "inspect",
+        "verify",
+        "sample",
+        "formats",
+        "Exit status",
+    ):
+        assert word in done.out
+
+
+def test_version(kfer_convert):
+    assert kfer_convert("--version").out.split()[-1][0].isdigit()
+
+
+@pytest.mark.parametrize("place", ["nowhere", "file", "folder"])
+def test_verifying_what_is_no_output_is_a_wrong_call(kfer_convert, tmp_path, place):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    done = kfer_convert("verify", tmp_path / place)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("kfer-convert: ")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", "null", '{"manifest_version": 1}', '{"manifest_version": 99}', "[" * 99999]
+)
+def test_a_manifest_that_is_none_ends_with_1(kfer_convert, output, text):
+    (output / "MANIFEST.json").write_text(text)
+    done = kfer_convert("verify", output)
+    assert done.status == 1
+    assert "MANIFEST.json" in done.err
+    assert len(done.err) < 1000
+
+
+def test_a_file_that_may_not_be_read_gives_no_traceback(kfer_convert, source, tmp_path):
+    if os.geteuid() == 0:
+        path = tfrecords(source, "6_basic_emo", "train")
+        path.unlink()
+        path.mkdir()
+    else:
+        tfrecords(source, "6_basic_emo", "train").chmod(0)
+    done = kfer_convert(source, "--to", "parquet", "--out", tmp_path / "out")
+    assert done.status in (1, 2)
+    assert "6_basic_emo_train.tfrecords" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_closed_pipe_is_no_error_message(sample, tmp_path):
+    command = f"'{sys.executable}' -m converters '{sample}' --to parquet --out '{tmp_path / 'out'}' --json | head -c 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stdout == "{"
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
+def test_the_module_and_the_script_are_the_same(output):
+    done = subprocess.run(
+        [sys.executable, "-m", "converters", "verify", output], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "verified" in done.stdout

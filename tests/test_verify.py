@@ -1,0 +1,170 @@
+"""Verification: what it proves by itself, and what it makes of manifests that somebody has written."""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+from conftest import digests, read_records, tfrecords, tree, write_records
+
+from converters import convert, verify
+from converters.errors import ConverterError
+
+
+@pytest.fixture(scope="module")
+def small(sample, tmp_path_factory):
+    out = tmp_path_factory.mktemp("small") / "out"
+    convert(sample, to="jpeg", out=out, configs=["6_basic_emo"], labels=sample / "labels")
+    return out
+
+
+@pytest.fixture
+def output(small, tmp_path):
+    return shutil.copytree(small, tmp_path / "out")
+
+
+def edit_manifest(out, change) -> None:
+    """Change the manifest, and renew the sums so that the two agree."""
+    path = out / "MANIFEST.json"
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+    found = digests(out)
+    del found["SHA256SUMS"]
+    (out / "SHA256SUMS").write_text("".join(f"{found[name]}  {name}\n" for name in sorted(found)))
+
+
+def test_the_fingerprints_are_what_their_definition_says(small, truth):
+    """Recomputed from the definition in the manifest, with nothing of the package."""
+
+    def hash_tree(items):
+        level = [hashlib.sha256(item).digest() for item in items]
+        while len(level) > 1:
+            pairs = zip(level[::2], level[1::2], strict=False)
+            joined = [hashlib.sha256(one + other).digest() for one, other in pairs]
+            level = joined + level[len(joined) * 2 :]
+        return level[0].hex()
+
+    for entry in json.loads((small / "MANIFEST.json").read_text())["splits"]:
+        records = truth[entry["config"], entry["split"]]
+        found = entry["fingerprint"]
+        assert found["records"] == len(records)
+        assert found["labels_sha256"] == hashlib.sha256(b"".join(bytes(r.label) for r in records)).hexdigest()
+        assert found["images_sha256"] == hash_tree([r.image for r in records])
+        assert found["identities_sha256"] == hash_tree([f"{r.img_id}\n{r.clip_id}".encode() for r in records])
+        assert found["image_bytes"] == sum(len(r.image) for r in records)
+        assert list(found["label_counts"]) == [
+            sum(column) for column in zip(*(r.label for r in records), strict=True)
+        ]
+
+
+def test_verification_changes_nothing(output, sample):
+    before = tree(output)
+    assert verify(output, source=sample).failures() == []
+    assert tree(output) == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("records", 16),
+        ("labels_sha256", "0" * 64),
+        ("images_sha256", "0" * 64),
+        ("identities_sha256", "0" * 64),
+        ("image_bytes", 1),
+        ("label_counts", [0] * 6),
+        ("labels_per_image", {"2": 17}),
+        ("distinct_label_sets", 1),
+    ],
+)
+def test_a_fingerprint_that_is_not_the_content_s_is_found(output, key, value):
+    edit_manifest(output, lambda document: document["splits"][0]["fingerprint"].update({key: value}))
+    assert any("6_basic_emo/train" in failure for failure in verify(output).failures())
+
+
+MALFORMED = {
+    "no splits": lambda d: d.pop("splits"),
+    "no files": lambda d: d.pop("files"),
+    "files no list": lambda d: d.update(files={}),
+    "splits no list": lambda d: d.update(splits={"a": 1}),
+    "no dataset": lambda d: d.update(dataset=None),
+    "unknown split": lambda d: d["splits"][0].update(split="dev"),
+    "size a text": lambda d: d["files"][0].update(size="1"),
+    "no fingerprint": lambda d: d["splits"][0].pop("fingerprint"),
+    "fingerprint with more": lambda d: d["splits"][0]["fingerprint"].update(more=1),
+    "a path that leaves": lambda d: d["files"][0].update(path="../../etc/passwd"),
+    "an absolute path": lambda d: d["files"][0].update(path="/etc/passwd"),
+    "an empty path": lambda d: d["files"][0].update(path=""),
+    "a path twice": lambda d: d["files"].append(d["files"][0]),
+    "the manifest itself": lambda d: d["files"][0].update(path="MANIFEST.json"),
+    "another format": lambda d: d.update(format="unheard of"),
+    "a format that is another's": lambda d: d.update(format="parquet"),
+    "options": lambda d: d["options"].update(format_options={"unheard_of": 1}),
+    "label counts no list": lambda d: d["splits"][0]["fingerprint"].update(label_counts=3),
+    "source facts": lambda d: d["splits"][0]["sources"][0].pop("sha256"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_manifest_of_another_form_fails(output, kfer_convert, name):
+    try:
+        edit_manifest(output, MALFORMED[name])
+    except (KeyError, TypeError):
+        pytest.fail("the test does not fit the manifest")
+    done = kfer_convert("verify", output)
+    assert done.status == 1
+    assert done.err.startswith("kfer-convert: ")
+    with_source = kfer_convert("verify", output, "--json")
+    assert with_source.status == 1
+    json.loads(with_source.out)
+
+
+@pytest.mark.parametrize("to", ["parquet", "jpeg"])
+def test_a_source_that_differs_is_found(sample, source, tmp_path, to):
+    convert(sample, to=to, out=tmp_path / "out", configs=["6_basic_emo"], labels=sample / "labels")
+    path = tfrecords(source, "6_basic_emo", "train")
+    records = read_records(path)
+    for changed in (records[:-1], [*records, records[0]], [records[1], records[0], *records[2:]]):
+        write_records(path, changed)
+        failures = verify(tmp_path / "out", source=source).failures()
+        assert failures
+        assert all(failure.startswith("6_basic_emo/train: source: ") for failure in failures)
+    path.unlink()
+    assert any("6_basic_emo_train.tfrecords" in f for f in verify(tmp_path / "out", source=source).failures())
+
+
+def test_a_source_that_is_not_there_is_a_wrong_call(output, tmp_path, kfer_convert):
+    assert kfer_convert("verify", output, "--source", tmp_path / "nowhere").status == 2
+
+
+def test_an_output_moved_elsewhere_is_still_proven(output, sample, tmp_path):
+    moved = output.rename(tmp_path / "another name")
+    assert verify(moved, source=sample).failures() == []
+
+
+def test_a_part_of_the_dataset_is_proven_against_the_whole_source(sample, tmp_path):
+    convert(sample, to="parquet", out=tmp_path / "out", configs=["22_emo"], splits=["test"])
+    report = verify(tmp_path / "out", source=sample)
+    assert report.failures() == []
+    assert [split.split.title for split in report.splits] == ["22_emo/test"]
+
+
+def test_an_unreadable_content_is_a_failure_not_a_crash(output):
+    path = output / "6_basic_emo" / "train" / "metadata.csv"
+    path.write_bytes(b"\xff\xfe\0")
+    assert any("metadata.csv" in failure for failure in verify(output).failures())
+
+    def renew(document):
+        entry = next(file for file in document["files"] if file["path"] == "6_basic_emo/train/metadata.csv")
+        entry |= {"size": 3, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+    edit_manifest(output, renew)
+    assert any("cannot be read back" in failure for failure in verify(output).failures())
+    shutil.rmtree(output / "6_basic_emo")
+    assert verify(output).failures()
+
+
+def test_no_manifest_is_no_output(output):
+    (output / "MANIFEST.json").unlink()
+    with pytest.raises(ConverterError, match="no finished output"):
+        verify(output)
