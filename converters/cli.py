@@ -258,6 +258,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
+        if as_json:
+            click.echo(json.dumps({"error": error.format_message()}, ensure_ascii=False))
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from converters.conversion import Job, Progress, Reader, clips, convert_shard, f
 from converters.engines import load_engine
 from converters.errors import CallError, CheckError, ConverterError, DataError, Location
 from converters.fingerprint import merge
-from converters.formats import load_format
+from converters.formats import Format, load_format
 from converters.manifest import MANIFEST, SUMS, hash_file, walk_files, write_manifest
 from converters.report import Report, SourceFacts, SplitReport
 from converters.shards import MAX_SHARD_BYTES, OutputFile, RangeFacts, ShardResult, plan_shards
@@ -109,12 +110,7 @@ def run(
             report = _report(source, job, options, format_name, out, results)
             if failures := report.failures():
                 raise CheckError(f"nothing was published: {failures[0]}.", report)
-            known = {file.path for file in report.files}
-            with format_errors(format_name, "finishing"):
-                target.finish(report, staging.output)
-            report = replace(
-                report, files=tuple(sorted((*report.files, *_new_files(staging.output, known)), key=_path))
-            )
+            report = _finish(target, report, staging.output)
             _refuse_changed_sources(source, report)
             write_manifest(report, staging.output)
             staging.publish()
@@ -206,14 +202,29 @@ def _refuse_changed_sources(source: Source, report: Report) -> None:
             raise DataError("the file changed while it was converted.", Location(str(path)), "Try again.")
 
 
-def _new_files(folder: Path, known: Collection[str]) -> list[OutputFile]:
-    """The files that a format added when it finished; those of shards must all be there still."""
+def _finish(target: Format, report: Report, folder: Path) -> Report:
+    """Have the format write its dataset-level files; the report with these added.
+
+    Raises:
+        ConverterError: the format failed, or touched a file of a shard, or took a name that is kfer-convert's.
+    """
+    before = {file.path: _state(folder / file.path) for file in report.files}
+    with format_errors(report.format, "finishing"):
+        target.finish(report, folder)
     there = set(walk_files(folder))
-    if missing := sorted(set(known) - there):
-        raise ConverterError(f"{missing[0]}: the format removed this file when it finished.")
+    for path, state in before.items():
+        if path not in there or _state(folder / path) != state:
+            raise ConverterError(f"{path}: the format {report.format!r} changed this file when it finished.")
     if taken := {MANIFEST, SUMS} & there:
         raise ConverterError(f"{min(taken)}: the format wrote a file of this name, which is kfer-convert's.")
-    return [OutputFile(path, *hash_file(folder / path)) for path in sorted(there - set(known))]
+    added = [OutputFile(path, *hash_file(folder / path)) for path in there - before.keys()]
+    return replace(report, files=tuple(sorted((*report.files, *added), key=_path)))
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What the system says of a file; its change time shows any write, and no program can set it."""
+    status = os.lstat(path)
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _path(file: OutputFile) -> str:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -115,29 +115,48 @@ class _Process:
             env=environment,
         )
         self._received = b""
+        self._requests = 0
 
     def ask(self, request: dict[str, Any]) -> Iterator[pa.RecordBatch]:
-        """The batches that answer a request; to be taken to the end."""
+        """The batches that answer a request.
+
+        An answer need not be taken to the end: a range may end before its file does. What is left of it is
+        skipped when the next request is made.
+        """
         path = Path(request["path"])
+        self._requests += 1
+        number = self._requests
         assert self._process.stdin is not None
+        message = {**request, "path": str(path.resolve()), "request": number}
         try:
-            self._process.stdin.write(json.dumps({**request, "path": str(path.resolve())}).encode() + b"\n")
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._died(path) from None
         while True:
-            header = json.loads(self._read_line(path))
-            if "error" in header:
-                raise DataError(f"TensorFlow cannot read the file: {header['error']}.", Location(str(path)))
-            if not header["bytes"]:
+            try:
+                header = json.loads(self._read_line(path))
+                current = header["request"] == number
+                error, size = header.get("error"), header.get("bytes", 0)
+                batches = _decoded(self._read(size, path)) if size else []
+            except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException):
+                self.close()
+                raise DataError(
+                    "TensorFlow's process sent what is no message.", Location(str(path))
+                ) from None
+            if not current:
+                continue
+            if error is not None:
+                raise DataError(f"TensorFlow cannot read the file: {error}.", Location(str(path)))
+            if not size:
                 return
-            with pa.ipc.open_stream(self._read(header["bytes"], path)) as stream:
-                yield from stream
+            yield from batches
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
         self._process.kill()
         self._process.wait()
+        _process.cache_clear()
 
     def _read_line(self, path: Path) -> bytes:
         while b"\n" not in self._received:
@@ -164,7 +183,6 @@ class _Process:
         while not select.select([descriptor], [], [], 1.0)[0]:
             if time.monotonic() > deadline:
                 self.close()
-                _process.cache_clear()
                 raise DataError(f"TensorFlow was silent for {SILENCE_SECONDS:.0f} s.", Location(str(path)))
         data = os.read(descriptor, _PIPE_BYTES)
         if not data:
@@ -183,18 +201,30 @@ def serve() -> None:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever TensorFlow prints must not come between the messages
     for line in sys.stdin.buffer:
+        request = json.loads(line)
+        number = request["request"]
         try:
-            for batch in _batches(json.loads(line)):
+            for batch in _batches(request):
                 sink = pa.BufferOutputStream()
                 with pa.ipc.new_stream(sink, batch.schema) as stream:
                     stream.write_batch(batch)
                 data = sink.getvalue()
-                out.write(json.dumps({"bytes": data.size}).encode() + b"\n" + memoryview(data))
-            out.write(b'{"bytes": 0}\n')
+                _send(out, {"request": number, "bytes": data.size}, memoryview(data))
+            _send(out, {"request": number, "bytes": 0})
         except Exception as error:  # noqa: BLE001  # whatever it is, the parent must hear of it
             text = f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else ''}"
-            out.write(json.dumps({"error": text}).encode() + b"\n")
+            _send(out, {"request": number, "error": text})
         out.flush()
+
+
+def _send(out: IO[bytes], header: dict[str, Any], data: bytes | memoryview = b"") -> None:
+    out.write(json.dumps(header).encode() + b"\n")
+    out.write(data)
+
+
+def _decoded(data: bytes) -> list[pa.RecordBatch]:
+    with pa.ipc.open_stream(data) as stream:
+        return list(stream)
 
 
 def _batches(request: dict[str, Any]) -> Iterator[pa.RecordBatch]:
