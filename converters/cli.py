@@ -152,7 +152,8 @@ def convert_command(
         )
     _show(report, quiet=quiet, as_json=as_json)
     if not quiet and not as_json:
-        click.echo(f"\n{report.records:,} records, verified: {report.out}")
+        differs = " and with the differences shown, which were allowed" if _failed(report) else ""
+        click.echo(f"\n{report.records:,} records, verified to equal the source{differs}: {report.out}")
         click.echo(f"Check it without this program: (cd {report.out} && sha256sum -c SHA256SUMS)")
         if report.spec.about.personal_data:
             click.echo(_LICENCE_NOTE)
@@ -360,7 +361,7 @@ def _show(report: Report, *, quiet: bool, as_json: bool, error: bool = False) ->
     rows += [[split.config, split.name, "absent", *("-" for _ in names)] for split in report.absent]
     for line in _table(rows):
         click.echo(line, err=error)
-    for text in [*notes, *(f"Warning: {warning}." for warning in report.warnings)]:
+    for text in [*notes, *(f"Warning: {warning.rstrip('.')}." for warning in report.warnings)]:
         click.echo(text, err=error)
     if report.absent:
         files = ", ".join(split.file for split in report.absent)

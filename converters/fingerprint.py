@@ -97,6 +97,18 @@ class Fingerprint:
         }
 
 
+def tree_root(leaves: Iterable[bytes]) -> str:
+    """Hexadecimal root of the hash tree over the digests ``leaves``."""
+    tree = Tree(0)
+    tree.extend(list(leaves))
+    return tree.root()
+
+
+def identity_digest(img_id: str, clip_id: str) -> bytes:
+    """The leaf of one record in the identities' tree."""
+    return sha256(f"{img_id}\n{clip_id}".encode()).digest()
+
+
 class PartBuilder:
     """Takes in batches of consecutive records and makes their :class:`Part`."""
 
@@ -121,7 +133,7 @@ class PartBuilder:
             self._identities = None
         if self._identities is not None:
             pairs = zip(img_ids.to_pylist(), clip_ids.to_pylist(), strict=True)
-            self._identities.extend([sha256(f"{image}\n{clip}".encode()).digest() for image, clip in pairs])
+            self._identities.extend([identity_digest(img_id, clip_id) for img_id, clip_id in pairs])
 
     def watch(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The same batches, taken in as they pass."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from converters.errors import DataError, Location
+from converters.records import numbers
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def read_label_csv(
         )
     labels = np.empty((len(table), len(label_names)), np.uint8)
     for position, name in enumerate(label_names):
-        labels[:, position] = table.column(name).to_numpy()
+        labels[:, position] = numbers(_combined(table.column(name)), np.uint8)
     return LabelTable({name: _combined(table.column(name)) for name in header}, labels)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,11 +63,11 @@ def record_batch(
     if not isinstance(images, pa.Array):
         images = binary_array(images)
     form = schema(label_count)
-    values = pa.array(np.ascontiguousarray(labels).reshape(-1), pa.uint8())
+    values = number_array(labels.reshape(-1), pa.uint8())
     columns = [
         images,
         pa.FixedSizeListArray.from_arrays(values, type=form.field("label").type),
-        *(pa.array(np.ascontiguousarray(sizes[:, part])) for part in range(3)),
+        *(number_array(sizes[:, part], pa.int32()) for part in range(3)),
         pa.nulls(count, pa.string()) if img_id is None else img_id,
         pa.nulls(count, pa.string()) if clip_id is None else clip_id,
     ]
@@ -80,6 +81,19 @@ def binary_array(buffers: Sequence[bytes | memoryview]) -> pa.Array:
     return pa.Array.from_buffers(
         pa.binary(), len(buffers), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(buffers))]
     )
+
+
+def string_array(texts: Sequence[str]) -> pa.Array:
+    """A string array of the given texts."""
+    return binary_array([text.encode() for text in texts]).cast(pa.string())
+
+
+def number_array(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
+    """An array of numbers of the Arrow type that is NumPy's, without copying where they are contiguous.
+
+    ``pa.array`` would do, but it imports pandas, where that is installed, to see whether it was given a series.
+    """
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
 def image_views(batch: pa.RecordBatch) -> list[memoryview]:
@@ -99,14 +113,19 @@ def binary_parts(array: pa.Array) -> tuple[npt.NDArray[np.int32], npt.NDArray[np
     return edges, np.frombuffer(data, np.uint8) if data is not None and data.size else np.empty(0, np.uint8)
 
 
+def numbers(array: pa.Array, dtype: type[np.generic]) -> npt.NDArray[Any]:
+    """The values of an array of numbers without nulls, without copying; like ``to_numpy``, without pandas."""
+    values = np.frombuffer(array.buffers()[1] or b"", dtype)
+    return values[array.offset : array.offset + len(array)]
+
+
 def label_matrix(batch: pa.RecordBatch) -> npt.NDArray[np.uint8]:
     """The label vectors as a uint8 matrix of shape (records, labels), without copying."""
     column = batch.column("label")
-    width = column.type.list_size
     # flatten() of a sliced fixed-size list honours the slice.
-    return column.flatten().to_numpy(zero_copy_only=True).reshape(len(column), width)
+    return numbers(column.flatten(), np.uint8).reshape(len(column), column.type.list_size)
 
 
 def size_matrix(batch: pa.RecordBatch) -> npt.NDArray[np.int32]:
     """Height, width and depth as an int32 matrix of shape (records, 3)."""
-    return np.stack([batch.column(name).to_numpy() for name in ("height", "width", "depth")], axis=1)
+    return np.stack([numbers(batch.column(name), np.int32) for name in ("height", "width", "depth")], axis=1)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from converters.errors import CallError
 from converters.faces import SIZE, draw_face
+from converters.fingerprint import identity_digest, tree_root
 from converters.sample_rows import (
     Part,
     Row,
@@ -288,6 +289,7 @@ def _describe_split(split: Split, rows: Sequence[Row]) -> dict[str, Any]:
         "distinct_label_sets": len({row.label for row in rows}),
         "labels_sha256": labels_sha256(rows),
         "clips": len({row.clip_id for row in rows}),
+        "identities_sha256": tree_root(identity_digest(row.img_id, row.clip_id) for row in rows),
     }
 
 

@@ -53,6 +53,7 @@ class Published:
     distinct_label_sets: int | None = None
     labels_sha256: str | None = None
     clips: int | None = None
+    identities_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -240,9 +241,6 @@ def _split(config: str, name: str, kind: Kind, label_names: tuple[str, ...], rea
             reader.fail(key, f"expected the name of a file in the same folder, found {value!r}")
     counts = reader.section("label_counts", None)
     per_image = reader.section("labels_per_image", None)
-    digest = reader.text("labels_sha256", None)
-    if digest is not None and not _SHA256.fullmatch(digest):
-        reader.fail("labels_sha256", "expected 64 lower-case hexadecimal digits")
     if counts is not None and set(counts.value) != set(label_names):
         reader.fail("label_counts", "expected one count for each of the config's label names")
     if per_image is not None and not all(key.isascii() and key.isdigit() for key in per_image.value):
@@ -254,8 +252,9 @@ def _split(config: str, name: str, kind: Kind, label_names: tuple[str, ...], rea
         if per_image is None
         else {int(key): per_image.count(key) or 0 for key in per_image.value},
         distinct_label_sets=reader.count("distinct_label_sets"),
-        labels_sha256=digest,
+        labels_sha256=reader.sha256("labels_sha256"),
         clips=reader.count("clips"),
+        identities_sha256=reader.sha256("identities_sha256"),
     )
     reader.finish()
     return Split(config, name, kind, label_names, file, index, labels_csv, published)
@@ -365,6 +364,12 @@ class _Reader:
         value = self.take(key, int, None)
         if value is not None and value < 0:
             self.fail(key, f"expected a count, found {value}")
+        return value
+
+    def sha256(self, key: str) -> str | None:
+        value: str | None = self.take(key, str, None)
+        if value is not None and not _SHA256.fullmatch(value):
+            self.fail(key, "expected 64 lower-case hexadecimal digits")
         return value
 
     def flag(self, key: str) -> bool:

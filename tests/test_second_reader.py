@@ -82,14 +82,20 @@ def test_tensorflow_confirms_several_shards(sample, tmp_path):
         ("", "died|ends"),
         ("import sys; sys.stdin.readline(); sys.exit(3)", "exit status 3"),
         ("import os, sys; sys.stdin.readline(); os.kill(os.getpid(), 9)", "signal 9"),
-        ("import sys; sys.stdin.readline(); print('{\"bytes\": 5000}', flush=True)", "died"),
-        ("import sys; sys.stdin.readline(); print('{\"bytes\": 0}', flush=True)", "ends after 0 records"),
+        ('import sys; sys.stdin.readline(); print(\'{"request": 1, "bytes": 5000}\', flush=True)', "died"),
         (
-            'import sys; sys.stdin.readline(); print(\'{"error": "no such thing"}\', flush=True)',
+            'import sys; sys.stdin.readline(); print(\'{"request": 1, "bytes": 0}\', flush=True)',
+            "ends after 0 records",
+        ),
+        (
+            'import sys; sys.stdin.readline(); print(\'{"request": 1, "error": "no such thing"}\', flush=True)',
             "no such thing",
         ),
         ("import sys; sys.stdin.readline(); print('this is no message', flush=True)", "TensorFlow"),
-        ("import sys; sys.stdin.readline(); print('{\"bytes\": 9}\\nno arrow..', flush=True)", "TensorFlow"),
+        (
+            'import sys; sys.stdin.readline(); print(\'{"request": 1, "bytes": 9}\\nno arrow..\', flush=True)',
+            "TensorFlow",
+        ),
     ],
     ids=["gone", "exits", "killed", "dies in a message", "no records", "error", "no JSON", "no Arrow"],
 )

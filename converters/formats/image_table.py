@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from converters.errors import DataError, Location
 from converters.identity import file_names
-from converters.records import label_matrix, record_batch, size_matrix
+from converters.records import label_matrix, number_array, numbers, record_batch, size_matrix, string_array
 from converters.spec import Split
 
 _SIZES = ("height", "width", "depth")
@@ -59,7 +59,7 @@ def to_table(batch: pa.RecordBatch, split: Split, first: int) -> pa.RecordBatch:
     img_id = batch.column("img_id")
     identified = img_id.null_count == 0
     schema = table_schema(split, identified=identified)
-    paths = pa.array(file_names(split, img_id.to_pylist(), first), pa.string())
+    paths = string_array(file_names(split, img_id.to_pylist(), first))
     vector = batch.column("label")
     columns = [
         pa.StructArray.from_arrays([batch.column("image"), paths], fields=list(schema.field("image").type)),
@@ -74,14 +74,14 @@ def to_table(batch: pa.RecordBatch, split: Split, first: int) -> pa.RecordBatch:
 def label_indices(labels: npt.NDArray[np.uint8], split: Split) -> pa.Array:
     """The labels that are set, as numbers: int64 for a single-label split, else list<int64>."""
     rows, indices = np.nonzero(labels)
-    values = pa.array(indices.astype(np.int64, copy=False))
+    values = number_array(indices.astype(np.int64, copy=False), pa.int64())
     if split.kind == "single-label":
         if len(rows) != len(labels) or not np.array_equal(rows, np.arange(len(labels))):
             raise ValueError("a single-label split needs exactly one label per record")
         return values
     offsets = np.zeros(len(labels) + 1, np.int32)
     np.cumsum(labels.sum(axis=1, dtype=np.int64), out=offsets[1:])
-    return pa.ListArray.from_arrays(pa.array(offsets), values)
+    return pa.ListArray.from_arrays(number_array(offsets, pa.int32()), values)
 
 
 def from_table(rows: pa.RecordBatch, split: Split, path: str, first: int) -> pa.RecordBatch:
@@ -96,7 +96,9 @@ def from_table(rows: pa.RecordBatch, split: Split, path: str, first: int) -> pa.
         if column.null_count:
             row = first + int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
             raise DataError(f"the column {name} has no value.", Location(path, row))
-    vectors = rows.column("label_vector").flatten().to_numpy().reshape(len(rows), len(split.label_names))
+    vectors = numbers(rows.column("label_vector").flatten(), np.uint8).reshape(
+        len(rows), len(split.label_names)
+    )
     if not np.isin(vectors, (0, 1)).all():
         raise DataError("a label vector has values other than 0 and 1.", Location(path, first))
     try:

@@ -19,7 +19,14 @@ from converters.identity import file_names
 from converters.jpeg_header import JpegError, JpegSizes
 from converters.label_csv import read_label_csv
 from converters.names import unsafe_name
-from converters.records import binary_array, image_views, label_matrix, record_batch
+from converters.records import (
+    binary_array,
+    image_views,
+    label_matrix,
+    number_array,
+    record_batch,
+    string_array,
+)
 from converters.shards import Shard
 from converters.spec import Split
 
@@ -150,11 +157,13 @@ def _batched(images: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 def _label_rows(batch: pa.RecordBatch, paths: Sequence[str], split: Split) -> pa.RecordBatch:
     """The rows of the label file: file_name, img_id and clip_id where known, a 0/1 column per label."""
-    columns = {"file_name": pa.array(paths, pa.string())}
+    columns = {"file_name": string_array(paths)}
     if batch.column("img_id").null_count == 0:
         columns |= {name: batch.column(name) for name in _IDENTITIES}
     labels = label_matrix(batch)
-    columns |= {name: pa.array(labels[:, number]) for number, name in enumerate(split.label_names)}
+    columns |= {
+        name: number_array(labels[:, number], pa.uint8()) for number, name in enumerate(split.label_names)
+    }
     return pa.RecordBatch.from_pydict(columns)
 
 
