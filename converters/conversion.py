@@ -18,6 +18,7 @@ from converters.fingerprint import Part, PartBuilder
 from converters.formats import Format, load_format
 from converters.identity import Identities, read_identities
 from converters.manifest import hash_file, walk_files
+from converters.names import safe_path
 from converters.records import schema
 from converters.shards import OutputFile, RangeFacts, Shard, ShardResult
 from converters.spec import Features, Split
@@ -75,7 +76,7 @@ def convert_shard(job: Job, shard: Shard, progress: Progress | None = None) -> S
         raise ConverterError(f"the format {job.format!r} stopped before it had taken every batch.")
     with format_errors(job.format, f"reading back {shard.split.title}"):
         output = _read_back(target, shard, folder, progress)
-    files = _output_files(folder, paths, job.format)
+        files = _output_files(folder, paths, job.format)
     return ShardResult(shard, folder, files, tuple(facts), source.part(), output)
 
 
@@ -100,7 +101,7 @@ def format_errors(name: str, doing: str) -> Iterator[None]:
         yield
     except (ConverterError, OSError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConverterError(
             f"the format {name!r} failed while {doing}: {type(error).__name__}: {error}; nothing was published."
         ) from error
@@ -173,4 +174,6 @@ def _output_files(folder: Path, paths: Sequence[Path], name: str) -> tuple[Outpu
     if written != there or len(written) != len(paths):
         odd = sorted(written ^ there) or ["a path twice"]
         raise ConverterError(f"the format {name!r} did not write the files it says it wrote: {odd[0]}.")
+    if unsafe := next((path for path in sorted(written) if not safe_path(path)), None):
+        raise ConverterError(f"{unsafe!r}: the format {name!r} wrote a file of a name that is not safe.")
     return tuple(OutputFile(path, *hash_file(root + path)) for path in sorted(written))

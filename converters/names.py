@@ -60,3 +60,9 @@ def first_collision(names: Iterable[str]) -> tuple[int, int] | None:
         if earlier != position:
             return earlier, position
     return None
+
+
+def safe_path(path: str) -> bool:
+    """Whether a path with ``/`` stays below its folder and can stand on a line of ``SHA256SUMS`` as it is."""
+    parts = path.split("/")
+    return path.isprintable() and "\\" not in path and not any(part in ("", ".", "..") for part in parts)

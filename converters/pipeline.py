@@ -12,16 +12,17 @@ from typing import Any
 
 from converters import proof
 from converters.conversion import Job, Progress, Reader, clips, convert_shard, format_errors
-from converters.engines import load_engine
+from converters.engines import Engine, load_engine
 from converters.errors import CallError, CheckError, ConverterError, DataError, Location
 from converters.fingerprint import merge
 from converters.formats import Format, load_format
 from converters.manifest import MANIFEST, SUMS, hash_file, walk_files, write_manifest
+from converters.names import safe_path
 from converters.report import Report, SourceFacts, SplitReport
 from converters.shards import MAX_SHARD_BYTES, OutputFile, RangeFacts, ShardResult, plan_shards
 from converters.sources import Source, SourceSplit, find_source
-from converters.spec import load_spec
-from converters.staging import Staging
+from converters.spec import Features, load_spec
+from converters.staging import Staging, staging_folder
 from converters.tfrecord.framing import MAX_RECORD_BYTES
 from converters.tfrecord.second_reader import require_tensorflow
 
@@ -72,7 +73,7 @@ def run(
         DataError: the source is damaged; nothing was published.
         CheckError: a check failed; nothing was published. It carries the report.
     """
-    _refuse_nesting(source_folder, out)
+    _refuse_nesting(out, [source_folder, *([options.labels] if options.labels else [])])
     if options.reader not in ("native", "tensorflow"):
         raise CallError(f"no reader {options.reader!r}; there are native and tensorflow.")
     if options.reader == "tensorflow":
@@ -82,41 +83,69 @@ def run(
     spec = load_spec(source_folder)
     source = find_source(source_folder, spec, options.configs, options.splits)
     _refuse_missing_labels(source, options.labels)
+    staging = Staging(out, overwrite=overwrite)
+    report: Report | None = None
     try:
-        with Staging(out, overwrite=overwrite) as staging:
-            job = Job(
-                format_name,
-                staging.shards,
-                spec.features,
-                dict(options.format_options),
-                options.labels,
-                options.reader,
-                options.decode,
-                options.max_record_bytes,
+        with staging:
+            report = _convert(
+                source, spec.features, format_name, target, engine, out, options, staging, progress
             )
-            shards = plan_shards(source.splits, options.max_shard_bytes)
-            # A callback cannot go to other processes; from there, progress comes shard by shard.
-            in_process = options.workers == 1 and options.engine == "local"
-            task = partial(convert_shard, job, progress=progress if in_process else None)
-            results: dict[str, list[ShardResult]] = defaultdict(list)
-            for shard, result in zip(shards, engine.run(task, shards), strict=True):
-                if result.shard != shard:
-                    raise ConverterError(f"the engine {options.engine!r} returned results out of order.")
-                results[shard.split.title].append(result)
-                staging.collect(result.folder)
-                if progress is not None and not in_process:
-                    progress("read", result.source.records)
-                    progress("verified", result.output.records)
-            report = _report(source, job, options, format_name, out, results)
-            if failures := report.failures():
-                raise CheckError(f"nothing was published: {failures[0]}.", report)
-            report = _finish(target, report, staging.output)
-            _refuse_changed_sources(source, report)
-            write_manifest(report, staging.output)
             staging.publish()
-            return report
-    except OSError as error:
-        raise ConverterError(f"{out}: {error.strerror or error}; nothing was published.") from error
+    except (OSError, KeyboardInterrupt) as error:
+        if not staging.published or report is None:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            where = f" ({error.filename})" if error.filename else ""
+            raise ConverterError(
+                f"{out}: {error.strerror or error}{where}; nothing was published. The source is as it was; "
+                "run it again when this is mended."
+            ) from error
+        # Complete and in place; only the old output's remains were still being cleared away.
+    return report
+
+
+def _convert(
+    source: Source,
+    features: Features,
+    format_name: str,
+    target: Format,
+    engine: Engine,
+    out: Path,
+    options: Options,
+    staging: Staging,
+    progress: Progress | None,
+) -> Report:
+    """Fill the staging folder with a complete output, compared with its source."""
+    job = Job(
+        format_name,
+        staging.shards,
+        features,
+        dict(options.format_options),
+        options.labels,
+        options.reader,
+        options.decode,
+        options.max_record_bytes,
+    )
+    shards = plan_shards(source.splits, options.max_shard_bytes)
+    # A callback cannot go to other processes; from there, progress comes shard by shard.
+    in_process = options.workers == 1 and options.engine == "local"
+    task = partial(convert_shard, job, progress=progress if in_process else None)
+    results: dict[str, list[ShardResult]] = defaultdict(list)
+    for shard, result in zip(shards, engine.run(task, shards), strict=True):
+        if result.shard != shard:
+            raise ConverterError(f"the engine {options.engine!r} returned results out of order.")
+        results[shard.split.title].append(result)
+        staging.collect(result.folder)
+        if progress is not None and not in_process:
+            progress("read", result.source.records)
+            progress("verified", result.output.records)
+    report = _report(source, job, options, format_name, out, results)
+    if failures := report.failures():
+        raise CheckError(f"nothing was published: {failures[0]}.", report)
+    report = _finish(target, report, staging.output)
+    _refuse_changed_sources(source, report)
+    write_manifest(report, staging.output)
+    return report
 
 
 def _report(
@@ -215,6 +244,10 @@ def _finish(target: Format, report: Report, folder: Path) -> Report:
     for path, state in before.items():
         if path not in there or _state(folder / path) != state:
             raise ConverterError(f"{path}: the format {report.format!r} changed this file when it finished.")
+    if unsafe := next((path for path in sorted(there) if not safe_path(path)), None):
+        raise ConverterError(
+            f"{unsafe!r}: the format {report.format!r} wrote a file of a name that is not safe."
+        )
     if taken := {MANIFEST, SUMS} & there:
         raise ConverterError(f"{min(taken)}: the format wrote a file of this name, which is kfer-convert's.")
     added = [OutputFile(path, *hash_file(folder / path)) for path in there - before.keys()]
@@ -231,14 +264,22 @@ def _path(file: OutputFile) -> str:
     return file.path
 
 
-def _refuse_nesting(source: Path, out: Path) -> None:
-    inside, outside = out.resolve(), source.resolve()
-    if not inside.name:
+def _refuse_nesting(out: Path, inputs: Sequence[Path]) -> None:
+    """Neither the output nor its staging folder may be, hold or lie in a folder that is read."""
+    try:
+        os.fspath(out).encode()
+    except UnicodeEncodeError:
+        raise CallError(f"{os.fspath(out)!r}: this path is not UTF-8. Choose another --out.") from None
+    place = out.resolve()
+    if not place.name:
         raise CallError(f"{out}: this cannot be an output folder.")
-    if inside == outside or inside in outside.parents or outside in inside.parents:
-        raise CallError(
-            f"{out}: the output and the source ({source}) must not lie in each other. Choose another --out."
-        )
+    for folder in (place, staging_folder(place).resolve()):
+        for other in (path.resolve() for path in inputs):
+            if folder == other or folder in other.parents or other in folder.parents:
+                raise CallError(
+                    f"{out}: the output, which grows in {staging_folder(out)}, and {other}, which is read, must not "
+                    "lie in each other. Choose another --out."
+                )
 
 
 def _refuse_missing_labels(source: Source, labels: Path | None) -> None:

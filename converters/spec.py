@@ -159,6 +159,9 @@ def load_spec(folder: Path) -> DatasetSpec:
     Raises:
         CallError: ``dataset.json`` cannot be read, is not JSON, or is not of the form.
     """
+    if not folder.is_dir():
+        problem = "this is a file" if folder.exists() else "there is no such folder"
+        raise CallError(f"{folder}: {problem}. Name the folder that holds the TFRecord files.")
     path = folder / DESCRIPTION_FILE
     try:
         text = path.read_text("utf-8")

@@ -7,15 +7,19 @@ import errno
 import fcntl
 import os
 import shutil
+import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from converters.errors import CallError, ConverterError
-from converters.manifest import MANIFEST, walk_files
+from converters.manifest import MANIFEST, SUMS, read_manifest, walk_files
 
 _SUFFIX = ".incomplete"
 _LOCK = "lock"
+_OUTPUT, _SHARDS, _REPLACED, _GARBAGE = "output", "shards", "replaced", "garbage"
+_NAMES = frozenset({_LOCK, _OUTPUT, _SHARDS, _REPLACED, _GARBAGE})
+_MARK = b"kfer-convert staging\n"  # what the lock file holds
 _MANY_FILES = 1000
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EROFS)
 
@@ -23,18 +27,24 @@ _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EROFS)
 class Staging:
     """The folder ``<destination>.incomplete`` while this process holds its lock.
 
+    Only what this class itself names is ever removed from it, and a folder that it did not make is refused.
+
     Attributes:
         destination: where the output will be.
+        folder: the staging folder.
         output: the folder that becomes the destination.
-        shards: the folder that holds a folder per shard.
+        shards: the folder that holds a folder per shard, of this run alone.
+        published: whether the destination is there, complete.
     """
 
     def __init__(self, destination: Path, *, overwrite: bool = False) -> None:
         self.destination = Path(os.path.abspath(destination))  # noqa: PTH100  # resolve() would follow a link
-        self.folder = self.destination.with_name(self.destination.name + _SUFFIX)
-        self.output = self.folder / "output"
-        self.shards = self.folder / "shards"
-        self._replaced = self.folder / "replaced"
+        self.folder = staging_folder(self.destination)
+        self.output = self.folder / _OUTPUT
+        # A worker whose parent was killed may still write for a moment; not into the next run's shards.
+        self.shards = self.folder / _SHARDS / uuid.uuid4().hex
+        self.published = False
+        self._replaced = self.folder / _REPLACED
         self._overwrite = overwrite
         self._lock = -1
 
@@ -44,14 +54,15 @@ class Staging:
             self.destination.parent.mkdir(parents=True, exist_ok=True)
             self._acquire()
         except OSError as error:
-            raise CallError(f"{self.folder}: cannot be made: {error.strerror}.") from error
+            raise CallError(
+                f"{self.folder}: cannot be made: {error.strerror}. Choose another --out."
+            ) from error
         try:
-            if os.path.lexists(self._replaced) and not os.path.lexists(self.destination):
-                self._replaced.rename(self.destination)  # an earlier run was killed between two renames
+            self._restore()
             self._refuse_destination()
-            self.clear()
+            self._clear()
             self.output.mkdir()
-            self.shards.mkdir()
+            self.shards.mkdir(parents=True)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -60,11 +71,16 @@ class Staging:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The lock file goes last, while the lock is still held.
-        self.clear()
-        (self.folder / _LOCK).unlink(missing_ok=True)
-        self.folder.rmdir()
-        os.close(self._lock)
+        try:
+            self._restore()
+            self._clear()
+            # The lock file goes last, while the lock is still held.
+            (self.folder / _LOCK).unlink(missing_ok=True)
+            self.folder.rmdir()
+        except OSError:
+            pass  # what is left is taken up by the next run; the error that led here matters more
+        finally:
+            os.close(self._lock)
 
     def collect(self, folder: Path) -> None:
         """Move the files of a shard's folder to their places in the output; none may be there yet."""
@@ -78,31 +94,40 @@ class Staging:
         """
         _sync_tree(self.output)
         self._refuse_destination()
-        if os.path.lexists(self.destination):
-            self.destination.rename(self._replaced)
-            try:
-                self.output.rename(self.destination)
-            except OSError:
-                self._replaced.rename(self.destination)
-                raise
-        else:
+        try:
+            if os.path.lexists(self.destination):
+                self.destination.rename(self._replaced)
             self.output.rename(self.destination)
+        except BaseException:
+            self._restore()
+            raise
+        finally:
+            # Whatever interrupted us: the output is where its rename left it.
+            self.published = not os.path.lexists(self.output)
+        if os.path.lexists(self._replaced):
+            # From here on the old output is only to be deleted, and never to be put back half deleted.
+            self._replaced.rename(self.folder / _GARBAGE)
         _sync_folder(self.destination.parent)
 
-    def clear(self) -> None:
-        """Remove all that is in the staging folder but the lock."""
-        for entry in list(os.scandir(self.folder)):
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
-            elif entry.name != _LOCK:
-                os.unlink(entry.path)  # noqa: PTH108  # an os.DirEntry
+    def _restore(self) -> None:
+        """Put the old output back where a run ended between the two renames."""
+        if os.path.lexists(self._replaced) and not os.path.lexists(self.destination):
+            self._replaced.rename(self.destination)
+
+    def _clear(self) -> None:
+        """Remove what earlier work left here, by the names that this class gives, and nothing else."""
+        for name in (_OUTPUT, _SHARDS, _GARBAGE, _REPLACED):
+            path = self.folder / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
 
     def _acquire(self) -> None:
         """Take the lock. It is the system's: it ends with the process, however that ends."""
         while True:
-            self.folder.mkdir(exist_ok=True)
-            if self.folder.is_symlink():
-                raise CallError(f"{self.folder}: this is a link. Remove it.")
+            try:
+                self.folder.mkdir()
+            except FileExistsError:
+                self._refuse_foreign()
             path = self.folder / _LOCK
             try:
                 lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
@@ -114,9 +139,23 @@ class Staging:
                 os.close(lock)
                 raise CallError(f"{self.destination}: another run is writing this output.") from None
             if _same_file(lock, path):
+                os.pwrite(lock, _MARK, 0)
                 self._lock = lock
                 return
             os.close(lock)  # it was removed before we had it
+
+    def _refuse_foreign(self) -> None:
+        """A folder of this name that is not an earlier run's staging is somebody's data."""
+        if not self.folder.is_symlink() and self.folder.is_dir():
+            names = {entry.name for entry in os.scandir(self.folder)}
+            lock = self.folder / _LOCK
+            ours = names <= _NAMES and (not names or (lock.is_file() and lock.read_bytes() in (b"", _MARK)))
+            if ours:
+                return
+        raise CallError(
+            f"{self.folder}: exists and is no staging folder of kfer-convert, which needs this name. Move it away, "
+            "or choose another --out."
+        )
 
     def _refuse_destination(self) -> None:
         destination = self.destination
@@ -126,11 +165,30 @@ class Staging:
             raise CallError(
                 f"{destination}: exists already. Choose another --out, or replace it with --overwrite."
             )
-        if destination.is_symlink() or not (destination / MANIFEST).is_file():
+        if foreign := _foreign(destination):
             raise CallError(
-                f"{destination}: this is no output of kfer-convert (it has no {MANIFEST}), so --overwrite does not "
-                "replace it. Remove it yourself, or choose another --out."
+                f"{destination}: {foreign}, so --overwrite does not replace it. Move it away, or choose another --out."
             )
+
+
+def staging_folder(destination: Path) -> Path:
+    """Where the output for ``destination`` grows."""
+    return destination.with_name(destination.name + _SUFFIX)
+
+
+def _foreign(destination: Path) -> str | None:
+    """Why a folder is not, or not only, an output of this program; None if it is."""
+    if destination.is_symlink():
+        return "this is a link"
+    try:
+        document, _ = read_manifest(destination)
+        listed = {str(file["path"]) for file in document["files"]} | {MANIFEST, SUMS}
+        if "kfer-convert" not in document["written_by"]:
+            return f"its {MANIFEST} is not kfer-convert's"
+    except (ConverterError, KeyError, TypeError):
+        return f"this is no output of kfer-convert (it has no {MANIFEST} that says so)"
+    extra = sorted(set(walk_files(destination)) - listed)
+    return f"{extra[0]} in it is no file of the output" if extra else None
 
 
 def _same_file(descriptor: int, path: Path) -> bool:

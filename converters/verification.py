@@ -21,6 +21,7 @@ from converters.errors import CallError, ConverterError, DataError, Location
 from converters.fingerprint import Fingerprint, PartBuilder, merge
 from converters.formats import Format, load_format
 from converters.manifest import MANIFEST, SUMS, hash_file, read_manifest, sums_text, walk_files
+from converters.names import safe_path
 from converters.report import Check, Report, SourceFacts, SplitReport
 from converters.shards import OutputFile, RangeFacts, plan_shards
 from converters.sources import find_source
@@ -114,8 +115,7 @@ def _files(entries: object) -> Iterator[OutputFile]:
     for entry in _typed(entries, list):
         file = OutputFile(**_typed(entry, dict))
         path = _typed(file.path, str)
-        parts = path.split("/")
-        if not path or "\\" in path or "\0" in path or any(part in ("", ".", "..") for part in parts):
+        if not safe_path(path):
             raise ValueError(f"the file name {path!r} leaves the output")
         if path in seen or path in (MANIFEST, SUMS):
             raise ValueError(f"the file {path!r} stands twice")

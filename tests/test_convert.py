@@ -433,6 +433,10 @@ def test_names_are_what_the_csv_says(source, tmp_path, edit_labels):
         rows[1][0], rows[2][0], rows[3][0] = "얼굴 1.jpg", "a b,c.jpeg", "plain"
 
     edit_labels(change)
+    description = json.loads((source / "dataset.json").read_text())
+    # The names are no longer those that the description has a digest of.
+    del description["configs"]["6_basic_emo"]["splits"]["train"]["identities_sha256"]
+    (source / "dataset.json").write_text(json.dumps(description))
     run_with_labels(source, tmp_path)
     folder = tmp_path / "out" / "6_basic_emo" / "train"
     assert {"얼굴 1.jpg", "a b,c.jpeg", "plain.jpg"} < {path.name for path in (folder / "images").iterdir()}
@@ -440,6 +444,24 @@ def test_names_are_what_the_csv_says(source, tmp_path, edit_labels):
         rows = list(csv.DictReader(file))
     assert [row["img_id"] for row in rows[:3]] == ["얼굴 1.jpg", "a b,c.jpeg", "plain"]
     assert verify(tmp_path / "out").failures() == []
+
+
+def test_rows_with_equal_labels_that_changed_places_are_seen(source, tmp_path, edit_labels):
+    """No label vector shows that; the published digest of the names does."""
+
+    def change(rows):
+        by_labels = {}
+        for row in rows[1:]:
+            other = by_labels.setdefault(tuple(row[2:]), row)
+            if other is not row:
+                other[:2], row[:2] = row[:2], other[:2]
+                return
+        raise AssertionError("no two rows have the same labels")
+
+    edit_labels(change)
+    with pytest.raises(CheckError, match="img_ids and clip_ids of the CSV are not the published ones"):
+        run_with_labels(source, tmp_path)
+    assert nothing_was_published(tmp_path)
 
 
 def test_a_folder_without_the_csvs_is_a_wrong_call(source, tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import json
 import unicodedata
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,12 @@ def test_the_reference_is_itself_a_description():
     if not REFERENCE.is_file():
         pytest.skip(f"the published facts are not there: {REFERENCE}")
     spec = parse_spec(json.loads(REFERENCE.read_text("utf-8")), "x")
-    assert spec.configs == kfer().configs
+    # The reference has no digests of the identities: these were computed from the published CSVs.
+    document = json.loads(resources.files("converters").joinpath("kfer.json").read_text("utf-8"))
+    for config in document["configs"].values():
+        for split in config["splits"].values():
+            del split["identities_sha256"]
+    assert spec.configs == parse_spec(document, "x").configs
     assert spec.features == Features()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Protocol, cast
 
-from converters.errors import CallError
+from converters.errors import CallError, ConverterError
 
 if TYPE_CHECKING:
     from converters.shards import Shard, ShardResult
@@ -38,7 +38,9 @@ def load_engine(name: str, workers: int) -> Engine:
         raise CallError(f"no engine {name!r} is installed; there are {', '.join(entries)}.")
     try:
         return cast("Engine", entries[name].load()(workers=workers))
-    except ImportError as error:
+    except ConverterError:
+        raise
+    except Exception as error:  # anything may be wrong with somebody else's module
         raise CallError(
-            f"the engine {name!r} cannot be imported: {error}. Is all it needs installed?"
+            f"the engine {name!r} cannot be loaded: {type(error).__name__}: {error}. Is all it needs installed?"
         ) from error

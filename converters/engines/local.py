@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 
 from converters.errors import CallError, ConverterError
 from converters.shards import Shard, ShardResult
@@ -28,17 +32,41 @@ class LocalEngine:
         # Not forked: the threads of pyarrow would not come along.
         context = multiprocessing.get_context("spawn")
         workers = min(self._workers, len(shards))
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts) as pool:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_the_parent) as pool:
             try:
-                yield from pool.map(task, shards)
+                # Ctrl-C reaches every process of the terminal; the parent decides what becomes of the workers.
+                with _ignored_interrupts():
+                    futures = [pool.submit(task, shard) for shard in shards]
+                for future in futures:
+                    yield future.result()
             except BrokenProcessPool as error:
                 raise ConverterError(
-                    "a worker process died (out of memory, or killed); nothing is lost."
+                    "a worker process died (out of memory, or killed); nothing was published. Try fewer --workers."
                 ) from error
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches every process of the terminal; the parent decides what becomes of the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _ignored_interrupts() -> Iterator[None]:
+    """Start processes that ignore Ctrl-C: what is ignored here when they start is ignored there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may change how signals are handled
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _end_with_the_parent() -> None:
+    """Have this worker end as soon as its parent does, however that ends."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_wait_and_end, args=(parent,), daemon=True).start()
+
+
+def _wait_and_end(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)

@@ -74,9 +74,9 @@ def load_format(name: str, **options: object) -> Format:
         raise CallError(f"no format {name!r} is installed; there are {', '.join(entries)}.")
     try:
         target = entries[name].load()
-    except ImportError as error:
+    except Exception as error:  # anything may be wrong with somebody else's module
         raise CallError(
-            f"the format {name!r} cannot be imported: {error}. Is all it needs installed?"
+            f"the format {name!r} cannot be loaded: {type(error).__name__}: {error}. Is all it needs installed?"
         ) from error
     if not callable(target):
         if options:

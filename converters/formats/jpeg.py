@@ -41,6 +41,7 @@ _IDENTITIES = ("img_id", "clip_id")
 _BATCH_ROWS = 2048
 _BATCH_BYTES = 8 << 20
 _SHARD_FOLDER = re.compile(r"\d{5}-of-\d{5}")
+_LABELS_FILE = re.compile(r"metadata(-\d{5}-of-\d{5})?\.csv")
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -60,16 +61,20 @@ class JpegFormat:
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
         """Write a shard's records: its images and its label file."""
         root = folder / shard.config / shard.split.name
-        if shard.count > 1:
-            root /= shard.numbered()
         folders = self._image_folders(shard.split)
+        labels_file = LABELS_FILE
+        if shard.count > 1 and len(folders) == 1:
+            root /= shard.numbered()
+        elif shard.count > 1:
+            # ImageFolder takes every folder of a split for a class, so the shards share the class folders.
+            labels_file = f"metadata-{shard.numbered()}.csv"
         for name in folders:
             (root / name).mkdir(parents=True)
         descriptors = {name: os.open(root / name, os.O_RDONLY | os.O_DIRECTORY) for name in folders}
-        written = [root / LABELS_FILE]
+        written = [root / labels_file]
         first = shard.first_record
         try:
-            with (root / LABELS_FILE).open("xb") as file:
+            with (root / labels_file).open("xb") as file:
                 table: arrow_csv.CSVWriter | None = None
                 for batch in batches:
                     names = file_names(shard.split, batch.column("img_id").to_pylist(), first)
@@ -92,9 +97,10 @@ class JpegFormat:
     def read(self, folder: Path, split: Split) -> Iterator[pa.RecordBatch]:
         """Read back the records of a split, in the order of its label files."""
         root = folder / split.config / split.name
-        parts = sorted(path for path in root.iterdir() if _SHARD_FOLDER.fullmatch(path.name))
-        for part in [root] if (root / LABELS_FILE).exists() else parts:
-            yield from self._read_part(part, split)
+        parts = [path / LABELS_FILE for path in sorted(root.iterdir()) if _SHARD_FOLDER.fullmatch(path.name)]
+        parts += [path for path in sorted(root.iterdir()) if _LABELS_FILE.fullmatch(path.name)]
+        for path in parts:
+            yield from self._read_part(path, split)
 
     def finish(self, report: Report, folder: Path) -> None:
         """Nothing: the label files say all."""
@@ -118,8 +124,8 @@ class JpegFormat:
             return [folders[0]] * len(labels)
         return [folders[label] for label in labels.argmax(axis=1).tolist()]
 
-    def _read_part(self, root: Path, split: Split) -> Iterator[pa.RecordBatch]:
-        path = root / LABELS_FILE
+    def _read_part(self, path: Path, split: Split) -> Iterator[pa.RecordBatch]:
+        root = path.parent
         table = read_label_csv(path, [("file_name", *_IDENTITIES), ("file_name",)], split.label_names)
         files = table.texts["file_name"].to_pylist()
         places = self._places(self._image_folders(split), table.labels)
