@@ -19,7 +19,7 @@ from converters.formats import Format, load_format
 from converters.identity import Identities, read_identities
 from converters.manifest import hash_file, walk_files
 from converters.names import safe_path
-from converters.records import schema
+from converters.records import conform
 from converters.shards import OutputFile, RangeFacts, Shard, ShardResult
 from converters.spec import Features, Split
 from converters.tfrecord.framing import MAX_RECORD_BYTES
@@ -82,12 +82,11 @@ def convert_shard(job: Job, shard: Shard, progress: Progress | None = None) -> S
 
 def _read_back(target: Format, shard: Shard, folder: Path, progress: Progress | None) -> Part:
     """The fingerprint of a shard's records as they are read back from its written files."""
-    form = schema(len(shard.split.label_names))
-    builder = PartBuilder(shard.first_record, len(shard.split.label_names))
+    label_count = len(shard.split.label_names)
+    builder = PartBuilder(shard.first_record, label_count)
     checker = RecordChecker(shard.split)
     for batch in _counted(target.read(folder, shard.split), "verified", progress):
-        if not batch.schema.equals(form):
-            raise ConverterError(f"the format {target.name!r} reads back batches of another schema.")
+        batch = conform(batch, label_count)
         # The sizes of the images are checked against their headers on both sides, so they survived too.
         checker.check(batch, output_location(shard.split, shard.first_record + builder.records))
         builder.add(batch)

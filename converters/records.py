@@ -20,27 +20,38 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-COLUMNS = ("image", "label", "height", "width", "depth", "img_id", "clip_id")
-
-# Arrow's 32-bit offsets hold at most 2 GiB of images in a batch; every reader stays far below.
-MAX_BATCH_BYTES = 1 << 30
-
 
 def schema(label_count: int) -> pa.Schema:
     """The schema of a batch whose label vectors have ``label_count`` entries."""
     return pa.schema(
         [
-            pa.field("image", pa.binary(), nullable=False),
-            pa.field(
-                "label", pa.list_(pa.field("item", pa.uint8(), nullable=False), label_count), nullable=False
-            ),
-            pa.field("height", pa.int32(), nullable=False),
-            pa.field("width", pa.int32(), nullable=False),
-            pa.field("depth", pa.int32(), nullable=False),
+            pa.field("image", pa.binary()),
+            pa.field("label", pa.list_(pa.uint8(), label_count)),
+            pa.field("height", pa.int32()),
+            pa.field("width", pa.int32()),
+            pa.field("depth", pa.int32()),
             pa.field("img_id", pa.string()),
             pa.field("clip_id", pa.string()),
         ]
     )
+
+
+def conform(batch: pa.RecordBatch, label_count: int) -> pa.RecordBatch:
+    """A batch that a format read back, in the schema of this module.
+
+    Columns of a kindred type (large_binary, list, fields marked not null …) are cast; that the values are the
+    source's is for the fingerprints to say.
+
+    Raises:
+        ValueError: columns are missing or out of order, or cannot be cast.
+    """
+    form = schema(label_count)
+    if batch.schema.equals(form):
+        return batch
+    if batch.schema.names != form.names:
+        raise ValueError(f"the columns are {', '.join(batch.schema.names)}; expected {', '.join(form.names)}")
+    columns = [column.cast(field.type) for column, field in zip(batch.columns, form, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, schema=form)
 
 
 def record_batch(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -126,8 +125,3 @@ class Report:
             "files": len(self.files),
             "bytes": sum(file.size for file in self.files),
         }
-
-
-def overall(checks: Sequence[Check], name: str) -> Result | None:
-    """The result of the check called ``name``; None if it was not made."""
-    return next((check.result for check in checks if check.name == name), None)

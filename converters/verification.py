@@ -22,6 +22,7 @@ from converters.fingerprint import Fingerprint, PartBuilder, merge
 from converters.formats import Format, load_format
 from converters.manifest import MANIFEST, SUMS, hash_file, read_manifest, sums_text, walk_files
 from converters.names import safe_path
+from converters.records import conform
 from converters.report import Check, Report, SourceFacts, SplitReport
 from converters.shards import OutputFile, RangeFacts, plan_shards
 from converters.sources import find_source
@@ -192,7 +193,8 @@ def _verify_split(
     checker = RecordChecker(split)
     clips: set[str] = set()
     try:
-        for batch in target.read(out, split):
+        for found_batch in target.read(out, split):
+            batch = conform(found_batch, len(split.label_names))
             checker.check(batch, output_location(split, builder.records))
             builder.add(batch)
             if identified:

@@ -13,7 +13,7 @@ import stat
 import zlib
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, Self
 
 from converters.errors import CallError, DataError, Location
 from converters.tfrecord.framing import HEADER_BYTES, ByteStream, is_header
@@ -26,18 +26,6 @@ _FREE_BYTES = 64 << 20  # not held against a stream: labels and sizes of few rec
 
 _COMPRESSED_CHUNK = 1 << 20
 _WINDOW_BITS = {"gzip": 31, "zlib": 15}
-
-
-class Digest(Protocol):
-    """What :mod:`hashlib` makes."""
-
-    def update(self, data: bytes, /) -> None:
-        """Take in more bytes."""
-        ...
-
-    def hexdigest(self) -> str:
-        """The digest of all bytes so far."""
-        ...
 
 
 class SourceFile:
