@@ -96,7 +96,8 @@ def measure(folder: Path, runs: int) -> None:
             print(f"| {name} | not installed | | |")
             continue
         median = statistics.median(seconds)
-        print(f"| {name} | {median:.2f} | {median / base:.2f} | {memory[name] >> 10} |")
+        cell = name.replace("|", "\\|")
+        print(f"| {cell} | {median:.2f} | {median / base:.2f} | {memory[name] >> 10} |")
 
 
 def timed(command: list[str]) -> tuple[float, int]:
