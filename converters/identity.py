@@ -105,7 +105,7 @@ def read_identities(folder: Path, split: Split) -> Identities:
         )
     table = read_label_csv(path, [_ID_COLUMNS], split.label_names)
     img_id, clip_id = (table.texts[name] for name in _ID_COLUMNS)
-    _check_names(img_id.to_pylist(), "img_id", str(path))
+    _check_names(img_id.to_pylist(), str(path))
     for clip in clip_id.unique().to_pylist():
         if problem := unsafe_name(clip):
             raise DataError(f"the clip_id {problem}.", Location(str(path)))
@@ -131,14 +131,14 @@ def with_extension(img_id: str) -> str:
     return img_id if img_id.lower().endswith((".jpg", ".jpeg")) else f"{img_id}.jpg"
 
 
-def _check_names(img_ids: list[str], column: str, path: str) -> None:
+def _check_names(img_ids: list[str], path: str) -> None:
     for row, img_id in enumerate(img_ids):
         if problem := unsafe_name(with_extension(img_id) if img_id else img_id):
-            raise DataError(f"the {column} {problem}; it cannot become a file name.", Location(path, row))
+            raise DataError(f"the img_id {problem}; it cannot become a file name.", Location(path, row))
     if collision := first_collision(map(with_extension, img_ids)):
         first, second = collision
         raise DataError(
-            f"the {column}s {img_ids[first]!r} (record {first}) and {img_ids[second]!r} would be one file.",
+            f"the img_ids {img_ids[first]!r} (record {first}) and {img_ids[second]!r} would be one file.",
             Location(path, second),
         )
 

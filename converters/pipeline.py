@@ -21,7 +21,7 @@ from converters.names import safe_path
 from converters.report import Report, SourceFacts, SplitReport
 from converters.shards import MAX_SHARD_BYTES, OutputFile, RangeFacts, ShardResult, plan_shards
 from converters.sources import Source, SourceSplit, find_source
-from converters.spec import Features, load_spec
+from converters.spec import load_spec
 from converters.staging import Staging, staging_folder
 from converters.tfrecord.framing import MAX_RECORD_BYTES
 from converters.tfrecord.second_reader import require_tensorflow
@@ -87,9 +87,7 @@ def run(
     report: Report | None = None
     try:
         with staging:
-            report = _convert(
-                source, spec.features, format_name, target, engine, out, options, staging, progress
-            )
+            report = _convert(source, format_name, target, engine, out, options, staging, progress)
             staging.publish()
     except (OSError, KeyboardInterrupt) as error:
         if not staging.published or report is None:
@@ -106,7 +104,6 @@ def run(
 
 def _convert(
     source: Source,
-    features: Features,
     format_name: str,
     target: Format,
     engine: Engine,
@@ -119,7 +116,7 @@ def _convert(
     job = Job(
         format_name,
         staging.shards,
-        features,
+        source.spec.features,
         dict(options.format_options),
         options.labels,
         options.reader,
