@@ -70,7 +70,7 @@ class _DefaultsToConvert(click.Group):
     cls=_DefaultsToConvert,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Exit status: 0 all there and verified; 1 the data failed a check, nothing was published; 2 the call or "
-    "the environment is wrong, nothing was touched; 130 interrupted.",
+    "the environment is wrong, nothing was touched; 130 interrupted; finished shards are kept for the next run.",
 )
 @click.version_option(package_name="kfer-convert")
 def cli() -> None:
@@ -159,6 +159,10 @@ def convert_command(
         )
     _show(report, quiet=quiet, as_json=as_json)
     if not quiet and not as_json:
+        if report.resumed_shards:
+            click.echo(
+                f"\nTaken up from an interrupted run, and verified again: {report.resumed_shards} shards."
+            )
         differs = " and with the differences shown, which were allowed" if _failed(report) else ""
         click.echo(f"\n{report.records:,} records, verified to equal the source{differs}: {report.out}")
         click.echo(f"Check it without this program: (cd {report.out} && sha256sum -c SHA256SUMS)")
@@ -275,7 +279,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (click.Abort, KeyboardInterrupt) as stop:
         # click turns what interrupts it into an Abort.
         signalled = stop if isinstance(stop, _Terminated) else stop.__cause__
-        click.echo("kfer-convert: interrupted; nothing was published.", err=True)
+        kept = next(iter(getattr(signalled, "__notes__", ())), "Nothing is kept")
+        click.echo(f"kfer-convert: interrupted; nothing was published. {kept}.", err=True)
         sys.exit(128 + signalled.args[0] if isinstance(signalled, _Terminated) else EXIT_INTERRUPTED)
     except CheckError as error:
         _show(error.report, quiet=False, as_json=as_json, error=not as_json)

@@ -20,6 +20,7 @@ from converters.identity import Identities, read_identities
 from converters.manifest import hash_file, walk_files
 from converters.names import safe_path
 from converters.records import conform
+from converters.resume import save_result
 from converters.shards import OutputFile, RangeFacts, Shard, ShardResult
 from converters.spec import Features, Split
 from converters.tfrecord.framing import MAX_RECORD_BYTES
@@ -77,7 +78,9 @@ def convert_shard(job: Job, shard: Shard, progress: Progress | None = None) -> S
     with format_errors(job.format, f"reading back {shard.split.title}"):
         output = _read_back(target, shard, folder, progress)
         files = _output_files(folder, paths, job.format)
-    return ShardResult(shard, folder, files, tuple(facts), source.part(), output)
+    result = ShardResult(shard, folder, files, tuple(facts), source.part(), output)
+    save_result(result)
+    return result
 
 
 def _read_back(target: Format, shard: Shard, folder: Path, progress: Progress | None) -> Part:

@@ -25,6 +25,13 @@ class CallError(ConverterError):
     exit_status = 2
 
 
+class MachineError(ConverterError):
+    """The machine failed while it worked, not the data: a full disk, an I/O error, a worker that was killed.
+
+    Nothing was published; the shards that are finished are kept for the next run.
+    """
+
+
 @dataclass(frozen=True)
 class Location:
     """Where a record is.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,25 @@ def hash_file(path: str | os.PathLike[str]) -> tuple[int, str]:
     finally:
         os.close(descriptor)
     return size, digest.hexdigest()
+
+
+def hash_ranges(path: str | os.PathLike[str], ends: Sequence[int]) -> tuple[str, list[str]]:
+    """Hexadecimal SHA-256 of a file, and of each of its parts: from where one ends to where the next one does."""
+    whole = hashlib.sha256()
+    parts: list[str] = []
+    start = 0
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # as hash_file
+        for end in ends:
+            digest = hashlib.sha256() if len(ends) > 1 else whole
+            while start < end and (chunk := file.read(min(_HASH_CHUNK, end - start))):
+                digest.update(chunk)
+                if digest is not whole:
+                    whole.update(chunk)
+                start += len(chunk)
+            parts.append(digest.hexdigest())
+        while chunk := file.read(_HASH_CHUNK):
+            whole.update(chunk)
+    return whole.hexdigest(), parts
 
 
 def walk_files(folder: str | os.PathLike[str], prefix: str = "") -> Iterator[str]:

@@ -7,22 +7,25 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from converters import proof
 from converters.conversion import Job, Progress, Reader, clips, convert_shard, format_errors
 from converters.engines import Engine, load_engine
-from converters.errors import CallError, CheckError, ConverterError, DataError, Location
+from converters.errors import CallError, CheckError, ConverterError, DataError, Location, MachineError
 from converters.fingerprint import merge
 from converters.formats import Format, load_format
-from converters.manifest import MANIFEST, SUMS, hash_file, walk_files, write_manifest
+from converters.manifest import MANIFEST, SUMS, hash_file, hash_ranges, walk_files, write_manifest
 from converters.names import safe_path
 from converters.report import Report, SourceFacts, SplitReport
+from converters.resume import claim, describe_run, finished_shards
 from converters.shards import MAX_SHARD_BYTES, OutputFile, RangeFacts, ShardResult, plan_shards
-from converters.sources import Source, SourceSplit, find_source
+from converters.sources import Source, SourceFile, SourceSplit, find_source
+from converters.space import describe_space, require_space
 from converters.spec import load_spec
-from converters.staging import Staging, staging_folder
+from converters.staging import DISK_ERRORS, Staging, staging_folder
 from converters.tfrecord.framing import MAX_RECORD_BYTES
 from converters.tfrecord.second_reader import require_tensorflow
 
@@ -89,17 +92,27 @@ def run(
         with staging:
             report = _convert(source, format_name, target, engine, out, options, staging, progress)
             staging.publish()
-    except (OSError, KeyboardInterrupt) as error:
+    except KeyboardInterrupt as error:
         if not staging.published or report is None:
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            where = f" ({error.filename})" if error.filename else ""
-            raise ConverterError(
-                f"{out}: {error.strerror or error}{where}; nothing was published. The source is as it was; "
-                "run it again when this is mended."
-            ) from error
+            error.add_note(staging.kept())
+            raise
         # Complete and in place; only the old output's remains were still being cleared away.
+    except (OSError, MachineError) as error:
+        if not staging.published or report is None:
+            raise _machine_error(error, source, staging) from error
     return report
+
+
+def _machine_error(error: OSError | MachineError, source: Source, staging: Staging) -> MachineError:
+    """The same, with all that a user needs to know to go on."""
+    what = str(error).rstrip(".")
+    if isinstance(error, OSError):
+        what = f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
+        if error.errno in DISK_ERRORS:
+            what += f". {describe_space(staging.destination, source, staging.kept_bytes())}"
+    return MachineError(
+        f"{staging.destination}: {what}. Nothing was published, and the source is as it was. {staging.kept()}."
+    )
 
 
 def _convert(
@@ -113,9 +126,18 @@ def _convert(
     progress: Progress | None,
 ) -> Report:
     """Fill the staging folder with a complete output, compared with its source."""
+    claim(
+        staging.folder,
+        staging.shards,
+        describe_run(source, format_name, options.recorded(), options.labels),
+    )
+    shards = plan_shards(source.splits, options.max_shard_bytes)
+    finished = finished_shards(staging.shards, staging.output, shards)
+    require_space(staging.destination, source, staging.kept_bytes())
+    staging.begin()
     job = Job(
         format_name,
-        staging.shards,
+        staging.attempt,
         source.spec.features,
         dict(options.format_options),
         options.labels,
@@ -123,24 +145,29 @@ def _convert(
         options.decode,
         options.max_record_bytes,
     )
-    shards = plan_shards(source.splits, options.max_shard_bytes)
     # A callback cannot go to other processes; from there, progress comes shard by shard.
     in_process = options.workers == 1 and options.engine == "local"
     task = partial(convert_shard, job, progress=progress if in_process else None)
+    new = engine.run(task, [shard for shard in shards if shard.key not in finished])
     results: dict[str, list[ShardResult]] = defaultdict(list)
-    for shard, result in zip(shards, engine.run(task, shards), strict=True):
+    for shard in shards:
+        result = finished.get(shard.key) or next(new)
         if result.shard != shard:
             raise ConverterError(f"the engine {options.engine!r} returned results out of order.")
         results[shard.split.title].append(result)
-        staging.collect(result.folder)
-        if progress is not None and not in_process:
+        if progress is not None and (shard.key in finished or not in_process):
             progress("read", result.source.records)
             progress("verified", result.output.records)
-    report = _report(source, job, options, format_name, out, results)
+    if next(new, None) is not None:
+        raise ConverterError(f"the engine {options.engine!r} returned more results than there are shards.")
+    report = replace(_report(source, job, options, format_name, out, results), resumed_shards=len(finished))
     if failures := report.failures():
         raise CheckError(f"nothing was published: {failures[0]}.", report)
+    for result in chain.from_iterable(results.values()):
+        staging.collect(result.folder)
     report = _finish(target, report, staging.output)
-    _refuse_changed_sources(source, report)
+    for file in chain.from_iterable(found.files for found in source.splits):
+        _refuse_changed(file)
     write_manifest(report, staging.output)
     return report
 
@@ -210,7 +237,7 @@ def _tiled(found: SourceSplit, ranges: Sequence[RangeFacts]) -> tuple[SourceFact
                 Location(str(file.path)),
                 "Try again.",
             )
-        sha256 = own[0].sha256 if len(own) == 1 else hash_file(file.path)[1]
+        sha256 = _unchanged(file, own)
         indexed = own[0].indexed if all(piece.indexed == own[0].indexed for piece in own) else None
         records = sum(piece.records for piece in own)
         facts.append(SourceFacts(file.path.name, file.size, sha256, records, file.compression, indexed))
@@ -219,13 +246,31 @@ def _tiled(found: SourceSplit, ranges: Sequence[RangeFacts]) -> tuple[SourceFact
     return tuple(facts)
 
 
-def _refuse_changed_sources(source: Source, report: Report) -> None:
-    """The source must still be the bytes that were converted."""
-    paths = [file.path for found in source.splits for file in found.files]
-    facts = [fact for split in report.splits for fact in split.sources]
-    for path, fact in zip(paths, facts, strict=True):
-        if hash_file(path) != (fact.bytes, fact.sha256):
-            raise DataError("the file changed while it was converted.", Location(str(path)), "Try again.")
+def _unchanged(file: SourceFile, ranges: Sequence[RangeFacts]) -> str:
+    """SHA-256 of a source file, read again: it must still be the bytes that were converted.
+
+    Raises:
+        DataError: its size, its time or a byte of it changed.
+    """
+    whole, parts = hash_ranges(file.path, [piece.end for piece in ranges])
+    if parts != [piece.sha256 for piece in ranges]:
+        raise _changed(file)
+    _refuse_changed(file)
+    return whole
+
+
+def _refuse_changed(file: SourceFile) -> None:
+    status = file.path.stat()
+    if (status.st_size, status.st_mtime_ns) != (file.size, file.modified):
+        raise _changed(file)
+
+
+def _changed(file: SourceFile) -> DataError:
+    return DataError(
+        "the file changed while it was converted.",
+        Location(str(file.path)),
+        "Convert again when nothing writes to it.",
+    )
 
 
 def _finish(target: Format, report: Report, folder: Path) -> Report:

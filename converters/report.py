@@ -82,6 +82,8 @@ class Report:
         files: the output's files with sizes and digests.
         problems: what failed and is about no split (verification: missing, extra or changed files).
         allow_mismatch: whether differences from the published facts were allowed.
+        options: those that the output depends on.
+        resumed_shards: how many shards an interrupted run had finished.
     """
 
     spec: DatasetSpec
@@ -94,6 +96,7 @@ class Report:
     problems: tuple[str, ...] = ()
     allow_mismatch: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    resumed_shards: int = 0
 
     @property
     def records(self) -> int:
@@ -117,6 +120,7 @@ class Report:
             "out": self.out,
             "verified": not self.failures(),
             "records": self.records,
+            "resumed_shards": self.resumed_shards,
             "allow_mismatch": self.allow_mismatch,
             "splits": [split.to_json() for split in self.splits],
             "absent": [split.title for split in self.absent],

@@ -28,10 +28,19 @@ _SPLIT_WORDS = (
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A source file: its path, its size in bytes, how it is compressed, and its index where there is one."""
+    """A source file.
+
+    Attributes:
+        path: the file.
+        size: in bytes.
+        modified: when it was last modified, in nanoseconds.
+        compression: how it is compressed.
+        index: its index, where there is one.
+    """
 
     path: Path
     size: int
+    modified: int
     compression: Compression
     index: Path | None
 
@@ -177,7 +186,8 @@ def _source_file(path: Path, split: Split) -> SourceFile:
     if index is None or not index.exists():
         index = next((other for other in _index_names(path) if other.exists()), None)
     compression = detect_compression(path)
-    return SourceFile(path, path.stat().st_size, compression, index)
+    status = path.stat()
+    return SourceFile(path, status.st_size, status.st_mtime_ns, compression, index)
 
 
 def _index_names(path: Path) -> tuple[Path, Path]:

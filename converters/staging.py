@@ -12,28 +12,35 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from converters.errors import CallError, ConverterError
+from converters.errors import CallError, ConverterError, MachineError
 from converters.manifest import MANIFEST, SUMS, read_manifest, walk_files
+from converters.resume import RUN, finished_folders, remove_unfinished
 
 _SUFFIX = ".incomplete"
 _LOCK = "lock"
 _OUTPUT, _SHARDS, _REPLACED, _GARBAGE = "output", "shards", "replaced", "garbage"
-_NAMES = frozenset({_LOCK, _OUTPUT, _SHARDS, _REPLACED, _GARBAGE})
+_FOLDERS = (_OUTPUT, _SHARDS, _REPLACED, _GARBAGE)
+_FILES = (_LOCK, RUN, f"{RUN}.new")
 _MARK = b"kfer-convert staging\n"  # what the lock file holds
 _MANY_FILES = 1000
+# What a full or failing disk says, of which the call is not to blame.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EROFS)
 
 
 class Staging:
     """The folder ``<destination>.incomplete`` while this process holds its lock.
 
-    Only what this class itself names is ever removed from it, and a folder that it did not make is refused.
+    Only what this class itself names is ever removed from it, and a folder that it did not make is refused. When
+    the environment ends a run (Ctrl-C, a full disk, a worker that was killed), its finished shards stay for the
+    next run; when the data does, nothing stays.
 
     Attributes:
         destination: where the output will be.
         folder: the staging folder.
         output: the folder that becomes the destination.
-        shards: the folder that holds a folder per shard, of this run alone.
+        shards: the folder that holds the attempts.
+        attempt: the folder in it that holds a folder per shard of this run.
         published: whether the destination is there, complete.
     """
 
@@ -41,8 +48,9 @@ class Staging:
         self.destination = Path(os.path.abspath(destination))  # noqa: PTH100  # resolve() would follow a link
         self.folder = staging_folder(self.destination)
         self.output = self.folder / _OUTPUT
+        self.shards = self.folder / _SHARDS
         # A worker whose parent was killed may still write for a moment; not into the next run's shards.
-        self.shards = self.folder / _SHARDS / uuid.uuid4().hex
+        self.attempt = self.shards / uuid.uuid4().hex
         self.published = False
         self._replaced = self.folder / _REPLACED
         self._overwrite = overwrite
@@ -54,33 +62,46 @@ class Staging:
             self.destination.parent.mkdir(parents=True, exist_ok=True)
             self._acquire()
         except OSError as error:
+            if error.errno in DISK_ERRORS:
+                raise
             raise CallError(
                 f"{self.folder}: cannot be made: {error.strerror}. Choose another --out."
             ) from error
         try:
             self._restore()
             self._refuse_destination()
-            self._clear()
-            self.output.mkdir()
-            self.shards.mkdir(parents=True)
+            self._clear(_REPLACED, _GARBAGE)
         except BaseException:
-            self.__exit__(None, None, None)
+            self._leave(keep=True)
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self._restore()
-            self._clear()
-            # The lock file goes last, while the lock is still held.
-            (self.folder / _LOCK).unlink(missing_ok=True)
-            self.folder.rmdir()
-        except OSError:
-            pass  # what is left is taken up by the next run; the error that led here matters more
-        finally:
-            os.close(self._lock)
+        self._leave(keep=isinstance(error, (KeyboardInterrupt, OSError, MachineError, CallError)))
+
+    def begin(self) -> None:
+        """Make the folders for a run; what an earlier one left of its output is removed.
+
+        What it left of its shards is for :func:`converters.resume.finished_shards` to take up, before this.
+        """
+        self._clear(_OUTPUT)
+        self.output.mkdir()
+        self.attempt.mkdir(parents=True)
+
+    def kept(self) -> str:
+        """What of an interrupted run stays for the next one, as a sentence."""
+        count = len(finished_folders(self.shards))
+        if not count or self.published:
+            return "Nothing is kept"
+        shards = "1 finished shard is" if count == 1 else f"{count} finished shards are"
+        return f"{shards} kept in {self.folder}, and the same command goes on from there"
+
+    def kept_bytes(self) -> int:
+        """Size of the finished shards that are there."""
+        folders = finished_folders(self.shards)
+        return sum((folder / path).lstat().st_size for folder in folders for path in walk_files(folder))
 
     def collect(self, folder: Path) -> None:
         """Move the files of a shard's folder to their places in the output; none may be there yet."""
@@ -114,9 +135,31 @@ class Staging:
         if os.path.lexists(self._replaced) and not os.path.lexists(self.destination):
             self._replaced.rename(self.destination)
 
-    def _clear(self) -> None:
+    def _leave(self, *, keep: bool) -> None:
+        """Tidy up and let go of the lock; ``keep`` the finished shards, if there are any."""
+        try:
+            self._restore()
+            finished = finished_folders(self.shards) if keep and not self.published else []
+            if finished:
+                if self.attempt.is_dir():
+                    remove_unfinished(
+                        self.attempt, [path for path in finished if self.attempt in path.parents]
+                    )
+                return
+            self._clear(*_FOLDERS)
+            (self.folder / RUN).unlink(missing_ok=True)
+            (self.folder / f"{RUN}.new").unlink(missing_ok=True)
+            # The lock file goes last, while the lock is still held.
+            (self.folder / _LOCK).unlink(missing_ok=True)
+            self.folder.rmdir()
+        except OSError:
+            pass  # what is left is taken up by the next run; the error that led here matters more
+        finally:
+            os.close(self._lock)
+
+    def _clear(self, *names: str) -> None:
         """Remove what earlier work left here, by the names that this class gives, and nothing else."""
-        for name in (_OUTPUT, _SHARDS, _GARBAGE, _REPLACED):
+        for name in names:
             path = self.folder / name
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -147,10 +190,14 @@ class Staging:
     def _refuse_foreign(self) -> None:
         """A folder of this name that is not an earlier run's staging is somebody's data."""
         if not self.folder.is_symlink() and self.folder.is_dir():
-            names = {entry.name for entry in os.scandir(self.folder)}
+            entries = list(os.scandir(self.folder))
             lock = self.folder / _LOCK
-            ours = names <= _NAMES and (not names or (lock.is_file() and lock.read_bytes() in (b"", _MARK)))
-            if ours:
+            ours = all(
+                (entry.name in _FOLDERS and entry.is_dir(follow_symlinks=False))
+                or (entry.name in _FILES and entry.is_file(follow_symlinks=False))
+                for entry in entries
+            )
+            if ours and (not entries or (lock.is_file() and lock.read_bytes() in (b"", _MARK))):
                 return
         raise CallError(
             f"{self.folder}: exists and is no staging folder of kfer-convert, which needs this name. Move it away, "

@@ -9,10 +9,10 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
 
-from converters.errors import CallError, ConverterError
+from converters.errors import CallError, MachineError
 from converters.shards import Shard, ShardResult
 
 
@@ -32,7 +32,12 @@ class LocalEngine:
         # Not forked: the threads of pyarrow would not come along.
         context = multiprocessing.get_context("spawn")
         workers = min(self._workers, len(shards))
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_the_parent) as pool:
+        # Workers end when the pipe's other end closes: when we say so, or with this process, however that ends.
+        alive, ours = context.Pipe(duplex=False)
+        with alive, ours:
+            pool = ProcessPoolExecutor(
+                workers, mp_context=context, initializer=_end_with_the_parent, initargs=(alive,)
+            )
             try:
                 # Ctrl-C reaches every process of the terminal; the parent decides what becomes of the workers.
                 with _ignored_interrupts():
@@ -40,9 +45,12 @@ class LocalEngine:
                 for future in futures:
                     yield future.result()
             except BrokenProcessPool as error:
-                raise ConverterError(
-                    "a worker process died (out of memory, or killed); nothing was published. Try fewer --workers."
+                raise MachineError(
+                    "a worker process died (out of memory, or killed). Try fewer --workers"
                 ) from error
+            except BaseException:
+                ours.close()
+                raise
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
@@ -60,13 +68,12 @@ def _ignored_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def _end_with_the_parent() -> None:
-    """Have this worker end as soon as its parent does, however that ends."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_wait_and_end, args=(parent,), daemon=True).start()
+def _end_with_the_parent(alive: Connection) -> None:
+    """Have this worker end as soon as nothing holds the other end of a pipe any more."""
+    threading.Thread(target=_wait_and_end, args=(alive,), daemon=True).start()
 
 
-def _wait_and_end(parent: BaseProcess) -> None:
-    parent.join()
+def _wait_and_end(alive: Connection) -> None:
+    with suppress(EOFError, OSError):
+        alive.recv_bytes()
     os._exit(1)

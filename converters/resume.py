@@ -1,0 +1,227 @@
+"""Resuming: what an interrupted run finished stays in its staging folder, and the next run takes it up.
+
+A shard is finished when its result stands beside its folder, written after its files were read back. Nothing in
+a staging folder is believed: a result counts only for a run of the same version, options and source
+(:func:`claim`), for a shard of the same plan, and while every file of it still has its size and digest. So no
+fsync is needed for it to be safe: what a power cut lost is done again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+from base64 import b64decode, b64encode
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from converters.errors import CallError
+from converters.fingerprint import Node, Part
+from converters.manifest import hash_file, walk_files
+from converters.shards import OutputFile, RangeFacts, Shard, ShardResult
+from converters.sources import Source
+
+RUN = "run.json"
+_RESULT = ".json"
+
+
+def describe_run(
+    source: Source, format_name: str, options: Mapping[str, Any], labels: Path | None
+) -> dict[str, Any]:
+    """All that a finished shard depends on, as JSON; a run takes up only the shards of a run of the same."""
+    files = [file for found in source.splits for file in found.files]
+    read = [file.path for file in files] + [file.index for file in files if file.index is not None]
+    if labels is not None:
+        read += [labels / found.split.labels_csv for found in source.splits if found.split.labels_csv]
+    return {
+        "version": {name: version(name) for name in ("kfer-convert", "pyarrow")},
+        "format": format_name,
+        "options": dict(options),
+        "dataset": source.spec.document,
+        "source": {os.path.abspath(path): _state(path) for path in read},  # noqa: PTH100  # links stay links
+    }
+
+
+def claim(folder: Path, shards: Path, run: Mapping[str, Any]) -> None:
+    """Make the staging folder this run's.
+
+    Args:
+        folder: the staging folder.
+        shards: the folder in it that holds the attempts.
+        run: see :func:`describe_run`.
+
+    Raises:
+        CallError: it holds finished shards of another run.
+    """
+    text = json.dumps(run, indent=1, ensure_ascii=False, default=str)
+    stated = _read_json(folder / RUN)
+    if stated != json.loads(text):
+        if finished_folders(shards):
+            theirs = stated if isinstance(stated, dict) else {}
+            differs = [name for name in run if theirs.get(name) != json.loads(text)[name]]
+            raise CallError(
+                f"{folder}: this holds the finished shards of an interrupted run with another "
+                f"{' and '.join(differs)}, which this run cannot take up. Repeat that run to complete it, or "
+                f"remove what it left: rm -r {shlex.quote(str(folder))}"
+            )
+        temporary = folder / f"{RUN}.new"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.rename(folder / RUN)
+
+
+def save_result(result: ShardResult) -> None:
+    """Put a shard's result beside its folder, at once or not at all: from now on the shard is finished."""
+    path = _result_path(result.folder)
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps(_to_json(result)), encoding="utf-8")
+    temporary.rename(path)
+
+
+def finished_shards(shards: Path, output: Path, plan: Sequence[Shard]) -> dict[str, ShardResult]:
+    """The results of the shards of ``plan`` that earlier runs finished, by their keys; each verified again.
+
+    Files that were moved to ``output`` before the run was interrupted are moved back to their shard's folder.
+    All else that lies in ``shards`` is removed.
+    """
+    kept: dict[str, ShardResult] = {}
+    for attempt in _folders(shards):
+        own = {}
+        for shard in plan:
+            folder = attempt / shard.key
+            result = (
+                None if shard.key in kept else _from_json(_read_json(_result_path(folder)), shard, folder)
+            )
+            if result is not None:
+                _move_back(result, output)
+                if _intact(result):
+                    own[shard.key] = result
+        kept |= own
+        remove_unfinished(attempt, {result.folder for result in own.values()})
+    return kept
+
+
+def remove_unfinished(attempt: Path, finished: Collection[Path]) -> None:
+    """Remove what lies in the folder of an attempt and belongs to none of the shard folders ``finished``."""
+    if not finished:
+        shutil.rmtree(attempt)
+        return
+    for config in _folders(attempt):
+        for folder in set(_folders(config)) - set(finished):
+            _result_path(folder).unlink(missing_ok=True)
+            shutil.rmtree(folder)
+
+
+def finished_folders(shards: Path) -> list[Path]:
+    """The folders of the shards that have a result, in all attempts."""
+    return [
+        folder
+        for attempt in _folders(shards)
+        for config in _folders(attempt)
+        for folder in _folders(config)
+        if _result_path(folder).is_file()
+    ]
+
+
+def _result_path(folder: Path) -> Path:
+    return folder.with_name(folder.name + _RESULT)
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder, if that is there; no links."""
+    if not folder.is_dir():
+        return []
+    return sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False))
+
+
+def _state(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _read_json(path: Path) -> Any:  # noqa: ANN401  # JSON
+    """What a file holds; None where there is none, or no JSON in it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, encoding="utf-8") as file:  # noqa: PTH123  # a descriptor
+            return json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _move_back(result: ShardResult, output: Path) -> None:
+    """Undo what of a shard was moved to the output."""
+    for file in result.files:
+        place, moved = result.folder / file.path, output / file.path
+        if not os.path.lexists(place) and os.path.lexists(moved):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            moved.rename(place)
+
+
+def _intact(result: ShardResult) -> bool:
+    """Whether a shard's folder holds its files and no others, each with its size and digest."""
+    if set(walk_files(result.folder)) != {file.path for file in result.files}:
+        return False
+    try:
+        return all(hash_file(result.folder / file.path) == (file.size, file.sha256) for file in result.files)
+    except OSError:
+        return False
+
+
+def _to_json(result: ShardResult) -> dict[str, Any]:
+    return {
+        "ranges": [asdict(facts) for facts in result.ranges],
+        "source": _part_to_json(result.source),
+        "output": _part_to_json(result.output),
+        "files": [asdict(file) for file in result.files],
+    }
+
+
+def _from_json(document: Any, shard: Shard, folder: Path) -> ShardResult | None:  # noqa: ANN401  # JSON
+    """The result that ``document`` says; None where it is no result of this very shard."""
+    try:
+        result = ShardResult(
+            shard,
+            folder,
+            tuple(OutputFile(**file) for file in document["files"]),
+            tuple(RangeFacts(**facts) for facts in document["ranges"]),
+            _part_from_json(document["source"]),
+            _part_from_json(document["output"]),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+    planned = [(str(source.path), source.start, source.end) for source in shard.ranges]
+    if [(facts.path, facts.start, facts.end) for facts in result.ranges] != planned:
+        return None
+    return result if result.source.first == result.output.first == shard.first_record else None
+
+
+def _part_to_json(part: Part) -> dict[str, Any]:
+    return {
+        **vars(part),
+        "labels": b64encode(part.labels).decode(),
+        "images": [_node_to_json(node) for node in part.images],
+        "identities": None if part.identities is None else [_node_to_json(node) for node in part.identities],
+    }
+
+
+def _part_from_json(document: Mapping[str, Any]) -> Part:
+    part = Part(**document)
+    identities = None if part.identities is None else tuple(_nodes_from_json(document["identities"]))
+    return replace(
+        part,
+        labels=b64decode(document["labels"], validate=True),
+        images=tuple(_nodes_from_json(document["images"])),
+        identities=identities,
+    )
+
+
+def _node_to_json(node: Node) -> list[Any]:
+    return [node.level, node.index, node.digest.hex()]
+
+
+def _nodes_from_json(nodes: Sequence[Sequence[Any]]) -> Iterator[Node]:
+    return (Node(level, index, bytes.fromhex(digest)) for level, index, digest in nodes)
