@@ -34,16 +34,17 @@ def describe_space(destination: Path, source: Source, present: int) -> str:
     """How much space an output needs and how much there is, as a sentence."""
     needed = max(0, source_bytes(source) - present)
     free, files = _free(destination.parent)
-    entries = "" if files is None else f" and room for {files:,} files"
-    return (
-        f"About {needed / 1e6:,.1f} MB are needed in {destination.parent}, which has {free / 1e6:,.1f} MB{entries} "
-        "free"
-    )
+    entries = " and no further file has room" if files == 0 else ""
+    return f"About {_megabytes(needed)} are needed in {destination.parent}, where {_megabytes(free)} are free{entries}"
 
 
 def source_bytes(source: Source) -> int:
     """Size of all source files."""
     return sum(file.size for found in source.splits for file in found.files)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.3f} MB" if size < 1_000_000 else f"{size / 1e6:,.0f} MB"
 
 
 def _free(folder: Path) -> tuple[int, int | None]:

@@ -69,8 +69,11 @@ class Staging:
             ) from error
         try:
             self._restore()
-            self._refuse_destination()
             self._clear(_REPLACED, _GARBAGE)
+            if not self.output.is_dir():
+                # It was published; what is left was only being cleared away.
+                self._clear(_SHARDS)
+            self._refuse_destination()
         except BaseException:
             self._leave(keep=True)
             raise

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Protocol, cast
 
 from converters.errors import CallError, ConverterError
+from converters.plugins import registered
 
 if TYPE_CHECKING:
     from converters.shards import Shard, ShardResult
@@ -24,7 +25,7 @@ class Engine(Protocol):
 
 def available_engines() -> dict[str, EntryPoint]:
     """The registered engines by name, sorted; none of them is imported."""
-    return {entry.name: entry for entry in sorted(entry_points(group=GROUP))}
+    return registered(GROUP)
 
 
 def load_engine(name: str, workers: int) -> Engine:

@@ -10,11 +10,12 @@ group ``kfer_convert.formats``, this package's own as much as anybody's::
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from converters.errors import CallError
+from converters.plugins import registered
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,7 +61,7 @@ class Format(Protocol):
 
 def available_formats() -> dict[str, EntryPoint]:
     """The registered formats by name, sorted; none of them is imported."""
-    return {entry.name: entry for entry in sorted(entry_points(group=GROUP))}
+    return registered(GROUP)
 
 
 def load_format(name: str, **options: object) -> Format:
