@@ -279,8 +279,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (click.Abort, KeyboardInterrupt) as stop:
         # click turns what interrupts it into an Abort.
         signalled = stop if isinstance(stop, _Terminated) else stop.__cause__
-        kept = next(iter(getattr(signalled, "__notes__", ())), "Nothing is kept")
-        click.echo(f"kfer-convert: interrupted; nothing was published. {kept}.", err=True)
+        kept = " ".join(getattr(signalled, "__notes__", ()))
+        click.echo(f"kfer-convert: interrupted; nothing was published. {kept}".rstrip(), err=True)
         sys.exit(128 + signalled.args[0] if isinstance(signalled, _Terminated) else EXIT_INTERRUPTED)
     except CheckError as error:
         _show(error.report, quiet=False, as_json=as_json, error=not as_json)

@@ -111,7 +111,7 @@ def _machine_error(error: OSError | MachineError, source: Source, staging: Stagi
         if error.errno in DISK_ERRORS:
             what += f". {describe_space(staging.destination, source, staging.kept_bytes())}"
     return MachineError(
-        f"{staging.destination}: {what}. Nothing was published, and the source is as it was. {staging.kept()}."
+        f"{staging.destination}: {what}. Nothing was published, and the source is as it was. {staging.kept()}".rstrip()
     )
 
 

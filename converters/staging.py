@@ -94,12 +94,12 @@ class Staging:
         self.attempt.mkdir(parents=True)
 
     def kept(self) -> str:
-        """What of an interrupted run stays for the next one, as a sentence."""
+        """What of an interrupted run stays for the next one, as a sentence; empty where nothing does."""
         count = len(finished_folders(self.shards))
         if not count or self.published:
-            return "Nothing is kept"
+            return ""
         shards = "1 finished shard is" if count == 1 else f"{count} finished shards are"
-        return f"{shards} kept in {self.folder}, and the same command goes on from there"
+        return f"{shards} kept in {self.folder}, and the same command goes on from there."
 
     def kept_bytes(self) -> int:
         """Size of the finished shards that are there."""
