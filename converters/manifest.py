@@ -49,7 +49,11 @@ def write_manifest(report: Report, folder: Path) -> None:
     }
     # The files stand last, one to a line: there may be tens of thousands.
     head = json.dumps(document, indent=1, ensure_ascii=False).removesuffix("\n}")
-    files = ",\n  ".join(json.dumps(vars(file), ensure_ascii=False) for file in report.files)
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    files = ",\n  ".join(
+        f'{{"path": {encode(file.path)}, "size": {file.size}, "sha256": "{file.sha256}"}}'
+        for file in report.files
+    )
     data = f'{head},\n "files": [\n  {files}\n ]\n}}\n'.encode()
     sums = sums_text(report.files, data)
     with (folder / SUMS).open("x", encoding="utf-8", newline="\n") as file:

@@ -279,12 +279,13 @@ def _finish(target: Format, report: Report, folder: Path) -> Report:
     Raises:
         ConverterError: the format failed, or touched a file of a shard, or took a name that is kfer-convert's.
     """
-    before = {file.path: _state(folder / file.path) for file in report.files}
+    root = os.fspath(folder) + os.sep
+    before = {file.path: _state(root + file.path) for file in report.files}
     with format_errors(report.format, "finishing"):
         target.finish(report, folder)
     there = set(walk_files(folder))
     for path, state in before.items():
-        if path not in there or _state(folder / path) != state:
+        if path not in there or _state(root + path) != state:
             raise ConverterError(f"{path}: the format {report.format!r} changed this file when it finished.")
     if unsafe := next((path for path in sorted(there) if not safe_path(path)), None):
         raise ConverterError(
@@ -296,7 +297,7 @@ def _finish(target: Format, report: Report, folder: Path) -> Report:
     return replace(report, files=tuple(sorted((*report.files, *added), key=_path)))
 
 
-def _state(path: Path) -> tuple[int, ...]:
+def _state(path: str) -> tuple[int, ...]:
     """What the system says of a file; its change time shows any write, and no program can set it."""
     status = os.lstat(path)
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
