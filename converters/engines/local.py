@@ -26,7 +26,7 @@ class LocalEngine:
 
     def run(self, task: Callable[[Shard], ShardResult], shards: Sequence[Shard]) -> Iterator[ShardResult]:
         """See :class:`converters.engines.Engine`."""
-        if self._workers == 1 or len(shards) == 1:
+        if self._workers == 1 or len(shards) <= 1:
             yield from map(task, shards)
             return
         # Not forked: the threads of pyarrow would not come along.
@@ -41,9 +41,13 @@ class LocalEngine:
             try:
                 # Ctrl-C reaches every process of the terminal; the parent decides what becomes of the workers.
                 with _ignored_interrupts():
-                    futures = [pool.submit(task, shard) for shard in shards]
-                for future in futures:
-                    yield future.result()
+                    # The largest begin first, so that none is left to one worker alone at the end.
+                    futures = {
+                        shard: pool.submit(task, shard)
+                        for shard in sorted(shards, key=lambda shard: shard.source_bytes, reverse=True)
+                    }
+                for shard in shards:
+                    yield futures[shard].result()
             except BrokenProcessPool as error:
                 raise MachineError(
                     "a worker process died (out of memory, or killed). Try fewer --workers"
