@@ -1,6 +1,15 @@
-"""``python -m converters`` is ``kfer-convert``."""
+"""``python -m converters`` is ``kfer-convert``.
 
-from converters.cli import main
+Processes of one's own import this module again, so the command line is imported only to be run.
+"""
+
+
+def main() -> None:
+    """Run the command line and exit with its status."""
+    from converters.cli import main
+
+    main()
+
 
 if __name__ == "__main__":
     main()

@@ -32,7 +32,7 @@ def convert(
     allow_mismatch: bool = False,
     overwrite: bool = False,
     class_folders: bool = False,
-    workers: int = 1,
+    workers: int | None = 1,
     engine: str = "local",
     max_record_bytes: int = MAX_RECORD_BYTES,
     max_shard_bytes: int = MAX_SHARD_BYTES,
@@ -52,7 +52,8 @@ def convert(
         allow_mismatch: publish although published counts differ; recorded in the manifest.
         overwrite: replace an output that exists, once the new one is proven.
         class_folders: for ``jpeg``: lay single-label configs out for torchvision's ImageFolder.
-        workers: number of processes; the output's bytes do not depend on it.
+        workers: number of processes; the output's bytes do not depend on it. None: as many as there are cores, if
+            there is enough to do for them.
         engine: where the work runs.
         max_record_bytes: longest record that is accepted.
         max_shard_bytes: most bytes of source that go into one output file or folder.

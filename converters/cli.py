@@ -99,7 +99,11 @@ def cli() -> None:
 )
 @click.option("--allow-mismatch", is_flag=True, help="Publish although published counts differ; recorded.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output, once the new one is proven.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Number of processes.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Number of processes.  [default: one per core, or one where little is to do]",
+)
 @click.option(
     "--engine",
     type=click.Choice(list(available_engines())),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from converters.checks import RecordChecker
 from converters.errors import ConverterError, Location
+from converters.files import HashingReader
 from converters.fingerprint import Part, PartBuilder
-from converters.formats import Format, load_format
+from converters.formats import Format, ReadsThrough, load_format
 from converters.identity import Identities, read_identities
 from converters.manifest import hash_file, walk_files
 from converters.names import safe_path
@@ -76,19 +77,29 @@ def convert_shard(job: Job, shard: Shard, progress: Progress | None = None) -> S
     if next(batches, None) is not None:
         raise ConverterError(f"the format {job.format!r} stopped before it had taken every batch.")
     with format_errors(job.format, f"reading back {shard.split.title}"):
-        output = _read_back(target, shard, folder, progress)
-        files = _output_files(folder, paths, job.format)
+        reader = HashingReader()
+        output = _read_back(target, reader, shard, folder, progress)
+        files = _output_files(folder, paths, reader.digests, job.format)
     result = ShardResult(shard, folder, files, tuple(facts), source.part(), output)
     save_result(result)
     return result
 
 
-def _read_back(target: Format, shard: Shard, folder: Path, progress: Progress | None) -> Part:
-    """The fingerprint of a shard's records as they are read back from its written files."""
+def _read_back(
+    target: Format, reader: HashingReader, shard: Shard, folder: Path, progress: Progress | None
+) -> Part:
+    """The fingerprint of a shard's records as they are read back from its written files.
+
+    A format of many small files reads them through ``reader``, which then knows their digests too.
+    """
+    if isinstance(target, ReadsThrough):
+        batches = target.read_through(reader.read, folder, shard.split)
+    else:
+        batches = target.read(folder, shard.split)
     label_count = len(shard.split.label_names)
     builder = PartBuilder(shard.first_record, label_count)
     checker = RecordChecker(shard.split)
-    for batch in _counted(target.read(folder, shard.split), "verified", progress):
+    for batch in _counted(batches, "verified", progress):
         batch = conform(batch, label_count)
         # The sizes of the images are checked against their headers on both sides, so they survived too.
         checker.check(batch, output_location(shard.split, shard.first_record + builder.records))
@@ -168,8 +179,17 @@ def _counted(
             progress(stage, len(batch))
 
 
-def _output_files(folder: Path, paths: Sequence[Path], name: str) -> tuple[OutputFile, ...]:
-    """The written files, hashed from disk; they must be all that is in the shard's folder."""
+def _output_files(
+    folder: Path,
+    paths: Sequence[str | os.PathLike[str]],
+    digests: Mapping[str, tuple[int, str]],
+    name: str,
+) -> tuple[OutputFile, ...]:
+    """The written files; they must be all that is in the shard's folder.
+
+    Their sizes and SHA-256 are of what was read back from disk: in ``digests``, by path, where that was seen
+    already, and read now where it was not.
+    """
     root = os.fspath(folder) + os.sep
     written = {os.fspath(path).removeprefix(root).replace(os.sep, "/") for path in paths}
     there = set(walk_files(folder))
@@ -178,4 +198,6 @@ def _output_files(folder: Path, paths: Sequence[Path], name: str) -> tuple[Outpu
         raise ConverterError(f"the format {name!r} did not write the files it says it wrote: {odd[0]}.")
     if unsafe := next((path for path in sorted(written) if not safe_path(path)), None):
         raise ConverterError(f"{unsafe!r}: the format {name!r} wrote a file of a name that is not safe.")
-    return tuple(OutputFile(path, *hash_file(root + path)) for path in sorted(written))
+    return tuple(
+        OutputFile(path, *(digests.get(root + path) or hash_file(root + path))) for path in sorted(written)
+    )

@@ -32,6 +32,9 @@ DEFINITION = (
 
 _HASH_CHUNK = 1 << 20
 
+FileState = tuple[int, int, int, int]
+"""Inode, size in bytes, and the times of the last modification and of the last change in nanoseconds."""
+
 
 def write_manifest(report: Report, folder: Path) -> None:
     """Write ``SHA256SUMS`` and then ``MANIFEST.json`` of a complete output."""
@@ -49,7 +52,11 @@ def write_manifest(report: Report, folder: Path) -> None:
     }
     # The files stand last, one to a line: there may be tens of thousands.
     head = json.dumps(document, indent=1, ensure_ascii=False).removesuffix("\n}")
-    files = ",\n  ".join(json.dumps(vars(file), ensure_ascii=False) for file in report.files)
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    files = ",\n  ".join(
+        f'{{"path": {encode(file.path)}, "size": {file.size}, "sha256": "{file.sha256}"}}'
+        for file in report.files
+    )
     data = f'{head},\n "files": [\n  {files}\n ]\n}}\n'.encode()
     sums = sums_text(report.files, data)
     with (folder / SUMS).open("x", encoding="utf-8", newline="\n") as file:
@@ -124,11 +131,43 @@ def hash_ranges(path: str | os.PathLike[str], ends: Sequence[int]) -> tuple[str,
     return whole.hexdigest(), parts
 
 
-def walk_files(folder: str | os.PathLike[str], prefix: str = "") -> Iterator[str]:
+def walk_files(folder: str | os.PathLike[str]) -> Iterator[str]:
     """All that lies below a folder and is no folder itself, as paths in it with ``/``; links are not followed."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from walk_files(entry.path, f"{prefix}{entry.name}/")
-            else:
-                yield prefix + entry.name
+    folders = [(os.fspath(folder), "")]
+    while folders:
+        path, prefix = folders.pop()
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append((entry.path, f"{prefix}{entry.name}/"))
+                else:
+                    yield prefix + entry.name
+
+
+def file_states(folder: str | os.PathLike[str]) -> dict[str, FileState]:
+    """What the system says of each file that :func:`walk_files` finds, to see later whether it was changed.
+
+    The time of the last change shows any write, and no program can set it.
+    """
+    states: dict[str, FileState] = {}
+    folders = [(os.fspath(folder), "")]
+    while folders:
+        path, prefix = folders.pop()
+        # By a descriptor, so that the system need not look up the whole path for each file.
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            with os.scandir(descriptor) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append((f"{path}/{entry.name}", f"{prefix}{entry.name}/"))
+                        continue
+                    status = entry.stat(follow_symlinks=False)
+                    states[prefix + entry.name] = (
+                        status.st_ino,
+                        status.st_size,
+                        status.st_mtime_ns,
+                        status.st_ctime_ns,
+                    )
+        finally:
+            os.close(descriptor)
+    return states

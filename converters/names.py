@@ -13,6 +13,7 @@ _RESERVED = frozenset(
     + [f"{device}{digit}" for device in ("com", "lpt") for digit in "0123456789¹²³"]
 )
 _FORBIDDEN = frozenset('<>:"/\\|?*')
+_NO_NAMES = frozenset({"", ".", ".."})
 _MAX_BYTES = 255  # of one file name, on all common file systems
 
 # A name of these characters that starts with a letter or digit can only be unsafe by being reserved,
@@ -64,5 +65,4 @@ def first_collision(names: Iterable[str]) -> tuple[int, int] | None:
 
 def safe_path(path: str) -> bool:
     """Whether a path with ``/`` stays below its folder and can stand on a line of ``SHA256SUMS`` as it is."""
-    parts = path.split("/")
-    return path.isprintable() and "\\" not in path and not any(part in ("", ".", "..") for part in parts)
+    return path.isprintable() and "\\" not in path and _NO_NAMES.isdisjoint(path.split("/"))

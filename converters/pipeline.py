@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -13,17 +14,17 @@ from typing import Any
 
 from converters import proof
 from converters.conversion import Job, Progress, Reader, clips, convert_shard, format_errors
-from converters.engines import Engine, load_engine
+from converters.engines import Engine, load_engine, suitable_workers
 from converters.errors import CallError, CheckError, ConverterError, DataError, Location, MachineError
 from converters.fingerprint import merge
 from converters.formats import Format, load_format
-from converters.manifest import MANIFEST, SUMS, hash_file, hash_ranges, walk_files, write_manifest
+from converters.manifest import MANIFEST, SUMS, file_states, hash_file, hash_ranges, write_manifest
 from converters.names import safe_path
 from converters.report import Report, SourceFacts, SplitReport
 from converters.resume import claim, describe_run, finished_shards
 from converters.shards import MAX_SHARD_BYTES, OutputFile, RangeFacts, ShardResult, plan_shards
 from converters.sources import Source, SourceFile, SourceSplit, find_source
-from converters.space import describe_space, require_space
+from converters.space import describe_space, require_space, source_bytes
 from converters.spec import load_spec
 from converters.staging import DISK_ERRORS, Staging, staging_folder
 from converters.tfrecord.framing import MAX_RECORD_BYTES
@@ -43,7 +44,7 @@ class Options:
     format_options: Mapping[str, Any] = field(default_factory=dict)
     max_record_bytes: int = MAX_RECORD_BYTES
     max_shard_bytes: int = MAX_SHARD_BYTES
-    workers: int = 1
+    workers: int | None = 1
     engine: str = "local"
 
     def recorded(self) -> dict[str, Any]:
@@ -82,9 +83,11 @@ def run(
     if options.reader == "tensorflow":
         require_tensorflow()
     target = load_format(format_name, **options.format_options)
-    engine = load_engine(options.engine, options.workers)
     spec = load_spec(source_folder)
     source = find_source(source_folder, spec, options.configs, options.splits)
+    workers = suitable_workers(source_bytes(source)) if options.workers is None else options.workers
+    options = replace(options, workers=workers)
+    engine = load_engine(options.engine, workers)
     _refuse_missing_labels(source, options.labels)
     staging = Staging(out, overwrite=overwrite)
     report: Report | None = None
@@ -180,7 +183,11 @@ def _report(
     out: Path,
     results: Mapping[str, Sequence[ShardResult]],
 ) -> Report:
-    splits = [_split_report(found, job, results[found.split.title]) for found in source.splits]
+    # The source files are read again and hashed in here, which other threads do meanwhile.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        splits = list(
+            pool.map(lambda found: _split_report(found, job, results[found.split.title]), source.splits)
+        )
     warnings = [found.note for found in source.splits if found.note]
     for split in splits:
         for check in split.checks:
@@ -279,27 +286,24 @@ def _finish(target: Format, report: Report, folder: Path) -> Report:
     Raises:
         ConverterError: the format failed, or touched a file of a shard, or took a name that is kfer-convert's.
     """
-    before = {file.path: _state(folder / file.path) for file in report.files}
+    before = file_states(folder)
     with format_errors(report.format, "finishing"):
         target.finish(report, folder)
-    there = set(walk_files(folder))
-    for path, state in before.items():
-        if path not in there or _state(folder / path) != state:
-            raise ConverterError(f"{path}: the format {report.format!r} changed this file when it finished.")
-    if unsafe := next((path for path in sorted(there) if not safe_path(path)), None):
+    after = file_states(folder)
+    for file in report.files:
+        if file.path not in after or after[file.path] != before[file.path]:
+            raise ConverterError(
+                f"{file.path}: the format {report.format!r} changed this file when it finished."
+            )
+    new = after.keys() - before.keys()
+    if unsafe := next((path for path in sorted(new) if not safe_path(path)), None):
         raise ConverterError(
             f"{unsafe!r}: the format {report.format!r} wrote a file of a name that is not safe."
         )
-    if taken := {MANIFEST, SUMS} & there:
+    if taken := {MANIFEST, SUMS} & after.keys():
         raise ConverterError(f"{min(taken)}: the format wrote a file of this name, which is kfer-convert's.")
-    added = [OutputFile(path, *hash_file(folder / path)) for path in there - before.keys()]
+    added = [OutputFile(path, *hash_file(folder / path)) for path in new]
     return replace(report, files=tuple(sorted((*report.files, *added), key=_path)))
-
-
-def _state(path: Path) -> tuple[int, ...]:
-    """What the system says of a file; its change time shows any write, and no program can set it."""
-    status = os.lstat(path)
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _path(file: OutputFile) -> str:

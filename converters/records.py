@@ -87,16 +87,22 @@ def record_batch(
 
 def binary_array(buffers: Sequence[bytes | memoryview]) -> pa.Array:
     """A binary array of the given buffers; their bytes are copied once."""
-    offsets = np.zeros(len(buffers) + 1, np.int32)
-    np.cumsum(np.fromiter(map(len, buffers), np.int64, len(buffers)), out=offsets[1:])
-    return pa.Array.from_buffers(
-        pa.binary(), len(buffers), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(buffers))]
-    )
+    return _packed(pa.binary(), list(map(len, buffers)), b"".join(buffers))
 
 
 def string_array(texts: Sequence[str]) -> pa.Array:
     """A string array of the given texts."""
-    return binary_array([text.encode() for text in texts]).cast(pa.string())
+    joined = "".join(texts)
+    if not joined.isascii():
+        return binary_array([text.encode() for text in texts]).cast(pa.string())
+    return _packed(pa.string(), list(map(len, texts)), joined.encode())
+
+
+def _packed(kind: pa.DataType, sizes: Sequence[int], data: bytes) -> pa.Array:
+    """An array of ``kind``, binary or string, whose values of the given sizes in bytes follow each other."""
+    offsets = np.zeros(len(sizes) + 1, np.int32)
+    np.cumsum(sizes, out=offsets[1:])
+    return pa.Array.from_buffers(kind, len(sizes), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
 
 
 def number_array(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:

@@ -14,7 +14,7 @@ import shlex
 import shutil
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -173,10 +173,10 @@ def _intact(result: ShardResult) -> bool:
 
 def _to_json(result: ShardResult) -> dict[str, Any]:
     return {
-        "ranges": [asdict(facts) for facts in result.ranges],
+        "ranges": [vars(facts) for facts in result.ranges],
         "source": _part_to_json(result.source),
         "output": _part_to_json(result.output),
-        "files": [asdict(file) for file in result.files],
+        "files": [vars(file) for file in result.files],
     }
 
 

@@ -41,6 +41,11 @@ class Shard:
         return self.split.config
 
     @property
+    def source_bytes(self) -> int:
+        """Size of its source, as stored."""
+        return sum(piece.end - piece.start for piece in self.ranges)
+
+    @property
     def key(self) -> str:
         """A name for the shard that is unique in the dataset and a safe relative path."""
         return f"{self.split.config}/{self.split.name}-{self.numbered()}"

@@ -8,6 +8,7 @@ import fcntl
 import os
 import shutil
 import uuid
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -264,10 +265,10 @@ def _sync_tree(folder: Path) -> None:
 
     Many files are written by one barrier where the platform has it: an fsync for each of 70,000 takes minutes.
     """
-    paths = list(walk_files(folder))
-    if len(paths) > _MANY_FILES and _sync_file_system(folder):
+    many = next(islice(walk_files(folder), _MANY_FILES, None), None) is not None
+    if many and _sync_file_system(folder):
         return
-    for path in paths:
+    for path in walk_files(folder):
         descriptor = os.open(folder / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Protocol, cast
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 GROUP = "kfer_convert.engines"
 
+# A process of one's own pays only from so many bytes of source on: it takes about half a second to start.
+_BYTES_PER_WORKER = 32 << 20
+
 
 class Engine(Protocol):
     """Runs a task for each shard. Constructed with ``workers``, the number of processes that may be used."""
@@ -21,6 +25,12 @@ class Engine(Protocol):
     def run(self, task: Callable[[Shard], ShardResult], shards: Sequence[Shard]) -> Iterator[ShardResult]:
         """The results, in the order of the shards. The first error of a task is raised; later shards stop."""
         ...
+
+
+def suitable_workers(source_bytes: int) -> int:
+    """How many processes to use for a source of that size: one per core at most, and one where little is to do."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, source_bytes // _BYTES_PER_WORKER))
 
 
 def available_engines() -> dict[str, EntryPoint]:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
@@ -17,7 +17,7 @@ from converters.shards import Shard, ShardResult
 
 
 class LocalEngine:
-    """One worker runs the tasks in this process; more run them in processes of their own."""
+    """One worker runs the tasks in this process; any more are processes beside it."""
 
     def __init__(self, workers: int = 1) -> None:
         if workers < 1:
@@ -26,24 +26,27 @@ class LocalEngine:
 
     def run(self, task: Callable[[Shard], ShardResult], shards: Sequence[Shard]) -> Iterator[ShardResult]:
         """See :class:`converters.engines.Engine`."""
-        if self._workers == 1 or len(shards) == 1:
+        others = min(self._workers, len(shards)) - 1
+        if others < 1:
             yield from map(task, shards)
             return
         # Not forked: the threads of pyarrow would not come along.
         context = multiprocessing.get_context("spawn")
-        workers = min(self._workers, len(shards))
         # Workers end when the pipe's other end closes: when we say so, or with this process, however that ends.
         alive, ours = context.Pipe(duplex=False)
         with alive, ours:
             pool = ProcessPoolExecutor(
-                workers, mp_context=context, initializer=_end_with_the_parent, initargs=(alive,)
+                others, mp_context=context, initializer=_end_with_the_parent, initargs=(alive,)
             )
+            # A thread for each process hands it one shard after the other; what no thread has taken yet can be
+            # cancelled, and is done here. (The pool itself would give out shards ahead.)
+            threads = ThreadPoolExecutor(others)
             try:
                 # Ctrl-C reaches every process of the terminal; the parent decides what becomes of the workers.
                 with _ignored_interrupts():
-                    futures = [pool.submit(task, shard) for shard in shards]
-                for future in futures:
-                    yield future.result()
+                    for _ in range(others):
+                        pool.submit(os.getpid)  # starts a process
+                yield from _share(task, shards, lambda shard: pool.submit(task, shard).result(), threads)
             except BrokenProcessPool as error:
                 raise MachineError(
                     "a worker process died (out of memory, or killed). Try fewer --workers"
@@ -52,7 +55,26 @@ class LocalEngine:
                 ours.close()
                 raise
             finally:
+                threads.shutdown(wait=False, cancel_futures=True)
                 pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _share(
+    here: Callable[[Shard], ShardResult],
+    shards: Sequence[Shard],
+    elsewhere: Callable[[Shard], ShardResult],
+    threads: ThreadPoolExecutor,
+) -> Iterator[ShardResult]:
+    """The results of all shards, in order, where some are done ``here`` and others ``elsewhere`` by ``threads``."""
+    # The largest begin first, so that none is left to one worker alone at the end.
+    largest_first = sorted(shards, key=lambda shard: shard.source_bytes, reverse=True)
+    futures = {shard: threads.submit(elsewhere, shard) for shard in largest_first}
+    done_here: dict[Shard, ShardResult] = {}
+    for shard in largest_first:
+        if futures[shard].cancel():
+            done_here[shard] = here(shard)
+    for shard in shards:
+        yield done_here.get(shard) or futures[shard].result()
 
 
 @contextmanager

@@ -9,10 +9,11 @@ group ``kfer_convert.formats``, this package's own as much as anybody's::
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from converters.errors import CallError
 from converters.plugins import registered
@@ -20,6 +21,7 @@ from converters.plugins import registered
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from converters.files import ReadFile
     from converters.report import Report
     from converters.shards import Shard
     from converters.spec import Split
@@ -36,7 +38,9 @@ class Format(Protocol):
 
     name: str
 
-    def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> Sequence[Path]:
+    def write(
+        self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path
+    ) -> Sequence[str | os.PathLike[str]]:
         """Write a shard's records below ``folder`` and return the files, all new.
 
         ``batches`` hold the columns of :mod:`converters.records`, in record order; every one has to be taken.
@@ -56,6 +60,18 @@ class Format(Protocol):
 
         Called once, when all shards are written, compared and in place. Files of shards must not be changed.
         """
+        ...
+
+
+@runtime_checkable
+class ReadsThrough(Protocol):
+    """What a format of many small files may have in addition to :class:`Format`.
+
+    Then each file is read back once for both its records and its digest; without it, files are read twice.
+    """
+
+    def read_through(self, read_file: ReadFile, folder: Path, split: Split) -> Iterator[pa.RecordBatch]:
+        """As ``read``; the files are read by ``read_file``, by paths that begin with ``folder``."""
         ...
 
 

@@ -109,7 +109,6 @@ def from_table(rows: pa.RecordBatch, split: Split, path: str, first: int) -> pa.
         raise DataError("the columns label and label_vector contradict each other.", Location(path, first))
     identities = {name: rows.column(name) if name in rows.schema.names else None for name in _IDENTITIES}
     img_ids = identities["img_id"]
-    expected = file_names(split, paths.to_pylist() if img_ids is None else img_ids.to_pylist(), first)
-    if img_ids is not None and paths.to_pylist() != expected:
+    if img_ids is not None and paths.to_pylist() != file_names(split, img_ids.to_pylist(), first):
         raise DataError("the columns image.path and img_id contradict each other.", Location(path, first))
     return record_batch(data, vectors, size_matrix(rows), identities["img_id"], identities["clip_id"])

@@ -15,6 +15,7 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 from converters.errors import CallError, DataError, Location
+from converters.files import ReadFile, read_file
 from converters.identity import file_names
 from converters.jpeg_header import JpegError, JpegSizes
 from converters.label_csv import read_label_csv
@@ -58,7 +59,7 @@ class JpegFormat:
     def __init__(self, *, class_folders: bool = False) -> None:
         self.class_folders = class_folders
 
-    def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
+    def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[str]:
         """Write a shard's records: its images and its label file."""
         root = folder / shard.config / shard.split.name
         folders = self._image_folders(shard.split)
@@ -71,7 +72,7 @@ class JpegFormat:
         for name in folders:
             (root / name).mkdir(parents=True)
         descriptors = {name: os.open(root / name, os.O_RDONLY | os.O_DIRECTORY) for name in folders}
-        written = [root / labels_file]
+        written = [f"{root}/{labels_file}"]
         first = shard.first_record
         try:
             with (root / labels_file).open("xb") as file:
@@ -82,7 +83,7 @@ class JpegFormat:
                     for place, name, view in zip(places, names, image_views(batch), strict=True):
                         _write_new(descriptors[place], name, view)
                     paths = [f"{place}/{name}" for place, name in zip(places, names, strict=True)]
-                    written += [root / path for path in paths]
+                    written += [f"{root}/{path}" for path in paths]
                     rows = _label_rows(batch, paths, shard.split)
                     table = table or _csv_writer(file, rows.schema)
                     table.write_batch(rows)
@@ -96,11 +97,15 @@ class JpegFormat:
 
     def read(self, folder: Path, split: Split) -> Iterator[pa.RecordBatch]:
         """Read back the records of a split, in the order of its label files."""
+        return self.read_through(read_file, folder, split)
+
+    def read_through(self, read_file: ReadFile, folder: Path, split: Split) -> Iterator[pa.RecordBatch]:
+        """As :meth:`read`; the images are read by ``read_file``."""
         root = folder / split.config / split.name
         parts = [path / LABELS_FILE for path in sorted(root.iterdir()) if _SHARD_FOLDER.fullmatch(path.name)]
         parts += [path for path in sorted(root.iterdir()) if _LABELS_FILE.fullmatch(path.name)]
         for path in parts:
-            yield from self._read_part(path, split)
+            yield from self._read_part(read_file, path, split)
 
     def finish(self, report: Report, folder: Path) -> None:
         """Nothing: the label files say all."""
@@ -124,8 +129,8 @@ class JpegFormat:
             return [folders[0]] * len(labels)
         return [folders[label] for label in labels.argmax(axis=1).tolist()]
 
-    def _read_part(self, path: Path, split: Split) -> Iterator[pa.RecordBatch]:
-        root = path.parent
+    def _read_part(self, read_file: ReadFile, path: Path, split: Split) -> Iterator[pa.RecordBatch]:
+        root = f"{path.parent}{os.sep}"
         table = read_label_csv(path, [("file_name", *_IDENTITIES), ("file_name",)], split.label_names)
         files = table.texts["file_name"].to_pylist()
         places = self._places(self._image_folders(split), table.labels)
@@ -135,13 +140,13 @@ class JpegFormat:
                 raise DataError(f"file_name {file!r} does not lie in {place}/.", Location(str(path), row))
         sizes = JpegSizes()
         start = 0
-        for images in _batched(_read_image(root / file) for file in files):
+        for images in _batched(_read_image(read_file, root + file) for file in files):
             rows = slice(start, start + len(images))
             array = binary_array(images)
             try:
                 found = sizes.read(array)
             except JpegError as error:
-                raise DataError(error.message, Location(str(root / files[start + error.row]))) from None
+                raise DataError(error.message, Location(root + files[start + error.row])) from None
             identities = [table.texts[name][rows] if name in table.texts else None for name in _IDENTITIES]
             yield record_batch(array, table.labels[rows], found, *identities)
             start += len(images)
@@ -194,10 +199,8 @@ def _write_new(folder: int, name: str, data: memoryview) -> None:
         os.close(descriptor)
 
 
-def _read_image(path: Path) -> bytes:
+def _read_image(read_file: ReadFile, path: str) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123  # a descriptor, not a path
-            return file.readall()
+        return read_file(path)
     except OSError as error:
-        raise DataError(f"the image cannot be read: {error.strerror}.", Location(str(path))) from error
+        raise DataError(f"the image cannot be read: {error.strerror}.", Location(path)) from error

@@ -28,6 +28,9 @@ CHUNK_BYTES = 4 << 20
 # TensorFlow itself cannot hold a larger record in a protobuf (2 GiB); images are far below this.
 MAX_RECORD_BYTES = 256 << 20
 
+# Records of one writer have few different lengths; a header that was found sound once need not be checked again.
+_MAX_SIZES_SEEN = 1 << 16
+
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 _MASK_DELTA = 0xA282EAD8
@@ -146,6 +149,7 @@ def read_frames(
     rest = b""
     needed = 0
     record, offset = first_record, first_offset
+    sizes_seen: dict[bytes, int] = {}
     while chunk := stream.read(max(chunk_bytes, needed - len(rest))):
         buffer = rest + chunk if rest else chunk
         if len(buffer) < needed:
@@ -154,33 +158,36 @@ def read_frames(
         starts: list[int] = []
         sizes: list[int] = []
         position, needed = 0, HEADER_BYTES
+        damaged: DataError | None = None
         while position + HEADER_BYTES <= len(buffer):
             header = buffer[position : position + HEADER_BYTES]
-            size = record_size(header, path, record + len(starts), offset + position, max_record_bytes)
+            size = sizes_seen.get(header)
+            if size is None:
+                try:
+                    size = record_size(
+                        header, path, record + len(starts), offset + position, max_record_bytes
+                    )
+                except DataError as error:
+                    damaged = error
+                    break
+                if len(sizes_seen) == _MAX_SIZES_SEEN:
+                    sizes_seen.clear()
+                sizes_seen[header] = size
             data = position + HEADER_BYTES
             end = data + size + FOOTER_BYTES
             if end > len(buffer):
                 needed = end - position
                 break
-            stored = _FOOTER.unpack_from(buffer, data + size)[0]
-            computed = masked_crc(buffer[data : data + size])
-            if computed != stored:
-                raise DataError(
-                    f"the record's data fails its checksum (stored {stored:#010x}, computed {computed:#010x}).",
-                    Location(path, record + len(starts), offset + position),
-                    _COPY_AGAIN,
-                )
             starts.append(data)
             sizes.append(size)
             position = end
         if starts:
-            yield Frames(
-                buffer,
-                np.array(starts, np.int64),
-                np.array(sizes, np.int64),
-                record,
-                offset,
-            )
+            frames = Frames(buffer, np.array(starts, np.int64), np.array(sizes, np.int64), record, offset)
+            _check_data(frames, path)
+            if damaged is None:
+                yield frames
+        if damaged is not None:
+            raise damaged
         record += len(starts)
         offset += position
         rest = buffer[position:]
@@ -191,4 +198,26 @@ def read_frames(
             else f"{len(rest)} stray bytes follow the last record.",
             Location(path, record, offset),
             _CUT_OR_EXTENDED,
+        )
+
+
+def _check_data(frames: Frames, path: str) -> None:
+    """Check the checksum of each record's data.
+
+    Raises:
+        DataError: of the first record whose checksum does not hold.
+    """
+    buffer, ends = frames.buffer, frames.starts + frames.sizes
+    spans = zip(frames.starts.tolist(), ends.tolist(), strict=True)
+    crcs = np.fromiter((google_crc32c.value(buffer[start:end]) for start, end in spans), np.uint32, len(ends))
+    computed = (crcs >> 15 | crcs << 17) + np.uint32(_MASK_DELTA)
+    footers = np.frombuffer(buffer, np.uint8)[ends[:, None] + np.arange(FOOTER_BYTES)]
+    stored = footers.view("<u4")[:, 0]
+    wrong = np.flatnonzero(computed != stored)
+    if len(wrong):
+        row = int(wrong[0])
+        raise DataError(
+            f"the record's data fails its checksum (stored {stored[row]:#010x}, computed {computed[row]:#010x}).",
+            Location(path, frames.first_record + row, int(frames.offsets()[row])),
+            _COPY_AGAIN,
         )

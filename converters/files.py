@@ -1,0 +1,42 @@
+"""Reads the files of an output back: whole, without following links, and hashed on the way where that is wanted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from hashlib import sha256
+
+ReadFile = Callable[[str], bytes]
+"""Gives the content of a file by its path."""
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_CHUNK = 1 << 16
+
+
+def read_file(path: str) -> bytes:
+    """The content of a file. No link is followed, and no FIFO is waited for.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    descriptor = os.open(path, _READ)
+    try:
+        chunks = []
+        while chunk := os.read(descriptor, _CHUNK):
+            chunks.append(chunk)
+    finally:
+        os.close(descriptor)
+    return b"".join(chunks)
+
+
+class HashingReader:
+    """Reads files and keeps the size in bytes and the SHA-256 of what was read of each, by its path."""
+
+    def __init__(self) -> None:
+        self.digests: dict[str, tuple[int, str]] = {}
+
+    def read(self, path: str) -> bytes:
+        """See :func:`read_file`."""
+        data = read_file(path)
+        self.digests[path] = len(data), sha256(data).hexdigest()
+        return data
