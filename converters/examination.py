@@ -36,12 +36,15 @@ class ExaminedSplit:
     Attributes:
         ranges: its damaged ranges, in order.
         stream_bytes: the decompressed size of each of its files, in order.
-        csv_published: whether its label CSV is the published one; None where none is given or nothing published.
+        csv_labels: whether its label CSV has the published labels, as a whole; None where none is given, or nothing
+            is published.
+        csv_identities: likewise, the published names.
     """
 
     ranges: tuple[QuarantinedRange, ...]
     stream_bytes: tuple[int, ...]
-    csv_published: bool | None
+    csv_labels: bool | None = None
+    csv_identities: bool | None = None
 
     def lost_rows(self) -> tuple[tuple[int, int], ...]:
         """The rows of the label CSV whose records are lost: the first, and how many."""
@@ -121,7 +124,7 @@ def examine_source(
         splits[found.split.title] = ExaminedSplit(
             tuple(_ranges(found, resolved, identities)),
             tuple(examination.stream_bytes for examination in resolved),
-            None if identities is None else _is_published(identities, found),
+            *_csv_published(identities, found),
         )
     return ExaminedSource(splits, damage, tuple(warnings))
 
@@ -235,14 +238,13 @@ def _range(
     )
 
 
-def _is_published(identities: Identities, found: SourceSplit) -> bool | None:
-    """Whether a label CSV is, as a whole, the published one; None where nothing is published to tell."""
+def _csv_published(identities: Identities | None, found: SourceSplit) -> tuple[bool | None, bool | None]:
+    """Whether a label CSV has, as a whole, the published labels, and the published names."""
     published = found.split.published
-    if published.labels_sha256 is None:
-        return None
-    if hashlib.sha256(identities.labels.tobytes()).hexdigest() != published.labels_sha256:
-        return False
-    if published.identities_sha256 is None:
-        return True
-    pairs = zip(identities.img_id.to_pylist(), identities.clip_id.to_pylist(), strict=True)
-    return tree_root(identity_digest(*pair) for pair in pairs) == published.identities_sha256
+    labels = names = None
+    if identities is not None and published.labels_sha256 is not None:
+        labels = hashlib.sha256(identities.labels.tobytes()).hexdigest() == published.labels_sha256
+    if identities is not None and published.identities_sha256 is not None:
+        pairs = zip(identities.img_id.to_pylist(), identities.clip_id.to_pylist(), strict=True)
+        names = tree_root(identity_digest(*pair) for pair in pairs) == published.identities_sha256
+    return labels, names

@@ -250,7 +250,14 @@ def _split_report(
     if examined is not None:
         there = examined.splits[split.title]
         quarantine = there.quarantine(found, ranges)
-        checks = proof.explain(split, output, checks, quarantine, csv_published=there.csv_published)
+        checks = proof.explain(
+            split,
+            output,
+            checks,
+            quarantine,
+            csv_labels=there.csv_labels,
+            csv_identities=there.csv_identities,
+        )
     files = tuple(file.path for result in results for file in result.files)
     return SplitReport(split, sources, files, output, checks, quarantine)
 
