@@ -9,8 +9,9 @@ next record is looked for, in this order:
    the next record if the index says so. Without, its data's checksum must hold as well. Yet a JPEG may hold bytes
    that are a record; one that is inside the damaged record must not be taken for the next. The records of a file
    go on to its end or to the next damage, while a run of records inside another ends in the midst of that one.
-   So a run is believed if it reaches the end of the file, or ends at a record whose end can be told by 1., or is
-   longer than twice the longest record known. What is not believed is lost; it is never guessed.
+   So a run is believed if it reaches the end of the file (unless the damaged record says that it goes on beyond
+   it: the file may be cut in the midst of that one), or ends at a record whose end can be told by 1., or is longer
+   than twice the longest record known. What is not believed is lost; it is never guessed.
 
 Memory is bounded by a chunk and a few times the longest record, and what a damaged length claims is never
 allocated.
@@ -177,6 +178,7 @@ class _Examiner:
         self._position = 0
         self._longest = 0
         self._effort = 0
+        self._cut = False  # whether the damaged record says that it goes on beyond the end of the stream
 
     def run(self) -> None:
         """Examine the whole stream."""
@@ -253,6 +255,8 @@ class _Examiner:
         reason = self._reason(start)
         size = self._size_at(start)
         end = None if size is None else start + OVERHEAD_BYTES + size
+        claims = [claim for claim in (end, self._example_claim(start)) if claim is not None]
+        self._cut = not all(map(self._window.reach, claims))
         if end is not None and not self._window.reach(end):
             end = None
         if end is not None and (self._is_boundary(end) or self._in_index(start, end) or self._hops(end)):
@@ -317,7 +321,12 @@ class _Examiner:
         return masked_crc(self._window.bytes(offset + HEADER_BYTES, size)) == int.from_bytes(stored, "little")
 
     def _example_end(self, offset: int) -> int | None:
-        """Where the record at ``offset`` ends by what its Example says of itself; None if it says nothing credible."""
+        """Where the record at ``offset`` ends by what its Example says of itself; None if that is not in the stream."""
+        end = self._example_claim(offset)
+        return end if end is not None and self._window.reach(end) else None
+
+    def _example_claim(self, offset: int) -> int | None:
+        """Likewise, be it beyond the stream's end; None if the Example says nothing credible."""
         window = self._window
         window.reach(offset + HEADER_BYTES + 11)
         head = window.bytes(offset + HEADER_BYTES, 11)
@@ -328,8 +337,7 @@ class _Examiner:
             return None
         length = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(head[1 : 1 + width]))
         size = 1 + width + length
-        end = offset + OVERHEAD_BYTES + size
-        return end if size <= self._cap and window.reach(end) else None
+        return offset + OVERHEAD_BYTES + size if size <= self._cap else None
 
     def _hops(self, offset: int) -> list[int]:
         """The ends of the records from ``offset`` on by what their Examples say, up to an end that is proven."""
@@ -388,9 +396,9 @@ class _Examiner:
                 return False
             longest = max(longest, size + OVERHEAD_BYTES)
             position = end
-            if position - offset > 2 * longest or self._window.ends_at(position):
+            if position - offset > 2 * longest or (not self._cut and self._window.ends_at(position)):
                 return True
-        return bool(self._hops(position))
+        return not self._window.ends_at(position) and bool(self._hops(position))
 
     def _spend(self, effort: int) -> bool:
         """Count work that may be in vain, so that no file can make it endless.

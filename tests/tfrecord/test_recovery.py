@@ -343,6 +343,20 @@ def test_a_record_inside_a_damaged_one_is_not_taken_for_one(write, inner, number
     assert sum(lost.end - lost.start for lost in found.lost) == len(records[number]) + 16
 
 
+@pytest.mark.parametrize("header_damaged", [False, True])
+def test_a_record_inside_the_last_one_which_is_cut_behind_it(write, header_damaged):
+    records = some_records(20)
+    inner = frame(some_records(1, 1)[0])
+    records[-1] = example(b"comment" + inner + b"more")
+    data = framed(records)[: -4 - len(b"more")]
+    assert data.endswith(inner)
+    data[offsets(records)[-2]] ^= header_damaged
+    for index in (None, records):
+        found, sound = examined(*write(data, index))
+        assert sound == records[:-1]
+        assert len(found.lost) == 1
+
+
 # --- Random damage -------------------------------------------------------------------------------------
 
 
