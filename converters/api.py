@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converters.conversion import Progress, Reader
-from converters.pipeline import Options, run
+from converters.pipeline import OnError, Options, run
 from converters.report import Report
 from converters.shards import MAX_SHARD_BYTES
 from converters.tfrecord.framing import MAX_RECORD_BYTES
@@ -28,6 +28,7 @@ def convert(
     splits: Sequence[str] = (),
     labels: AnyPath | None = None,
     reader: Reader = "native",
+    on_error: OnError = "fail",
     decode: bool = False,
     allow_mismatch: bool = False,
     overwrite: bool = False,
@@ -48,6 +49,8 @@ def convert(
         splits: the splits to convert; all by default.
         labels: folder of the authors' label CSVs; recovers img_id and clip_id.
         reader: ``native``, or ``tensorflow`` to have TensorFlow confirm every record.
+        on_error: ``fail``, or ``quarantine`` to leave damaged records out, put their bytes into ``quarantine/`` of
+            the output, and account for every byte; :attr:`Report.quarantined` says whether anything was.
         decode: decode every image fully, not only its header.
         allow_mismatch: publish although published counts differ; recorded in the manifest.
         overwrite: replace an output that exists, once the new one is proven.
@@ -72,6 +75,7 @@ def convert(
         splits=tuple(splits),
         labels=None if labels is None else Path(labels),
         reader=reader,
+        on_error=on_error,
         decode=decode,
         allow_mismatch=allow_mismatch,
         format_options={"class_folders": True} if class_folders else {},

@@ -19,11 +19,14 @@ from converters.formats import available_formats, describe_format
 
 if TYPE_CHECKING:
     from converters.inspection import InspectedSplit, Inspection
-    from converters.report import Report
+    from converters.report import Check, Report
 
 SAMPLE_FOLDER = "kfer-sample"
 EXIT_FAILED = 1
+EXIT_QUARANTINED = 3
 EXIT_INTERRUPTED = 130
+
+_SHOWN_RANGES = 20
 
 _LICENCE_NOTE = "The data keeps its licence: KFER is for non-commercial research only; do not pass it on."
 
@@ -70,7 +73,8 @@ class _DefaultsToConvert(click.Group):
     cls=_DefaultsToConvert,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Exit status: 0 all there and verified; 1 the data failed a check, nothing was published; 2 the call or "
-    "the environment is wrong, nothing was touched; 130 interrupted; finished shards are kept for the next run.",
+    "the environment is wrong, nothing was touched; 3 published, with damaged records left out and in quarantine "
+    "(--on-error quarantine); 130 interrupted; finished shards are kept for the next run.",
 )
 @click.version_option(package_name="kfer-convert")
 def cli() -> None:
@@ -93,6 +97,13 @@ def cli() -> None:
     help="Folder of the authors' label CSVs; recovers img_id and clip_id.",
 )
 @_reader
+@click.option(
+    "--on-error",
+    type=click.Choice(["fail", "quarantine"]),
+    default="fail",
+    show_default=True,
+    help="What damage means: nothing is published, or damaged records are left out and listed (exit status 3).",
+)
 @click.option("--decode", is_flag=True, help="Decode every image fully, not only its header.")
 @click.option(
     "--class-folders", is_flag=True, help="jpeg: one folder per class, for torchvision's ImageFolder."
@@ -167,11 +178,14 @@ def convert_command(
             click.echo(
                 f"\nTaken up from an interrupted run, and verified again: {report.resumed_shards} shards."
             )
-        differs = " and with the differences shown, which were allowed" if _failed(report) else ""
+        allowed = any(not check.explained for check in _failed(report))
+        differs = " and with the differences shown, which were allowed" if allowed else ""
         click.echo(f"\n{report.records:,} records, verified to equal the source{differs}: {report.out}")
         click.echo(f"Check it without this program: (cd {report.out} && sha256sum -c SHA256SUMS)")
         if report.spec.about.personal_data:
             click.echo(_LICENCE_NOTE)
+    if report.quarantined:
+        sys.exit(EXIT_QUARANTINED)
 
 
 @cli.command("verify")
@@ -382,7 +396,7 @@ def _show(report: Report, *, quiet: bool, as_json: bool, error: bool = False) ->
     notes = []
     for split in report.splits:
         results = {check.name: check for check in split.checks}
-        cells = [results[name].result if name in results else "-" for name in names]
+        cells = [_result(results[name]) if name in results else "-" for name in names]
         rows.append([split.split.config, split.split.name, f"{split.fingerprint.records:,}", *cells])
         notes += [
             f"{split.split.title}: {check.name} {check.result}: {check.reason}"
@@ -394,9 +408,56 @@ def _show(report: Report, *, quiet: bool, as_json: bool, error: bool = False) ->
         click.echo(line, err=error)
     for text in [*notes, *(f"Warning: {warning.rstrip('.')}." for warning in report.warnings)]:
         click.echo(text, err=error)
+    _show_quarantine(report, error=error)
     if report.absent:
         files = ", ".join(split.file for split in report.absent)
         click.echo(f"Absent from the source: {files}", err=error)
+
+
+def _result(check: Check) -> str:
+    return "explained" if check.explained else check.result
+
+
+def _show_quarantine(report: Report, *, error: bool) -> None:
+    """How many records are lost, and which."""
+    if not report.quarantined:
+        return
+    lost = report.lost_records
+    number = (
+        "an unknown number of records is"
+        if lost is None
+        else f"{lost:,} record{'s are' if lost != 1 else ' is'}"
+    )
+    places = "1 damaged range" if report.quarantined == 1 else f"{report.quarantined:,} damaged ranges"
+    click.echo(f"In quarantine: {places}; {number} lost.", err=error)
+    entries = [
+        (split.split, piece)
+        for split in report.splits
+        if split.quarantine
+        for piece in split.quarantine.ranges
+    ]
+    for split, piece in entries[:_SHOWN_RANGES]:
+        if piece.records is None:
+            what = "an unknown number of records"
+        elif piece.records != 1:
+            what = f"{piece.records:,} records"
+        else:
+            what = "1 record"
+        if piece.records and piece.split_record is not None:
+            last = piece.split_record + piece.records - 1
+            what = f"record {last}" if piece.records == 1 else f"records {piece.split_record} to {last}"
+        if piece.img_ids:
+            names = ", ".join(piece.img_ids[:3]) + (", …" if len(piece.img_ids) > 3 else "")
+            what += f" ({names})"
+        kind = "byte" if piece.inflated is None else "stored byte"
+        click.echo(
+            f"  {split.title}: {what}: {piece.file}, {kind} {piece.offset}, {piece.bytes:,} bytes: {piece.reason}",
+            err=error,
+        )
+    if len(entries) > _SHOWN_RANGES:
+        click.echo(
+            f"  and {len(entries) - _SHOWN_RANGES:,} more; all are in quarantine/records.json", err=error
+        )
 
 
 def _show_inspection(inspection: Inspection) -> None:

@@ -17,7 +17,7 @@ from converters.errors import ConverterError, Location
 from converters.files import HashingReader
 from converters.fingerprint import Part, PartBuilder
 from converters.formats import Format, ReadsThrough, load_format
-from converters.identity import Identities, read_identities
+from converters.identity import Identities, Rows, read_identities
 from converters.manifest import hash_file, walk_files
 from converters.names import safe_path
 from converters.records import conform
@@ -47,6 +47,7 @@ class Job:
         reader: who reads the TFRecords.
         decode: whether every image is decoded.
         max_record_bytes: the longest record that is accepted.
+        lost_rows: rows of label CSVs whose records are lost, by the split's title: first row and number of rows.
     """
 
     format: str
@@ -57,6 +58,7 @@ class Job:
     reader: Reader = "native"
     decode: bool = False
     max_record_bytes: int = MAX_RECORD_BYTES
+    lost_rows: Mapping[str, Rows] = field(default_factory=dict)
 
 
 def convert_shard(job: Job, shard: Shard, progress: Progress | None = None) -> ShardResult:
@@ -128,7 +130,7 @@ def read_shard(job: Job, shard: Shard, facts: list[RangeFacts]) -> Iterator[pa.R
     Raises:
         DataError: the source is damaged, or a record fails a check.
     """
-    identities = None if job.labels is None else read_identities(job.labels, shard.split)
+    identities = _identities(job, shard.split)
     record = shard.first_record
     for batch in _read_ranges(job, shard, facts):
         yield batch if identities is None else identities.join(batch, record)
@@ -144,8 +146,15 @@ def output_location(split: Split, done: int) -> Callable[[int], Location]:
 
 def clips(job: Job, split: Split) -> int | None:
     """Number of distinct clips in the label CSV of a split; None without label CSVs."""
-    identities: Identities | None = None if job.labels is None else read_identities(job.labels, split)
+    identities = _identities(job, split)
     return None if identities is None else identities.clips()
+
+
+def _identities(job: Job, split: Split) -> Identities | None:
+    """The rows of the label CSV that belong to the records that are there; None without label CSVs."""
+    if job.labels is None:
+        return None
+    return read_identities(job.labels, split).without(job.lost_rows.get(split.title, ()))
 
 
 def _read_ranges(job: Job, shard: Shard, facts: list[RangeFacts]) -> Iterator[pa.RecordBatch]:
@@ -167,7 +176,11 @@ def _read_ranges(job: Job, shard: Shard, facts: list[RangeFacts]) -> Iterator[pa
         if second is not None and source.end == source.path.stat().st_size:
             second.finish(reader.records)
         indexed = None if source.index is None else True
-        facts.append(RangeFacts(path, source.start, source.end, reader.records, reader.sha256, indexed))
+        facts.append(
+            RangeFacts(
+                path, source.start, source.end, reader.records, reader.sha256, indexed, reader.record_bytes
+            )
+        )
 
 
 def _counted(

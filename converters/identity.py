@@ -7,7 +7,8 @@ file names in some formats, so a name that could leave its folder, or be two fil
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ from converters.label_csv import read_label_csv
 from converters.names import first_collision, unsafe_name
 from converters.records import label_matrix
 from converters.spec import Split
+
+Rows = Sequence[tuple[int, int]]
+"""Rows of a label CSV: the first, and how many."""
 
 _ID_COLUMNS = ("img_id", "clip_id")
 
@@ -32,12 +36,31 @@ class Identities:
         img_id: string array, one image name per record.
         clip_id: string array.
         labels: uint8, shape (rows, labels).
+        numbers: int64, which row of the CSV each is; None where all rows are here.
     """
 
     path: str
     img_id: pa.Array
     clip_id: pa.Array
     labels: npt.NDArray[np.uint8]
+    numbers: npt.NDArray[np.int64] | None = None
+
+    def without(self, rows: Rows) -> Identities:
+        """The identities without those of some rows."""
+        if not any(count for _, count in rows):
+            return self
+        keep = np.ones(len(self.labels), np.bool_)
+        for first, count in rows:
+            keep[first : first + count] = False
+        numbers = np.flatnonzero(keep)
+        taken = pa.array(numbers.tolist(), pa.int64())
+        return replace(
+            self,
+            img_id=self.img_id.take(taken),
+            clip_id=self.clip_id.take(taken),
+            labels=self.labels[keep],
+            numbers=numbers,
+        )
 
     def clips(self) -> int:
         """Number of distinct clips."""
@@ -54,10 +77,11 @@ class Identities:
         differs = (rows != stored[: len(rows)]).any(axis=1)
         if differs.any():
             row = int(np.argmax(differs))
+            number = first + row if self.numbers is None else int(self.numbers[first + row])
             raise DataError(
-                f"labels {_ones(rows[row])} in the CSV, but record {first + row} of the split has "
+                f"labels {_ones(rows[row])} in the CSV, but record {number} of the split has "
                 f"{_ones(stored[row])} (numbers of the labels that are set).",
-                Location(self.path, first + row),
+                Location(self.path, number),
                 _ADVICE,
             )
         if len(rows) < len(stored):

@@ -165,7 +165,7 @@ class InspectedSplit:
                 "distinct_label_sets": published.distinct_label_sets,
                 "labels_sha256": published.labels_sha256,
             },
-            "checks": [asdict(check) for check in self.checks],
+            "checks": [check.to_json() for check in self.checks],
         }
 
 

@@ -10,16 +10,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from converters import proof
 from converters.conversion import Job, Progress, Reader, clips, convert_shard, format_errors
 from converters.engines import Engine, load_engine, suitable_workers
 from converters.errors import CallError, CheckError, ConverterError, DataError, Location, MachineError
+from converters.examination import ExaminedSource, examine_source
 from converters.fingerprint import merge
 from converters.formats import Format, load_format
 from converters.manifest import MANIFEST, SUMS, file_states, hash_file, hash_ranges, write_manifest
 from converters.names import safe_path
+from converters.quarantine_folder import write_quarantine
 from converters.report import Report, SourceFacts, SplitReport
 from converters.resume import claim, describe_run, finished_shards
 from converters.shards import MAX_SHARD_BYTES, OutputFile, RangeFacts, ShardResult, plan_shards
@@ -30,6 +32,9 @@ from converters.staging import DISK_ERRORS, Staging, staging_folder
 from converters.tfrecord.framing import MAX_RECORD_BYTES
 from converters.tfrecord.second_reader import require_tensorflow
 
+OnError = Literal["fail", "quarantine"]
+"""What damage in the source means: an error, or that it is left out and put into quarantine."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -39,6 +44,7 @@ class Options:
     splits: tuple[str, ...] = ()
     labels: Path | None = None
     reader: Reader = "native"
+    on_error: OnError = "fail"
     decode: bool = False
     allow_mismatch: bool = False
     format_options: Mapping[str, Any] = field(default_factory=dict)
@@ -54,6 +60,7 @@ class Options:
             "splits": list(self.splits),
             "labels": self.labels is not None,
             "reader": self.reader,
+            "on_error": self.on_error,
             "decode": self.decode,
             "format_options": dict(self.format_options),
             "max_record_bytes": self.max_record_bytes,
@@ -80,7 +87,13 @@ def run(
     _refuse_nesting(out, [source_folder, *([options.labels] if options.labels else [])])
     if options.reader not in ("native", "tensorflow"):
         raise CallError(f"no reader {options.reader!r}; there are native and tensorflow.")
+    if options.on_error not in ("fail", "quarantine"):
+        raise CallError(f"on_error is {options.on_error!r}; it can be fail or quarantine.")
     if options.reader == "tensorflow":
+        if options.on_error == "quarantine":
+            raise CallError(
+                "--reader tensorflow does not go with --on-error quarantine: TensorFlow stops at the first damage."
+            )
         require_tensorflow()
     target = load_format(format_name, **options.format_options)
     spec = load_spec(source_folder)
@@ -134,7 +147,12 @@ def _convert(
         staging.shards,
         describe_run(source, format_name, options.recorded(), options.labels),
     )
-    shards = plan_shards(source.splits, options.max_shard_bytes)
+    examined: ExaminedSource | None = None
+    if options.on_error == "quarantine":
+        examined = examine_source(
+            source, options.labels, decode=options.decode, max_record_bytes=options.max_record_bytes
+        )
+    shards = plan_shards(source.splits, options.max_shard_bytes, examined.damage if examined else None)
     finished = finished_shards(staging.shards, staging.output, shards)
     require_space(staging.destination, source, staging.kept_bytes())
     staging.begin()
@@ -147,6 +165,7 @@ def _convert(
         options.reader,
         options.decode,
         options.max_record_bytes,
+        {} if examined is None else examined.lost_rows(),
     )
     # A callback cannot go to other processes; from there, progress comes shard by shard.
     in_process = options.workers == 1 and options.engine == "local"
@@ -163,11 +182,13 @@ def _convert(
             progress("verified", result.output.records)
     if next(new, None) is not None:
         raise ConverterError(f"the engine {options.engine!r} returned more results than there are shards.")
-    report = replace(_report(source, job, options, format_name, out, results), resumed_shards=len(finished))
+    report = _report(source, examined, job, options, format_name, out, results)
+    report = replace(report, resumed_shards=len(finished))
     if failures := report.failures():
         raise CheckError(f"nothing was published: {failures[0]}.", report)
     for result in chain.from_iterable(results.values()):
         staging.collect(result.folder)
+    report = replace(report, files=(*report.files, *write_quarantine(source, report, staging.output)))
     report = _finish(target, report, staging.output)
     for file in chain.from_iterable(found.files for found in source.splits):
         _refuse_changed(file)
@@ -177,6 +198,7 @@ def _convert(
 
 def _report(
     source: Source,
+    examined: ExaminedSource | None,
     job: Job,
     options: Options,
     format_name: str,
@@ -186,9 +208,12 @@ def _report(
     # The source files are read again and hashed in here, which other threads do meanwhile.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         splits = list(
-            pool.map(lambda found: _split_report(found, job, results[found.split.title]), source.splits)
+            pool.map(
+                lambda found: _split_report(found, examined, job, results[found.split.title]), source.splits
+            )
         )
     warnings = [found.note for found in source.splits if found.note]
+    warnings += examined.warnings if examined else ()
     for split in splits:
         for check in split.checks:
             if check.name == proof.LABEL_ORDER and check.reason.startswith(proof.REORDERED):
@@ -209,17 +234,32 @@ def _report(
     )
 
 
-def _split_report(found: SourceSplit, job: Job, results: Sequence[ShardResult]) -> SplitReport:
+def _split_report(
+    found: SourceSplit, examined: ExaminedSource | None, job: Job, results: Sequence[ShardResult]
+) -> SplitReport:
     split = found.split
-    sources = _tiled(found, [facts for result in results for facts in result.ranges])
+    ranges = [facts for result in results for facts in result.ranges]
+    sources = _tiled(found, ranges)
     label_count = len(split.label_names)
     expected = merge((result.source for result in results), label_count)
     output = merge((result.output for result in results), label_count)
     checks = proof.compare(
         split, expected, output, sources, identified=job.labels is not None, clips=clips(job, split)
     )
+    quarantine = None
+    if examined is not None:
+        there = examined.splits[split.title]
+        quarantine = there.quarantine(found, ranges)
+        checks = proof.explain(
+            split,
+            output,
+            checks,
+            quarantine,
+            csv_labels=there.csv_labels,
+            csv_identities=there.csv_identities,
+        )
     files = tuple(file.path for result in results for file in result.files)
-    return SplitReport(split, sources, files, output, checks)
+    return SplitReport(split, sources, files, output, checks, quarantine)
 
 
 def _tiled(found: SourceSplit, ranges: Sequence[RangeFacts]) -> tuple[SourceFacts, ...]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from converters.fingerprint import Fingerprint
+from converters.quarantine import Quarantine
 from converters.shards import OutputFile
 from converters.spec import DatasetSpec, Split
 
@@ -22,12 +23,18 @@ class Check:
         reason: what was compared, or why not.
         published: whether it was checked against the facts published with the dataset; such a failure is what
             ``allow_mismatch`` lets pass.
+        explained: whether it failed, and just as it must with the records that were quarantined.
     """
 
     name: str
     result: Result
     reason: str
     published: bool = False
+    explained: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The check as a JSON object; ``explained`` is there only where it is true."""
+        return {key: value for key, value in asdict(self).items() if key != "explained" or value}
 
 
 @dataclass(frozen=True)
@@ -47,13 +54,14 @@ class SourceFacts:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What was found of one split."""
+    """What was found of one split; ``quarantine`` is None where damage is an error."""
 
     split: Split
     sources: tuple[SourceFacts, ...]
     files: tuple[str, ...]
     fingerprint: Fingerprint
     checks: tuple[Check, ...]
+    quarantine: Quarantine | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON object."""
@@ -64,7 +72,8 @@ class SplitReport:
             "label_names": list(self.split.label_names),
             "sources": [asdict(source) for source in self.sources],
             "fingerprint": self.fingerprint.to_json(),
-            "checks": [asdict(check) for check in self.checks],
+            "checks": [check.to_json() for check in self.checks],
+            **({} if self.quarantine is None else {"quarantine": self.quarantine.to_json()}),
         }
 
 
@@ -103,13 +112,24 @@ class Report:
         """Number of records converted."""
         return sum(split.fingerprint.records for split in self.splits)
 
+    @property
+    def quarantined(self) -> int:
+        """Number of damaged ranges whose bytes were put into quarantine; 0 means that nothing is lost."""
+        return sum(len(split.quarantine.ranges) for split in self.splits if split.quarantine)
+
+    @property
+    def lost_records(self) -> int | None:
+        """Number of records lost to damage; None where it is not known."""
+        counts = [split.quarantine.lost_records for split in self.splits if split.quarantine]
+        return None if None in counts else sum(filter(None, counts))
+
     def failures(self) -> list[str]:
         """What failed and was not allowed to, a sentence each."""
         return list(self.problems) + [
             f"{split.split.title}: {check.name}: {check.reason}"
             for split in self.splits
             for check in split.checks
-            if check.result == "failed" and not (check.published and self.allow_mismatch)
+            if check.result == "failed" and not (check.published and (self.allow_mismatch or check.explained))
         ]
 
     def to_json(self) -> dict[str, Any]:
@@ -121,6 +141,8 @@ class Report:
             "verified": not self.failures(),
             "records": self.records,
             "resumed_shards": self.resumed_shards,
+            "quarantined": self.quarantined,
+            "lost_records": self.lost_records,
             "allow_mismatch": self.allow_mismatch,
             "splits": [split.to_json() for split in self.splits],
             "absent": [split.title for split in self.absent],

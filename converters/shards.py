@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converters.fingerprint import Part
-from converters.sources import SourceSplit
+from converters.sources import SourceFile, SourceSplit
 from converters.spec import Split
+from converters.tfrecord.damage import LostRange
 from converters.tfrecord.reader import SourceRange, scan_units
 
 # As `datasets`: a shard's output is about as large as its part of the source.
@@ -74,6 +75,7 @@ class RangeFacts:
         records: number of records.
         sha256: of the range's bytes, as stored.
         indexed: whether the range agreed with the file's index; None where there is no index.
+        record_bytes: size of the records with their headers and checksums, decompressed.
     """
 
     path: str
@@ -82,6 +84,15 @@ class RangeFacts:
     records: int
     sha256: str
     indexed: bool | None
+    record_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class FileDamage:
+    """The damaged ranges of a source file, in order, and whether its index tells of them rightly."""
+
+    lost: tuple[LostRange, ...]
+    indexed: bool
 
 
 @dataclass(frozen=True)
@@ -105,20 +116,23 @@ class ShardResult:
     output: Part
 
 
-def plan_shards(splits: Sequence[SourceSplit], max_shard_bytes: int = MAX_SHARD_BYTES) -> list[Shard]:
+def plan_shards(
+    splits: Sequence[SourceSplit],
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    damage: Mapping[Path, FileDamage] | None = None,
+) -> list[Shard]:
     """Cut the source into shards; they follow from the data and ``max_shard_bytes`` alone.
 
     A split of at most ``max_shard_bytes`` is one shard, whose records nobody counts beforehand. A larger one is
-    cut between records, at most so many bytes of source a shard; its files are scanned for that.
+    cut between records, at most so many bytes of source a shard; its files are scanned for that. ``damage`` says
+    which ranges of which files are damaged and to be passed over; these belong to the shard before them.
 
     Raises:
         DataError: a file that has to be scanned is damaged.
     """
     shards: list[Shard] = []
     for source in splits:
-        whole = [
-            SourceRange(file.path, 0, file.size, 0, file.compression, file.index) for file in source.files
-        ]
+        whole = [_whole_file(file, (damage or {}).get(file.path)) for file in source.files]
         if sum(piece.end - piece.start for piece in whole) <= max_shard_bytes:
             shards.append(Shard(source.split, 0, 1, 0, tuple(whole)))
             continue
@@ -130,6 +144,13 @@ def plan_shards(splits: Sequence[SourceSplit], max_shard_bytes: int = MAX_SHARD_
     return shards
 
 
+def _whole_file(file: SourceFile, damage: FileDamage | None) -> SourceRange:
+    whole = SourceRange(file.path, 0, file.size, 0, file.compression, file.index)
+    if damage is None:
+        return whole
+    return replace(whole, index=file.index if damage.indexed else None, lost=damage.lost)
+
+
 def _grouped(
     files: Sequence[SourceRange], max_shard_bytes: int
 ) -> Iterator[tuple[tuple[SourceRange, ...], int]]:
@@ -139,14 +160,21 @@ def _grouped(
     for file in files:
         start, start_record, record = file.start, 0, 0
         for unit in scan_units(file):
-            if group_bytes and group_bytes + unit.size > max_shard_bytes:
+            if unit.records and group_records and group_bytes + unit.size > max_shard_bytes:
                 if unit.offset > start:
-                    group.append(replace(file, start=start, end=unit.offset, first_record=start_record))
+                    group.append(_cut(file, start, unit.offset, start_record))
                     start, start_record = unit.offset, record
                 yield tuple(group), group_records
                 group, group_bytes, group_records = [], 0, 0
-            group_bytes += unit.size
+            if unit.records:  # what is lost takes no room in the output
+                group_bytes += unit.size
             group_records += unit.records
-            record += unit.records
-        group.append(replace(file, start=start, first_record=start_record))
+            record += unit.records + unit.lost
+        group.append(_cut(file, start, file.end, start_record))
     yield tuple(group), group_records
+
+
+def _cut(file: SourceRange, start: int, end: int, first_record: int) -> SourceRange:
+    """A part of a whole file's range, with the damaged ranges in it."""
+    lost = tuple(piece for piece in file.lost if start <= piece.start < end or piece.start == end == file.end)
+    return replace(file, start=start, end=end, first_record=first_record, lost=lost)

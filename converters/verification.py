@@ -7,10 +7,11 @@ in an output is trusted: names are checked before they are used, and no link is 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from converters.fingerprint import Fingerprint, PartBuilder, merge
 from converters.formats import Format, load_format
 from converters.manifest import MANIFEST, SUMS, hash_file, read_manifest, sums_text, walk_files
 from converters.names import safe_path
+from converters.quarantine import LIST, Quarantine, list_text, parse_quarantine
+from converters.quarantine_folder import differing_range
 from converters.records import conform
 from converters.report import Check, Report, SourceFacts, SplitReport
-from converters.shards import OutputFile, RangeFacts, plan_shards
-from converters.sources import find_source
+from converters.shards import FileDamage, OutputFile, RangeFacts, plan_shards
+from converters.sources import SourceSplit, find_source
 from converters.spec import DatasetSpec, Split, parse_spec
 from converters.tfrecord.second_reader import require_tensorflow
 
@@ -40,7 +43,13 @@ def verify_output(out: Path, source: Path | None, reader: Reader, progress: Prog
         require_tensorflow()
     document, data = read_manifest(out)
     manifest = _Manifest(document, out / MANIFEST)
-    problems = _check_files(out, manifest.files, data)
+    if reader == "tensorflow" and any(
+        entry.quarantine and entry.quarantine.ranges for entry in manifest.splits
+    ):
+        raise CallError(
+            "this output has records in quarantine, and TensorFlow stops at the first damage: leave --reader out."
+        )
+    problems = _check_files(out, manifest.files, data) + _check_list(manifest)
     target = None
     # What was tampered with is not read any further: its content could lead anywhere.
     unread = (
@@ -52,10 +61,7 @@ def verify_output(out: Path, source: Path | None, reader: Reader, progress: Prog
         except CallError as error:
             unread = str(error)
             problems.append(f"its content is unverified: {error}")
-    splits = tuple(
-        _verify_split(out, target, unread, split, expected, sources, progress)
-        for split, expected, sources in manifest.splits
-    )
+    splits = tuple(_verify_split(out, target, unread, entry, progress) for entry in manifest.splits)
     report = Report(
         spec=manifest.spec,
         format=manifest.format,
@@ -70,6 +76,16 @@ def verify_output(out: Path, source: Path | None, reader: Reader, progress: Prog
     if source is None:
         return report
     return _verify_source(report, manifest, source, reader, progress)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What a manifest says of one split."""
+
+    split: Split
+    expected: Fingerprint
+    sources: tuple[SourceFacts, ...]
+    quarantine: Quarantine | None
 
 
 class _Manifest:
@@ -94,7 +110,7 @@ class _Manifest:
                 Location(str(path)),
             ) from None
 
-    def _split(self, entry: object) -> tuple[Split, Fingerprint, tuple[SourceFacts, ...]]:
+    def _split(self, entry: object) -> _Entry:
         fields = _typed(entry, dict)
         for split in self.spec.splits():
             if (split.config, split.name) == (fields["config"], fields["split"]):
@@ -108,7 +124,14 @@ class _Manifest:
             _typed(stated[name], int)
         fingerprint = Fingerprint(**(stated | {"label_counts": counts, "labels_per_image": per_image}))
         sources = tuple(SourceFacts(**_typed(facts, dict)) for facts in _typed(fields["sources"], list))
-        return split, fingerprint, sources
+        quarantine = None
+        if "quarantine" in fields:
+            by_name = {
+                _typed(facts.file, str): (_typed(facts.bytes, int), facts.compression) for facts in sources
+            }
+            output = {file.path: file.size for file in self.files}
+            quarantine = parse_quarantine(_typed(fields["quarantine"], dict), by_name, output)
+        return _Entry(split, fingerprint, sources, quarantine)
 
 
 def _files(entries: object) -> Iterator[OutputFile]:
@@ -155,6 +178,17 @@ def _check_files(out: Path, files: tuple[OutputFile, ...], manifest: bytes) -> l
     return problems
 
 
+def _check_list(manifest: _Manifest) -> list[str]:
+    """The list of quarantined ranges must say what the manifest does."""
+    if not any(entry.quarantine and entry.quarantine.ranges for entry in manifest.splits):
+        return []
+    text = list_text((entry.split, entry.quarantine) for entry in manifest.splits)
+    expected = hashlib.sha256(text.encode()).hexdigest()
+    if any(file.path == LIST and file.sha256 == expected for file in manifest.files):
+        return []
+    return [f"{LIST}: it is not the list that {MANIFEST} has"]
+
+
 def _changed(out: Path, file: OutputFile) -> str | None:
     """What is wrong with a file that is there; it is in no folder behind a link, for none was walked through."""
     path = out / file.path
@@ -179,16 +213,15 @@ def _verify_split(
     out: Path,
     target: Format | None,
     unread: str | None,
-    split: Split,
-    expected: Fingerprint,
-    sources: tuple[SourceFacts, ...],
+    entry: _Entry,
     progress: Progress | None,
 ) -> SplitReport:
     """Recompute a split's fingerprint from its content and compare it with the manifest's."""
+    split, expected, sources, quarantine = entry.split, entry.expected, entry.sources, entry.quarantine
     identified = expected.identities_sha256 is not None
     if target is None:
         check = Check(proof.RECORDS, "unverified", unread or "")
-        return SplitReport(split, sources, (), expected, (check,))
+        return SplitReport(split, sources, (), expected, (check,), quarantine)
     builder = PartBuilder(0, len(split.label_names))
     checker = RecordChecker(split)
     clips: set[str] = set()
@@ -203,19 +236,21 @@ def _verify_split(
                 progress("verified", len(batch))
     except Exception as error:  # noqa: BLE001  # a format meeting damaged files, and maybe somebody else's
         check = Check("content", "failed", f"cannot be read back: {error}")
-        return SplitReport(split, sources, (), expected, (check,))
+        return SplitReport(split, sources, (), expected, (check,), quarantine)
     found = merge([builder.part()], len(split.label_names))
     checks = proof.compare(split, expected, found, sources, identified=identified, clips=len(clips) or None)
+    if quarantine is not None:
+        checks = proof.explain(split, found, checks, quarantine)
     if found != expected:
         checks += (Check("fingerprint", "failed", "what was read back is not what the manifest says"),)
-    return SplitReport(split, sources, (), found, checks)
+    return SplitReport(split, sources, (), found, checks, quarantine)
 
 
 def _verify_source(
     report: Report, manifest: _Manifest, folder: Path, reader: Reader, progress: Progress | None
 ) -> Report:
     """Read the originals again and compare them with the output, file by file and record by record."""
-    configs = tuple(dict.fromkeys(split.config for split, _, _ in manifest.splits))
+    configs = tuple(dict.fromkeys(entry.split.config for entry in manifest.splits))
     source = find_source(folder, manifest.spec, configs)
     job = Job(
         format=manifest.format,
@@ -231,17 +266,57 @@ def _verify_source(
         if original is None:
             check = Check(SOURCE, "failed", f"{split.split.file} is not in {folder}")
         else:
-            shards = plan_shards([original])
             try:
-                check = _compare_source(job, shards, split, progress)
+                check = _compare_source(job, original, split, progress)
+                if check.result == "passed" and split.quarantine is not None:
+                    check = _compare_quarantine(original, split.quarantine, report, check)
             except ConverterError as error:
                 check = Check(SOURCE, "failed", str(error))
         splits.append(replace(split, checks=(*split.checks, check)))
     return replace(report, splits=tuple(splits))
 
 
-def _compare_source(job: Job, shards: list[Any], split: SplitReport, progress: Progress | None) -> Check:
+def _damage(original: SourceSplit, split: SplitReport) -> dict[Path, FileDamage]:
+    """Which ranges of the originals are to be passed over, by what the manifest says.
+
+    Raises:
+        DataError: the originals are other files, or have other sizes.
+    """
+    if split.quarantine is None:
+        return {}
+    stated = {facts.file: facts for facts in split.sources}
+    damage = {}
+    for file in original.files:
+        facts = stated.get(file.path.name)
+        if facts is None or (facts.bytes, facts.compression) != (file.size, file.compression):
+            raise DataError(
+                "this is not the file that was converted: its name, size or compression is another.",
+                Location(str(file.path)),
+            )
+        damage[file.path] = FileDamage(split.quarantine.of_file(facts.file), facts.indexed is True)
+    return damage
+
+
+def _compare_quarantine(
+    original: SourceSplit, quarantine: Quarantine, report: Report, passed: Check
+) -> Check:
+    """The bytes in quarantine must be the originals'."""
+    digests = {file.path: file.sha256 for file in report.files}
+    piece = differing_range(original, quarantine, digests)
+    if piece is not None:
+        return Check(
+            SOURCE, "failed", f"the bytes of {piece.file} at byte {piece.offset} are not those in {piece.raw}"
+        )
+    if not quarantine.ranges:
+        return passed
+    return replace(
+        passed, reason=f"{passed.reason}, and so do the {len(quarantine.ranges)} quarantined ranges"
+    )
+
+
+def _compare_source(job: Job, original: SourceSplit, split: SplitReport, progress: Progress | None) -> Check:
     facts: list[RangeFacts] = []
+    shards = plan_shards([original], damage=_damage(original, split))
 
     def parts() -> Iterator[Any]:
         for shard in shards:

@@ -40,8 +40,17 @@ class IndexChecker:
             self._file = path.open("rb")
         except OSError as error:
             raise DataError(f"the index cannot be read: {error.strerror}.", Location(str(path))) from error
-        for _ in range(first_record):
-            self._next()
+        self.skip(first_record)
+
+    def skip(self, records: int) -> None:
+        """Pass over the lines of so many records, or over all that are left.
+
+        Raises:
+            DataError: a line is malformed.
+        """
+        for _ in range(records):
+            if self._next() is None:
+                break
 
     def check(self, frames: Frames) -> None:
         """Compare the next lines with the records of ``frames``.

@@ -13,6 +13,7 @@ import pyarrow as pa
 from converters.errors import DataError, Location
 from converters.records import record_batch
 from converters.spec import Features
+from converters.tfrecord.damage import LostRange, drain, sound_parts, stored_stream
 from converters.tfrecord.example import ExampleError, parse_example
 from converters.tfrecord.framing import (
     HEADER_BYTES,
@@ -38,6 +39,7 @@ class SourceRange:
         first_record: index in the file of the range's first record.
         compression: of the file; a compressed file is one range.
         index: the file's ``.idx``, where there is one.
+        lost: damaged ranges in it, in order, that are passed over; what lies between them is read as strictly.
     """
 
     path: Path
@@ -46,26 +48,37 @@ class SourceRange:
     first_record: int
     compression: Compression = "none"
     index: Path | None = None
+    lost: tuple[LostRange, ...] = ()
 
 
 @dataclass(frozen=True)
 class ScanUnit:
-    """What a file can be cut between: a record, or the whole of a compressed file."""
+    """What a file can be cut between: a record, a damaged range, or the whole of a compressed file.
+
+    Attributes:
+        offset: where it starts.
+        size: in bytes.
+        records: number of records in it that are sound.
+        lost: number of records in it that are lost, as far as known.
+    """
 
     offset: int
     size: int
     records: int
+    lost: int = 0
 
 
 class RangeReader:
     """Finds the records of one range: framing, checksums, index.
 
-    After the last record, ``records`` and ``sha256`` tell of the whole range.
+    After the last record, ``records``, ``record_bytes`` (their size with headers and checksums) and ``sha256``
+    tell of the whole range.
     """
 
     def __init__(self, source: SourceRange, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
         self.source = source
         self.records = 0
+        self.record_bytes = 0
         self.sha256 = ""
         self._max_record_bytes = max_record_bytes
 
@@ -85,22 +98,32 @@ class RangeReader:
                 )
             stream: ByteStream = file
             if source.compression != "none":
-                stream = DecompressedStream(file, source.compression, file.path)
-            for frames in read_frames(
-                stream,
-                file.path,
-                first_record=source.first_record,
-                first_offset=source.start,
-                max_record_bytes=self._max_record_bytes,
-            ):
+                stored = stored_stream(file, source.lost, file.path)
+                stream = DecompressedStream(stored, source.compression, file.path)
+            lost = 0
+            for part in sound_parts(stream, source.start, source.lost, file.path):
                 if checker is not None:
-                    checker.check(frames)
-                self.records += len(frames.starts)
-                yield frames
+                    checker.skip(part.lost_records - lost)
+                lost = part.lost_records
+                for frames in read_frames(
+                    part.stream,
+                    file.path,
+                    first_record=source.first_record + self.records + lost,
+                    first_offset=part.offset,
+                    max_record_bytes=self._max_record_bytes,
+                ):
+                    if checker is not None:
+                        checker.check(frames)
+                    self.records += len(frames.starts)
+                    self.record_bytes += int(frames.sizes.sum()) + OVERHEAD_BYTES * len(frames.sizes)
+                    yield frames
             if checker is not None and source.end == file.size:
-                checker.finish(source.first_record + self.records)
-            if not self.records:
+                everywhere = sum(piece.records or 0 for piece in source.lost)
+                checker.skip(everywhere - lost)
+                checker.finish(source.first_record + self.records + everywhere)
+            if not self.records and not source.lost:
                 raise DataError("the file holds no record.", Location(file.path), "Copy it again.")
+            drain(file)
             self.sha256 = file.sha256()
 
 
@@ -155,12 +178,19 @@ def scan_units(source: SourceRange, max_record_bytes: int = MAX_RECORD_BYTES) ->
     """
     if source.compression != "none":
         reader = RangeReader(source, max_record_bytes)
-        size = sum(int(frames.sizes.sum()) + OVERHEAD_BYTES * len(frames.sizes) for frames in reader.frames())
-        yield ScanUnit(0, size, reader.records)
+        for _ in reader.frames():
+            pass
+        yield ScanUnit(0, reader.record_bytes, reader.records)
         return
+    lost = {piece.start: piece for piece in source.lost}
     with SourceFile(source.path) as file:
         offset, record = source.start, source.first_record
         while offset < source.end:
+            if offset in lost:
+                piece = lost.pop(offset)
+                yield ScanUnit(offset, piece.end - offset, 0, piece.records or 0)
+                offset, record = piece.end, record + (piece.records or 0)
+                continue
             header = os.pread(file.fileno(), HEADER_BYTES, offset)
             size = OVERHEAD_BYTES + record_size(header, file.path, record, offset, max_record_bytes)
             yield ScanUnit(offset, size, 1)
