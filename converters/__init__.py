@@ -12,9 +12,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from converters.api import convert, inspect, verify
+    from converters.api import convert, inspect, push, verify
     from converters.errors import CallError, CheckError, ConverterError, DataError, Location
     from converters.formats import Format
+    from converters.hub import PushReport
     from converters.inspection import Inspection
     from converters.report import Check, Report, SplitReport
     from converters.sample import SampleSummary, make_sample
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
     from converters.spec import DatasetSpec, Split, load_spec
 
 _HOMES = {
-    "converters.api": ("convert", "inspect", "verify"),
+    "converters.api": ("convert", "inspect", "push", "verify"),
     "converters.errors": ("CallError", "CheckError", "ConverterError", "DataError", "Location"),
     "converters.formats": ("Format",),
+    "converters.hub": ("PushReport",),
     "converters.inspection": ("Inspection",),
     "converters.report": ("Check", "Report", "SplitReport"),
     "converters.sample": ("SampleSummary", "make_sample"),
@@ -43,6 +45,7 @@ __all__ = [
     "Format",
     "Inspection",
     "Location",
+    "PushReport",
     "Report",
     "SampleSummary",
     "Shard",
@@ -52,6 +55,7 @@ __all__ = [
     "inspect",
     "load_spec",
     "make_sample",
+    "push",
     "verify",
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from converters.shards import MAX_SHARD_BYTES
 from converters.tfrecord.framing import MAX_RECORD_BYTES
 
 if TYPE_CHECKING:
+    from converters.hub import Gating, PushReport
     from converters.inspection import Inspection
 
 AnyPath = str | os.PathLike[str]
@@ -124,3 +125,60 @@ def inspect(source: AnyPath = "tfrecords", *, progress: Progress | None = None) 
     from converters.inspection import inspect_source
 
     return inspect_source(Path(source), progress)
+
+
+def push(
+    out: AnyPath,
+    repo: str,
+    *,
+    revision: str = "main",
+    commit_message: str | None = None,
+    create_pr: bool = False,
+    gated: Gating = "manual",
+    public: bool = False,
+    i_have_the_right_to_publish: bool = False,
+    delete_extra: bool = False,
+    dry_run: bool = False,
+    announce: Callable[[PushReport], None] | None = None,
+    progress: Progress | None = None,
+) -> PushReport:
+    """Upload an output of ``to="hf"`` to the Hugging Face Hub, and compare what is there with it byte for byte.
+
+    The Hub is the one at ``HF_ENDPOINT``, or the official one. The token comes from ``HF_TOKEN`` or the login cache.
+
+    Args:
+        out: the output. It is verified first.
+        repo: ``NAMESPACE/NAME``. It is made, private, where it is not there.
+        revision: branch to commit to.
+        commit_message: first line of the commits.
+        create_pr: open a pull request instead of committing.
+        gated: who is let in: ``manual``, ``auto`` or ``no``.
+        public: whether everybody may see it; needs ``i_have_the_right_to_publish``.
+        i_have_the_right_to_publish: that the caller holds the right to publish the data.
+        delete_extra: delete files of the repo that the output has not.
+        dry_run: look only; nothing is created, changed or sent.
+        announce: called once with what will be done, before anything is.
+        progress: see :func:`convert`; also called with ("compared", files).
+
+    Returns:
+        What was done, or would be.
+
+    Raises:
+        CallError: the call, the token, the network or the Hub does not allow it.
+        CheckError: the output does not verify; nothing was sent.
+        DataError: the Hub rejects the card, or holds something else than the output after the upload.
+    """
+    from converters.hub import Destination
+    from converters.hub import push as push_output
+
+    destination = Destination.configured(
+        repo,
+        revision=revision,
+        public=public,
+        has_right=i_have_the_right_to_publish,
+        gating=gated,
+        commit_message=commit_message,
+        create_pr=create_pr,
+        delete_extra=delete_extra,
+    )
+    return push_output(Path(out), destination, dry_run=dry_run, announce=announce, progress=progress)

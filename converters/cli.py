@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ from converters.errors import CheckError, ConverterError
 from converters.formats import available_formats, describe_format
 
 if TYPE_CHECKING:
+    from converters.hub import Destination, PushReport
     from converters.inspection import InspectedSplit, Inspection
     from converters.report import Check, Report
 
@@ -41,6 +43,45 @@ _reader = click.option(
 )
 
 
+_HUB_OPTIONS = (
+    click.option(
+        "--revision", default="main", show_default=True, metavar="BRANCH", help="Branch to commit to."
+    ),
+    click.option("--commit-message", metavar="TEXT", help="First line of the commits."),
+    click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing to main."),
+    click.option(
+        "--private/--public",
+        "private",
+        default=True,
+        help="Who may see the repo.  [default: private; --public takes --i-have-the-right-to-publish too]",
+    ),
+    click.option(
+        "--i-have-the-right-to-publish",
+        "has_right",
+        is_flag=True,
+        help="Needed, and only taken, with --public.",
+    ),
+    click.option(
+        "--gated",
+        "gating",
+        type=click.Choice(["manual", "auto", "no"]),
+        default="manual",
+        show_default=True,
+        help="Who is let in: each asker once you approve, each asker, or all without asking.",
+    ),
+    click.option("--delete-extra", is_flag=True, help="Delete files of the repo that the output has not."),
+    click.option("--dry-run", is_flag=True, help="Show what would be sent and where to; send nothing."),
+    click.option("--verbose", "-v", is_flag=True, help="Show every request to the Hub; never the token."),
+)
+
+
+def _hub_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of an upload, for ``push`` and ``--push-to-hub``."""
+    for option in reversed(_HUB_OPTIONS):
+        command = option(command)
+    return command
+
+
 class _DefaultsToConvert(click.Group):
     """A group whose command ``convert`` need not be named; its options stand in the group's own help."""
 
@@ -61,11 +102,12 @@ class _DefaultsToConvert(click.Group):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The conversion's options, then the commands."""
-        rows = [
-            record for option in convert_command.get_params(ctx) if (record := option.get_help_record(ctx))
-        ]
+        records = [(option.name, option.get_help_record(ctx)) for option in convert_command.get_params(ctx)]
+        hub = {option.name for option in _upload_options()}
         with formatter.section("Options"):
-            formatter.write_dl(rows)
+            formatter.write_dl([record for name, record in records if record and name not in hub])
+        with formatter.section("Options of push and --push-to-hub"):
+            formatter.write_dl([record for name, record in records if record and name in hub])
         self.format_commands(ctx, formatter)
 
 
@@ -139,12 +181,28 @@ def cli() -> None:
 @click.option(
     "--sample", is_flag=True, help=f"Make the synthetic sample in SOURCE (./{SAMPLE_FOLDER}) first."
 )
+@click.option(
+    "--push-to-hub",
+    metavar="NAMESPACE/NAME",
+    help="hf: upload the verified output to this repo on the Hugging Face Hub, as `push` does.",
+)
+@_hub_options
 @_quiet
 @_json
 def convert_command(
     source: Path | None,
     format_name: str | None,
     *,
+    push_to_hub: str | None,
+    revision: str,
+    commit_message: str | None,
+    create_pr: bool,
+    private: bool,
+    has_right: bool,
+    gating: Any,  # noqa: ANN401
+    delete_extra: bool,
+    dry_run: bool,
+    verbose: bool,
     quiet: bool,
     as_json: bool,
     sample: bool,
@@ -158,6 +216,16 @@ def convert_command(
     from converters.api import convert
     from converters.formats import load_format
 
+    hub = {
+        "revision": revision,
+        "commit_message": commit_message,
+        "create_pr": create_pr,
+        "public": not private,
+        "has_right": has_right,
+        "gating": gating,
+        "delete_extra": delete_extra,
+    }
+    destination = _destination_of_conversion(push_to_hub, format_name, hub, dry_run=dry_run)
     if sample:
         load_format(format_name)  # before anything is written
         source = source or Path(SAMPLE_FOLDER)
@@ -172,7 +240,9 @@ def convert_command(
             progress=progress,
             **options,
         )
-    _show(report, quiet=quiet, as_json=as_json)
+    _show(
+        report, quiet=quiet or (as_json and destination is not None), as_json=as_json and destination is None
+    )
     if not quiet and not as_json:
         if report.resumed_shards:
             click.echo(
@@ -184,8 +254,47 @@ def convert_command(
         click.echo(f"Check it without this program: (cd {report.out} && sha256sum -c SHA256SUMS)")
         if report.spec.about.personal_data:
             click.echo(_LICENCE_NOTE)
+    if destination is not None:
+        facts = {"conversion": report.to_json()}
+        _push(
+            Path(report.out),
+            destination,
+            dry_run=dry_run,
+            verbose=verbose,
+            quiet=quiet,
+            as_json=as_json,
+            facts=facts,
+        )
     if report.quarantined:
         sys.exit(EXIT_QUARANTINED)
+
+
+@cli.command("push")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("repo", metavar="NAMESPACE/NAME")
+@_hub_options
+@_quiet
+@_json
+def push_command(
+    out: Path,
+    repo: str,
+    *,
+    private: bool,
+    dry_run: bool,
+    verbose: bool,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401  # handed on as they are
+) -> None:
+    """Upload the hf output OUT to the repo NAMESPACE/NAME on the Hugging Face Hub.
+
+    OUT is verified first; the repo is made private and gated before any data is sent, and all of it is downloaded
+    and compared afterwards. The token comes from HF_TOKEN or the login cache, the Hub's address from HF_ENDPOINT.
+    """
+    from converters.hub import Destination
+
+    destination = Destination.configured(repo, public=not private, **options)
+    _push(out, destination, dry_run=dry_run, verbose=verbose, quiet=quiet, as_json=as_json)
 
 
 @cli.command("verify")
@@ -297,8 +406,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (click.Abort, KeyboardInterrupt) as stop:
         # click turns what interrupts it into an Abort.
         signalled = stop if isinstance(stop, _Terminated) else stop.__cause__
-        kept = " ".join(getattr(signalled, "__notes__", ()))
-        click.echo(f"kfer-convert: interrupted; nothing was published. {kept}".rstrip(), err=True)
+        notes = getattr(stop.__cause__ or stop, "__notes__", ["interrupted; nothing was published."])
+        click.echo(f"kfer-convert: {notes[0]}", err=True)
         sys.exit(128 + signalled.args[0] if isinstance(signalled, _Terminated) else EXIT_INTERRUPTED)
     except CheckError as error:
         _show(error.report, quiet=False, as_json=as_json, error=not as_json)
@@ -332,6 +441,128 @@ class _Terminated(KeyboardInterrupt):
 
 def _interrupt(number: int, _frame: object) -> NoReturn:
     raise _Terminated(number)
+
+
+def _upload_options() -> list[click.Parameter]:
+    """The options of ``push`` that a conversion takes with ``--push-to-hub`` only."""
+    common = ("quiet", "as_json")
+    return [p for p in push_command.params if isinstance(p, click.Option) and p.name not in common]
+
+
+def _destination_of_conversion(
+    repo: str | None, format_name: str, options: dict[str, Any], *, dry_run: bool
+) -> Destination | None:
+    """Where a conversion's output is pushed; what a push would refuse is refused before the conversion."""
+    context = click.get_current_context()
+    if repo is None:
+        given = [
+            f"--{option.name.replace('_', '-')}"
+            for option in _upload_options()
+            if option.name
+            and context.get_parameter_source(option.name) == click.core.ParameterSource.COMMANDLINE
+        ]
+        if given:
+            raise click.UsageError(f"{given[0]} is an option of an upload and needs --push-to-hub.")
+        return None
+    if format_name != "hf":
+        raise click.UsageError("--push-to-hub uploads an output of --to hf, and no other.")
+    from converters.hub import Destination, check
+
+    destination = Destination.configured(repo, **options)
+    if not dry_run:
+        check(destination)
+    return destination
+
+
+def _push(
+    out: Path,
+    destination: Destination,
+    *,
+    dry_run: bool,
+    verbose: bool,
+    quiet: bool,
+    as_json: bool,
+    facts: dict[str, Any] | None = None,
+) -> None:
+    """Push an output, and show what is done; ``facts`` go into the JSON object too."""
+    from converters.hub import push
+
+    silent = quiet or as_json
+    try:
+        with _hub_log(verbose=verbose, quiet=quiet), _progress(quiet=silent, total=None) as progress:
+            report = push(
+                out,
+                destination,
+                dry_run=dry_run,
+                announce=None if silent else lambda intent: _show_push(intent, out),
+                progress=progress,
+            )
+    except KeyboardInterrupt as stop:
+        stop.add_note(
+            "interrupted; what was uploaded stays on the Hub, and the same command goes on from there."
+        )
+        raise
+    if as_json:
+        click.echo(json.dumps(report.to_json() | (facts or {}), indent=1, ensure_ascii=False))
+    elif not quiet:
+        for warning in report.warnings:
+            click.echo(f"Warning: the Hub remarks about the card: {warning}")
+        if dry_run:
+            click.echo("Dry run: nothing was sent.")
+        else:
+            sent = (
+                f"{report.plan.pending_bytes:,} bytes sent"
+                if report.plan.pending
+                else "nothing had to be sent"
+            )
+            click.echo(
+                f"\n{sent}; {report.verified:,} files downloaded again and equal to SHA256SUMS; {report.visibility}, "
+                f"gating {destination.gating}."
+            )
+            click.echo(report.url)
+
+
+def _show_push(report: PushReport, out: Path) -> None:
+    """What a push will do, before it does it."""
+    plan, destination = report.plan, report.destination
+    there = "new repo" if report.state is None else "repo is there"
+    click.echo(
+        f"{out} to {destination.url}, {'pull request on ' * destination.create_pr}{destination.revision} "
+        f"({there if report.looked else 'not looked at: no token'}): {report.visibility}, gating {destination.gating}"
+    )
+    rows = [["", "file", "bytes"]]
+    rows += [["send", file.path, f"{file.size:,}"] for file in plan.new]
+    rows += [["replace", file.path, f"{file.size:,}"] for file in plan.replaced]
+    extra = "delete" if destination.delete_extra else "extra"
+    rows += [[extra, path, "-"] for path in plan.extra]
+    if len(rows) > 1:
+        for line in _table(rows):
+            click.echo(line)
+    click.echo(
+        f"{len(plan.pending):,} files to send, {plan.pending_bytes:,} bytes; {len(plan.unchanged):,} are there already"
+    )
+    if plan.extra and not destination.delete_extra:
+        click.echo(
+            "Extra files are in the repo and not in the output. They stay; --delete-extra deletes them."
+        )
+    click.echo(f"Licence of the data: {report.licence}")
+
+
+@contextmanager
+def _hub_log(*, verbose: bool, quiet: bool) -> Iterator[None]:
+    """What the hub's part logs, on standard error: waits, and with ``verbose`` every request."""
+    logger = logging.getLogger("converters.hub")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("kfer-convert: %(message)s"))
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
 
 
 def _failed(report: Report) -> list[Any]:

@@ -110,7 +110,7 @@ def run(
             staging.publish()
     except KeyboardInterrupt as error:
         if not staging.published or report is None:
-            error.add_note(staging.kept())
+            error.add_note(f"interrupted; nothing was published. {staging.kept()}".rstrip())
             raise
         # Complete and in place; only the old output's remains were still being cleared away.
     except (OSError, MachineError) as error:

@@ -6,8 +6,10 @@ import hashlib
 import json
 import shutil
 import struct
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import google_crc32c
 import pytest
@@ -273,5 +275,66 @@ def kfer_convert(capsys):
             main([str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return Outcome(stop.value.code or 0, captured.out, captured.err)
+
+    return run
+
+
+# --- The stand-in Hub ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def hf_output(sample, tmp_path_factory) -> Path:
+    """An hf output. Never written to."""
+    from converters import convert
+
+    out = tmp_path_factory.mktemp("hub") / "kfer-hf"
+    convert(sample, to="hf", out=out)
+    return out
+
+
+@pytest.fixture
+def naps(monkeypatch) -> list[float]:
+    """The seconds that were waited for the Hub; nobody really waits."""
+    import huggingface_hub.utils._http
+
+    import converters.hub.session
+
+    waited: list[float] = []
+    fake = SimpleNamespace(sleep=waited.append, monotonic=time.monotonic, time=time.time)
+    monkeypatch.setattr(huggingface_hub.utils._http, "time", fake)
+    monkeypatch.setattr(converters.hub.session, "time", fake)
+    return waited
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path, naps):
+    """The stand-in, which the environment names; its token is in ``HF_TOKEN``."""
+    import huggingface_hub.constants
+    from standin_hub import TOKEN, Hub
+
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with Hub() as standin:
+        monkeypatch.setenv("HF_ENDPOINT", standin.endpoint)
+        yield standin
+
+
+@pytest.fixture
+def push(kfer_convert, hf_output):
+    """Runs ``kfer-convert push`` of the output to ``me/kfer``; whatever it says never holds the token."""
+
+    from standin_hub import TOKEN
+
+    def run(*arguments, out=hf_output, repo="me/kfer"):
+        done = kfer_convert("push", out, repo, *arguments)
+        for text in (done.out, done.err):
+            assert TOKEN not in text
+            assert "Traceback" not in text
+            assert "X-Amz-Signature" not in text
+        return done
 
     return run

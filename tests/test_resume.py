@@ -35,7 +35,9 @@ def interrupt(source: Path, out: Path, to: str = "parquet", shards: int = 3, **o
     with pytest.raises(KeyboardInterrupt) as caught:
         convert(source, to=to, out=out, progress=progress, **SHARDS | options)
     assert not out.exists()
-    assert caught.value.__notes__[0].startswith(f"{shards} finished shard")
+    assert caught.value.__notes__[0].startswith(
+        f"interrupted; nothing was published. {shards} finished shard"
+    )
     found = sorted(out.with_name("out.incomplete").glob("shards/*/*/*.json"))
     assert len(found) == shards
     return found

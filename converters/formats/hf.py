@@ -68,7 +68,7 @@ class HfFormat(ParquetFormat):
         return super().write(batches, shard, folder)
 
     def finish(self, report: Report, folder: Path) -> None:
-        """Write the dataset card and the licence.
+        """Write the dataset card, the licence, and the description that Croissant readers take.
 
         Raises:
             CallError: two splits of a config would be one on the Hub.
@@ -88,6 +88,7 @@ class HfFormat(ParquetFormat):
         configs = _configs(splits)
         _write(folder / CARD, _card(report, configs))
         _write(folder / LICENCE, licence_text(report.spec.about.title, report.spec.about.licence))
+        super().finish(report, folder)
 
     def _refuse_one_name(self, splits: Sequence[Split]) -> None:
         seen: dict[tuple[str, str], Split] = {}

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from converters.errors import DataError, Location
+from converters.formats.croissant import write_croissant
 from converters.formats.image_table import from_table, table_schema, to_table
 from converters.records import binary_parts
 from converters.shards import Shard
@@ -69,7 +70,9 @@ class ParquetFormat:
         return [path for match, path in found if match and match[1] == name]
 
     def finish(self, report: Report, folder: Path) -> None:
-        """Nothing: Parquet files describe themselves."""
+        """Write the description that Croissant readers take; to all others the files describe themselves."""
+        names = {split.split.title: self.split_name(split.split) for split in report.splits}
+        write_croissant(report, names, folder)
 
 
 def _writer(file: object, schema: pa.Schema) -> pq.ParquetWriter:

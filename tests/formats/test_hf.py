@@ -87,7 +87,7 @@ def test_layout_and_proof(repo: Path, source: Path) -> None:
     splits = ("train", "validation", "test")
     parquet = {f"{config}/{split}-00000-of-00001.parquet" for config in CONFIGS for split in splits}
     files = {path.relative_to(repo).as_posix() for path in repo.rglob("*") if path.is_file()}
-    assert files == parquet | {"README.md", "LICENSE", "MANIFEST.json", "SHA256SUMS"}
+    assert files == parquet | {"README.md", "LICENSE", "croissant.json", "MANIFEST.json", "SHA256SUMS"}
     assert not verify(repo, source=source).failures()
 
 

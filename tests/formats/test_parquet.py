@@ -39,6 +39,7 @@ def test_the_files_are_those_of_the_layout(output):
     } == {
         "MANIFEST.json",
         "SHA256SUMS",
+        "croissant.json",
     }
 
 

@@ -1,0 +1,114 @@
+"""What a push has to do: the output's files held against the repo's. Pure functions; nothing is sent here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from converters.formats.hf import CARD, LICENCE
+from converters.manifest import MANIFEST, SUMS, hash_file
+from converters.report import Report
+from converters.shards import OutputFile
+
+# The Hub makes it with the repo; it says which files are kept as large ones.
+HUB_FILES = frozenset({".gitattributes"})
+
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file as the Hub lists it.
+
+    ``sha256`` is known of files in the large file storage, and ``git_oid`` (the SHA-1 of the git blob) is the
+    content's own digest of all others only.
+    """
+
+    path: str
+    size: int
+    git_oid: str
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a push sends, replaces, leaves and finds; each in the order in which it is sent, or by name."""
+
+    new: tuple[OutputFile, ...]
+    replaced: tuple[OutputFile, ...]
+    unchanged: tuple[OutputFile, ...]
+    extra: tuple[str, ...]
+
+    @property
+    def pending(self) -> list[OutputFile]:
+        """All that is to be sent, in order."""
+        return sending_order([*self.new, *self.replaced])
+
+    @property
+    def pending_bytes(self) -> int:
+        """How much that is."""
+        return sum(file.size for file in self.pending)
+
+
+def local_files(out: Path, report: Report) -> tuple[OutputFile, ...]:
+    """All files of a verified output, the manifest and ``SHA256SUMS`` among them, in the order of sending."""
+    own = [OutputFile(name, *hash_file(out / name)) for name in (MANIFEST, SUMS)]
+    return tuple(sending_order([*report.files, *own]))
+
+
+def sending_order(files: Iterable[OutputFile]) -> list[OutputFile]:
+    """The terms and the card first, so that no data ever lies there without them; last what says *complete*."""
+    first, last = (LICENCE, CARD), (MANIFEST, SUMS)
+
+    def rank(file: OutputFile) -> tuple[int, str]:
+        return (0 if file.path in first else 2 if file.path in last else 1), file.path
+
+    return sorted(files, key=rank)
+
+
+def make_plan(out: Path, files: Sequence[OutputFile], remote: Mapping[str, RemoteFile]) -> Plan:
+    """Compare the output's files with the repo's by size and digest."""
+    new, replaced, unchanged = [], [], []
+    for file in files:
+        there = remote.get(file.path)
+        if there is None:
+            new.append(file)
+        elif listed_as(out, file, there):
+            unchanged.append(file)
+        else:
+            replaced.append(file)
+    extra = sorted(remote.keys() - {file.path for file in files} - HUB_FILES)
+    return Plan(tuple(new), tuple(replaced), tuple(unchanged), tuple(extra))
+
+
+def listed_as(out: Path, file: OutputFile, there: RemoteFile) -> bool:
+    """Whether the Hub's own listing says that it has this very file."""
+    if there.size != file.size:
+        return False
+    if there.sha256 is not None:
+        return there.sha256 == file.sha256
+    return there.git_oid == git_oid(out / file.path, file.size)
+
+
+def git_oid(path: Path, size: int) -> str:
+    """SHA-1 of a file as a git blob, which is how the Hub names what is no large file."""
+    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(_READ_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def groups(files: Sequence[OutputFile], most_bytes: int | None) -> list[list[OutputFile]]:
+    """The files cut into commits of at most ``most_bytes`` (a larger file alone); None: one commit."""
+    found: list[list[OutputFile]] = []
+    size = 0
+    for file in files:
+        if not found or (most_bytes is not None and size + file.size > most_bytes):
+            found.append([])
+            size = 0
+        found[-1].append(file)
+        size += file.size
+    return found

@@ -1,0 +1,213 @@
+"""A dataset repo on a Hub: the few things a push asks of it, each through huggingface_hub's own calls."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import logging
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import httpx2
+from huggingface_hub import HfApi, RepoFile, hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import http_stream_backoff  # type: ignore[attr-defined]
+
+from converters.hub.destination import MAIN, Destination, Gating
+from converters.hub.failures import clean, in_words
+from converters.hub.plan import RemoteFile
+from converters.hub.session import patiently
+from converters.shards import OutputFile
+
+_log = logging.getLogger(__name__)
+
+_TYPE = "dataset"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_READ_BYTES = 1 << 20
+_READ_TRIES = 3
+
+
+@dataclass(frozen=True)
+class RepoState:
+    """A repo by the Hub's own word: who sees it, who is let in, and its last commit."""
+
+    private: bool
+    gating: Gating
+    commit: str | None
+
+
+class Remote:
+    """The repo of a destination. Every method may raise :class:`HubError`."""
+
+    def __init__(self, destination: Destination, token: str) -> None:
+        self._destination = destination
+        self._token = token
+        self._api = HfApi(endpoint=destination.endpoint, token=token, library_name="kfer-convert")
+        self._repo = destination.repo
+        self.revision = destination.revision
+        self.pull_request: str | None = None
+        self._parent: str | None = None
+
+    def state(self) -> RepoState | None:
+        """What the Hub says of the repo; None where there is none, or none that the token may see."""
+        with self._words("looking at the repo"):
+            try:
+                info = patiently(partial(self._api.dataset_info, self._repo))
+            except HfHubHTTPError as error:
+                if (
+                    error.response.status_code == 404
+                    or error.response.headers.get("X-Error-Code") == "RepoNotFound"
+                ):
+                    return None
+                raise
+            gating: Gating = "no" if not info.gated else "auto" if info.gated == "auto" else "manual"
+            # What the Hub does not say to be private is taken to be public.
+            return RepoState(info.private is True, gating, info.sha)
+
+    def create(self) -> None:
+        """Make the repo, private; no error where there is one, and nothing is changed about that."""
+        with self._words("creating the repo"):
+            patiently(
+                partial(self._api.create_repo, self._repo, repo_type=_TYPE, private=True, exist_ok=True)
+            )
+
+    def set_gating(self, gating: Gating) -> None:
+        """Say who is let in."""
+        with self._words(f"setting the gating to {gating}"):
+            patiently(
+                partial(
+                    self._api.update_repo_settings,
+                    self._repo,
+                    repo_type=_TYPE,
+                    gated=False if gating == "no" else gating,
+                )
+            )
+
+    def publish(self) -> None:
+        """Let everybody see the repo."""
+        with self._words("making the repo public"):
+            patiently(partial(self._api.update_repo_settings, self._repo, repo_type=_TYPE, private=False))
+
+    def make_branch(self) -> None:
+        """Make the branch of the destination, where it is another than main and no pull request's."""
+        if self.revision == MAIN or self.revision.startswith("refs/"):
+            return
+        with self._words(f"making the branch {self.revision}"):
+            patiently(
+                partial(
+                    self._api.create_branch, self._repo, branch=self.revision, repo_type=_TYPE, exist_ok=True
+                )
+            )
+
+    def files(self) -> dict[str, RemoteFile]:
+        """The repo's files by path; none where the revision is not there."""
+        with self._words("listing the repo's files"):
+            try:
+                listed = list(
+                    self._api.list_repo_tree(
+                        self._repo, recursive=True, revision=self.revision, repo_type=_TYPE
+                    )
+                )
+            except HfHubHTTPError as error:
+                if error.response.status_code == 404:
+                    return {}
+                raise
+            return {
+                entry.path: RemoteFile(
+                    entry.path, entry.size, entry.blob_id, entry.lfs.sha256 if entry.lfs else None
+                )
+                for entry in listed
+                if isinstance(entry, RepoFile)
+            }
+
+    def start_from(self, commit: str | None) -> None:
+        """The commit that what is sent next follows; the Hub refuses it if somebody else's came between."""
+        self._parent = commit if commit and _COMMIT.fullmatch(commit) else None
+
+    def upload(
+        self, out: Path, files: Sequence[OutputFile], delete: Sequence[str], message: str, description: str
+    ) -> list[str]:
+        """Send files and delete others, with huggingface_hub's folder upload; the Hub's warnings about the card.
+
+        Raises:
+            DataError: the Hub's validator rejects the card.
+        """
+        opens = self._destination.create_pr and self.pull_request is None
+        with warnings.catch_warnings(record=True) as caught, self._words(f"uploading {_named(files)}"):
+            warnings.simplefilter("always")
+            send = partial(
+                self._api.upload_folder,
+                repo_id=self._repo,
+                repo_type=_TYPE,
+                folder_path=out,
+                allow_patterns=_patterns(file.path for file in files),
+                delete_patterns=_patterns(delete) or None,
+                commit_message=message,
+                commit_description=description,
+                revision=None if opens else self.revision,
+                create_pr=opens,
+                parent_commit=None if self._destination.create_pr else self._parent,
+            )
+            # Sent again, a request that opens a pull request could open a second one.
+            done = send() if opens else patiently(send)
+            self.start_from(done.oid)
+            if opens and done.pr_url:
+                self.pull_request, self.revision = done.pr_url, done.pr_revision or self.revision
+        return [
+            clean(warning.message, self._token)
+            for warning in caught
+            if "metadata" in str(warning.message)  # the others are about libraries
+        ]
+
+    def digest(self, file: OutputFile) -> str:
+        """SHA-256 of what the Hub hands out for a file, read as a stream and to no more than its size."""
+        url = hf_hub_url(
+            self._repo,
+            file.path,
+            repo_type=_TYPE,
+            revision=self.revision,
+            endpoint=self._destination.endpoint,
+        )
+        headers = {"authorization": f"Bearer {self._token}", "accept-encoding": "identity"}
+        with self._words(f"reading {file.path} back"):
+            for last in [False] * (_READ_TRIES - 1) + [True]:
+                try:
+                    return _digest(url, headers, file.size)
+                except httpx2.TransportError:
+                    if last:
+                        raise
+        raise AssertionError
+
+    def _words(self, doing: str) -> AbstractContextManager[None]:
+        return in_words(doing, self._destination, self._token)
+
+
+def _digest(url: str, headers: Mapping[str, str], size: int) -> str:
+    digest = hashlib.sha256()
+    found = 0
+    with http_stream_backoff("GET", url, headers=dict(headers), follow_redirects=True) as response:
+        if response.status_code >= 400:
+            response.read()
+            raise HfHubHTTPError(f"{response.status_code}", response=response)
+        for chunk in response.iter_bytes(_READ_BYTES):
+            digest.update(chunk)
+            found += len(chunk)
+            if found > size:
+                break
+    return digest.hexdigest()
+
+
+def _patterns(paths: Iterable[str]) -> list[str]:
+    """Patterns of huggingface_hub that match these paths and nothing else."""
+    return [glob.escape(path) for path in paths]
+
+
+def _named(files: Sequence[OutputFile]) -> str:
+    if len(files) == 1:
+        return files[0].path
+    return f"{len(files)} files, {files[0].path} to {files[-1].path}" if files else "deletions"

@@ -1,0 +1,318 @@
+"""A push from the verified output to the compared repo; each step is taken only if the one before held."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from converters.conversion import Progress
+from converters.errors import CallError, CheckError, DataError, Location
+from converters.formats.hf import HfFormat
+from converters.hub.destination import MAIN, RIGHT_NEEDED, Destination
+from converters.hub.failures import HubError
+from converters.hub.plan import Plan, RemoteFile, groups, listed_as, local_files, make_plan
+from converters.hub.remote import Remote, RepoState
+from converters.hub.session import find_token, hub_session
+from converters.manifest import read_manifest
+from converters.report import Report
+from converters.shards import OutputFile
+from converters.verification import verify_output
+
+_log = logging.getLogger(__name__)
+
+# Where huggingface_hub commits a folder at once, so many bytes: what is committed need not be sent again.
+_COMMIT_BYTES = 100_000_000
+
+
+@dataclass(frozen=True)
+class PushReport:
+    """What a push did, or (``dry_run``) would do.
+
+    Attributes:
+        destination: where to.
+        plan: what was to be sent, replaced, left, and what else is there.
+        state: the repo as the Hub described it last; None if it was not there or not looked at.
+        looked: whether the Hub was asked at all (a dry run without a token asks nothing).
+        licence: the terms of the data.
+        dry_run: whether nothing was sent.
+        verified: how many remote files were downloaded and are the output's, byte for byte.
+        deleted: remote files that were deleted.
+        pull_request: address of the pull request that was opened.
+        warnings: what the Hub remarked about the card.
+    """
+
+    destination: Destination
+    plan: Plan
+    state: RepoState | None
+    looked: bool
+    licence: str
+    dry_run: bool = False
+    verified: int = 0
+    deleted: tuple[str, ...] = ()
+    pull_request: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def visibility(self) -> str:
+        """``private`` or ``public``: as it is after the push, or would be."""
+        return "public" if self.destination.public else "private"
+
+    @property
+    def url(self) -> str:
+        """Where to look at it."""
+        if self.pull_request:
+            return self.pull_request
+        revision = self.destination.revision
+        return self.destination.url + ("" if revision == MAIN else f"/tree/{revision}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as a JSON object."""
+        return {
+            "url": self.url,
+            "repo": self.destination.repo,
+            "endpoint": self.destination.endpoint,
+            "revision": self.destination.revision,
+            "visibility": self.visibility,
+            "gated": self.destination.gating,
+            "dry_run": self.dry_run,
+            "looked_at_the_repo": self.looked,
+            "new": [file.path for file in self.plan.new],
+            "replaced": [file.path for file in self.plan.replaced],
+            "unchanged": [file.path for file in self.plan.unchanged],
+            "extra": list(self.plan.extra),
+            "deleted": list(self.deleted),
+            "bytes": self.plan.pending_bytes,
+            "verified_files": self.verified,
+            "pull_request": self.pull_request,
+            "warnings": list(self.warnings),
+            "licence": self.licence,
+        }
+
+
+def push(
+    out: Path,
+    destination: Destination,
+    *,
+    dry_run: bool = False,
+    announce: Callable[[PushReport], None] | None = None,
+    progress: Progress | None = None,
+) -> PushReport:
+    """Verify an ``hf`` output, upload it, and compare what the Hub then hands out, byte for byte.
+
+    Args:
+        out: the output.
+        destination: where to, and who may see it.
+        dry_run: look only; nothing is created, changed or sent.
+        announce: called once with what will be done, before anything is.
+        progress: called with what was done to records or files, and to how many.
+
+    Raises:
+        CallError: the call, the token, the network or the Hub does not allow it.
+        CheckError: the output does not verify; nothing was sent.
+        DataError: the Hub rejects the card, or holds something else than the output after the upload.
+    """
+    token = find_token() if not dry_run else None
+    report = _verified(out, progress)
+    files = local_files(out, report)
+    about = report.spec.about
+    licence = f"{about.licence.name}: {' '.join(about.licence.text.split())}"
+    if dry_run:
+        try:
+            token = find_token()
+        except CallError:
+            # Without one nothing of a private repo can be seen; what would be sent is known all the same.
+            plan = make_plan(out, files, {})
+            intent = PushReport(destination, plan, None, looked=False, licence=licence, dry_run=True)
+            if announce is not None:
+                announce(intent)
+            return intent
+    assert token is not None
+    with hub_session(destination, bars=progress is not None):
+        remote = Remote(destination, token)
+        state = remote.state()
+        _refuse_public(destination, state)
+        plan = make_plan(out, files, remote.files() if state else {})
+        intent = PushReport(destination, plan, state, looked=True, licence=licence, dry_run=dry_run)
+        if announce is not None:
+            announce(intent)
+        if dry_run:
+            return intent
+        state = _prepare(remote, destination, state)
+        if destination.revision != MAIN:
+            remote.make_branch()
+            plan = make_plan(out, files, remote.files())
+        warnings, deleted = _upload(remote, out, report, destination, plan, state)
+        _compare(remote, out, files, deleted, destination, progress)
+        state = _settle(remote, destination)
+        return replace(
+            intent,
+            plan=plan,
+            state=state,
+            verified=len(files),
+            deleted=tuple(deleted),
+            pull_request=remote.pull_request,
+            warnings=tuple(dict.fromkeys(warnings)),
+        )
+
+
+def check(destination: Destination) -> None:
+    """Refuse before a long conversion what :func:`push` would refuse after it.
+
+    Raises:
+        CallError: there is no token, the Hub is not there, or the repo is public already and may not be.
+    """
+    token = find_token()
+    with hub_session(destination):
+        _refuse_public(destination, Remote(destination, token).state())
+
+
+def _verified(out: Path, progress: Progress | None) -> Report:
+    document, _ = read_manifest(out)
+    if document.get("format") != HfFormat.name:
+        raise CallError(
+            f"{out}: this is an output of --to {document.get('format')}; only one of --to hf can be pushed. "
+            "Nothing was sent."
+        )
+    report = verify_output(out, None, "native", progress)
+    if report.failures():
+        raise CheckError(f"{out}: this output does not verify; nothing was sent.", report)
+    return report
+
+
+def _refuse_public(destination: Destination, state: RepoState | None) -> None:
+    if state is not None and not state.private and not destination.public:
+        raise CallError(
+            f"{destination.repo}: this repo is there already, and it is public. {RIGHT_NEEDED} Make the repo private "
+            "in its settings, or choose another name."
+        )
+
+
+def _prepare(remote: Remote, destination: Destination, state: RepoState | None) -> RepoState:
+    """The repo, private and gated by the Hub's own word."""
+    if state is None:
+        remote.create()
+        state = _seen(remote, destination)
+        _refuse_public(destination, state)
+    if state.gating != destination.gating:
+        remote.set_gating(destination.gating)
+    return _guarded(remote, destination)
+
+
+def _guarded(remote: Remote, destination: Destination) -> RepoState:
+    """The repo's state, which must be the one that was asked for.
+
+    Raises:
+        HubError: it is not, whatever the Hub answered when it was set.
+    """
+    state = _seen(remote, destination)
+    if not destination.public and not state.private:
+        raise HubError(
+            f"{destination.repo}: the Hub says that this repo is public, though it was to be private. No data is sent "
+            "to it. Make it private in its settings, or choose another name."
+        )
+    if state.gating != destination.gating:
+        raise HubError(
+            f"{destination.repo}: the Hub says that the gating is {state.gating}, though it was set to "
+            f"{destination.gating}. No data is sent to it. Set it in the repo's settings."
+        )
+    return state
+
+
+def _seen(remote: Remote, destination: Destination) -> RepoState:
+    state = remote.state()
+    if state is None:
+        raise HubError(
+            f"{destination.repo}: the Hub has created the repo and does not show it, so who may see it is "
+            "unknown. Nothing was sent. The token needs read access too."
+        )
+    return state
+
+
+def _upload(
+    remote: Remote, out: Path, report: Report, destination: Destination, plan: Plan, state: RepoState
+) -> tuple[list[str], list[str]]:
+    """Send what is to be sent, a commit at a time; the Hub's warnings, and what was deleted."""
+    warnings: list[str] = []
+    deleted = list(plan.extra) if destination.delete_extra else []
+    about = report.spec.about
+    message = destination.commit_message or (
+        f"Upload {' '.join(about.title.split())}: {report.records:,} records, converted and verified by "
+        f"kfer-convert {version('kfer-convert')}"
+    )
+    parts = groups(plan.pending, None if destination.official else _COMMIT_BYTES) or [[]] * bool(deleted)
+    if destination.revision == MAIN:
+        remote.start_from(state.commit)
+    for number, part in enumerate(parts, 1):
+        if number > 1:
+            _guarded(remote, destination)
+        _log.info(
+            "Sending %d files, %d bytes (part %d of %d).",
+            len(part),
+            sum(file.size for file in part),
+            number,
+            len(parts),
+        )
+        title = message if len(parts) == 1 else f"{message} (part {number} of {len(parts)})"
+        last = number == len(parts)
+        warnings += remote.upload(
+            out, part, deleted if last else [], title, f"Licence of the data: {about.licence.name}."
+        )
+    return warnings, deleted
+
+
+def _compare(
+    remote: Remote,
+    out: Path,
+    files: Sequence[OutputFile],
+    deleted: Sequence[str],
+    destination: Destination,
+    progress: Progress | None,
+) -> None:
+    """Hold the repo against the output: the Hub's listing, and every file's bytes as it hands them out.
+
+    Raises:
+        DataError: something is missing, or differs.
+    """
+    listed = remote.files()
+    problems = [f"{path}: was deleted and is still there" for path in deleted if path in listed]
+    for file in files:
+        problem = _difference(remote, out, file, listed)
+        if problem:
+            problems.append(f"{file.path}: {problem}")
+        elif progress is not None:
+            progress("compared", 1)
+    if problems:
+        raise DataError(
+            f"after the upload, the repo does not hold the output: {'; '.join(problems)}.",
+            Location(f"{destination.url} ({remote.revision})"),
+            "Do not use it. Delete these files there and push again; if it stays so, tell the Hub.",
+        )
+
+
+def _difference(remote: Remote, out: Path, file: OutputFile, listed: Mapping[str, RemoteFile]) -> str | None:
+    if file.path not in listed:
+        return "is not there"
+    found = remote.digest(file)
+    if found != file.sha256:
+        return f"has SHA-256 {found}, and SHA256SUMS says {file.sha256}"
+    if not listed_as(out, file, listed[file.path]):
+        return "is listed with another digest or size than it has"
+    return None
+
+
+def _settle(remote: Remote, destination: Destination) -> RepoState:
+    """The repo's state at the end; a public one becomes public only here, when all of it is compared."""
+    state = _guarded(remote, destination)
+    if destination.public and state.private:
+        remote.publish()
+        state = _seen(remote, destination)
+        if state.private or state.gating != destination.gating:
+            raise HubError(
+                f"{destination.repo}: everything is there and compared, but the Hub did not make the repo public with "
+                f"gating {destination.gating}. Do so in its settings."
+            )
+    return state

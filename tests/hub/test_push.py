@@ -1,0 +1,742 @@
+"""Pushing to a stand-in Hub: what is sent, when, to whom it is visible, and what is made of every failure."""
+
+import hashlib
+import itertools
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+from conftest import flip
+from huggingface_hub.utils import are_progress_bars_disabled
+from standin_hub import TOKEN, Fault, Hub, Repo
+
+import converters.hub.upload
+from converters import CallError, CheckError, DataError
+from converters import push as push_api
+from converters.hub.failures import clean
+from converters.hub.plan import git_oid, groups
+from converters.shards import OutputFile
+
+REPO = "me/kfer"
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {p.relative_to(out).as_posix(): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(params=["large", "regular", "mixed"])
+def storage(request, hub: Hub) -> str:
+    """How the Hub keeps files: as large ones, in git, or each as it is used to."""
+    if request.param != "mixed":
+        hub.large = lambda path: request.param == "large"
+    return request.param
+
+
+@pytest.fixture
+def small_commits(monkeypatch):
+    monkeypatch.setattr(converters.hub.upload, "_COMMIT_BYTES", 60_000)
+
+
+# --- What arrives ---------------------------------------------------------------------------------------
+
+
+def test_every_file_arrives_in_a_private_gated_repo(hub, push, hf_output, storage):
+    done = push()
+    assert (done.status, done.err) == (0, "")
+    repo = hub.repos[REPO]
+    assert repo.files() == contents(hf_output)
+    assert (repo.private, repo.gated) == (True, "manual")
+    assert f"{hub.endpoint}/datasets/{REPO}" in done.out
+    assert "Licence of the data" in done.out
+
+
+def test_private_and_gated_come_before_the_first_byte(hub, push, hf_output, storage):
+    push()
+    order = [str(request) for request in hub.requests]
+    settings = order.index(f"PUT /api/datasets/{REPO}/settings")
+    looked = order.index(f"GET /api/datasets/{REPO}", settings)
+    created = order.index("POST /api/repos/create")
+    sends = [
+        at
+        for at, request in enumerate(hub.requests)
+        if request.size and not any(word in str(request) for word in ("repos/create", "settings"))
+    ]
+    assert created < settings < looked < min(sends)
+    assert json.loads(hub.requests[created].body)["visibility"] == "private"
+
+
+def test_the_second_push_sends_nothing(hub, push, hf_output, storage):
+    push()
+    commits, before = list(hub.repos[REPO].messages), len(hub.requests)
+    done = push()
+    assert done.status == 0
+    assert "nothing had to be sent" in done.out
+    assert hub.repos[REPO].messages == commits
+    assert all(request.method == "GET" for request in hub.requests[before:])
+
+
+def test_only_what_changed_is_sent(hub, push, hf_output, storage, sample, tmp_path, kfer_convert):
+    push()
+    out = tmp_path / "other"
+    done = kfer_convert(sample, "--to", "hf", "--out", out, "--labels", sample / "labels")
+    assert done.status == 0
+    before = len(hub.requests)
+    done = push(out=out)
+    assert done.status == 0
+    assert hub.repos[REPO].files() == contents(out)
+    assert "replace  README.md" in done.out
+    assert "LICENSE" not in done.out  # is the same
+    assert "1 are there already" in done.out
+    sent = b"".join(request.body for request in hub.requests[before:])
+    assert (out / "LICENSE").read_bytes() not in sent
+
+
+def test_several_commits_are_sent_in_order(hub, push, hf_output, storage, small_commits):
+    done = push("--commit-message", "Mine")
+    assert done.status == 0
+    assert hub.repos[REPO].files() == contents(hf_output)
+    messages = hub.repos[REPO].messages[1:]
+    assert len(messages) > 2
+    assert messages[0] == f"Mine (part 1 of {len(messages)})"
+    first, last = hub.commits()[0].body, hub.commits()[-1].body
+    assert b'"README.md"' in first
+    assert b'"LICENSE"' in first
+    assert b'"MANIFEST.json"' in last
+    assert b'"SHA256SUMS"' in last
+    # Between two commits the Hub is asked again who may see the repo.
+    order = [str(request) for request in hub.requests]
+    commits = [at for at, text in enumerate(order) if "/commit/" in text]
+    for one, two in itertools.pairwise(commits):
+        assert f"GET /api/datasets/{REPO}" in order[one:two]
+
+
+def test_a_branch_is_made_and_committed_to(hub, push, hf_output):
+    done = push("--revision", "v1.0/first")
+    assert done.status == 0
+    repo = hub.repos[REPO]
+    assert repo.files("v1.0/first") == contents(hf_output)
+    assert repo.files("main") == {}
+    assert done.out.rstrip().endswith("/tree/v1.0/first")
+    assert "nothing had to be sent" in push("--revision", "v1.0/first").out
+
+
+@pytest.mark.parametrize("storage", ["large", "regular"], indirect=True)
+def test_a_pull_request(hub, push, hf_output, storage, small_commits):
+    done = push("--create-pr")
+    assert done.status == 0
+    repo = hub.repos[REPO]
+    assert repo.files("main") == {}
+    assert repo.files("refs/pr/1") == contents(hf_output)
+    assert "refs/pr/2" not in repo.branches
+    assert done.out.rstrip().endswith("/discussions/1")
+    assert push("--revision", "refs/pr/1").status == 0
+
+
+def test_extra_files_are_reported_and_stay(hub, push, hf_output):
+    push()
+    repo = hub.repos[REPO]
+    repo.at("main")[1]["notes [1].txt"] = repo.at("main")[1]["LICENSE"]
+    done = push()
+    assert done.status == 0
+    assert "extra  notes [1].txt" in done.out
+    assert "notes [1].txt" in repo.files()
+    done = push("--delete-extra")
+    assert done.status == 0
+    assert repo.files() == contents(hf_output)
+    assert ".gitattributes" in repo.at("main")[1]
+    assert "nothing had to be sent" in done.out
+
+
+def test_extra_files_are_deleted_with_what_is_sent(hub, push, hf_output, storage):
+    hub.repos[REPO] = repo = Repo(private=True)
+    initial = repo.at("main")[1][".gitattributes"]
+    repo.at("main")[1].update({"old.txt": initial, "22_emo/README.md": initial, "README.md": initial})
+    done = push("--delete-extra", "--dry-run")
+    assert "delete   22_emo/README.md" in done.out
+    assert "replace  README.md" in done.out
+    assert hub.writes == []
+    assert push("--delete-extra").status == 0
+    assert repo.files() == contents(hf_output)
+    assert len(hub.commits()) == 1
+
+
+def test_json(hub, push, hf_output):
+    done = push("--json")
+    assert done.err == ""
+    said = json.loads(done.out)
+    assert said["url"] == f"{hub.endpoint}/datasets/{REPO}"
+    assert (said["visibility"], said["gated"]) == ("private", "manual")
+    assert sorted(said["new"]) == sorted(contents(hf_output))
+    assert said["verified_files"] == len(contents(hf_output))
+    assert json.loads(push("--json").out)["bytes"] == 0
+
+
+def test_quiet(hub, push):
+    done = push("--quiet")
+    assert (done.status, done.out, done.err) == (0, "", "")
+    hub.repos[REPO].private = False
+    assert "public" in push("--quiet").err
+
+
+def test_a_conversion_pushes(hub, kfer_convert, sample, tmp_path):
+    done = kfer_convert(sample, "--to", "hf", "--out", tmp_path / "out", "--push-to-hub", REPO)
+    assert (done.status, done.err) == (0, "")
+    assert hub.repos[REPO].files() == contents(tmp_path / "out")
+    done = kfer_convert(
+        sample, "--to", "hf", "--out", tmp_path / "out", "--overwrite", "--push-to-hub", REPO, "--json"
+    )
+    said = json.loads(done.out)
+    assert said["conversion"]["verified"] is True
+    assert said["bytes"] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--to", "parquet", "--push-to-hub", REPO),
+        ("--to", "hf", "--gated", "auto"),
+        ("--to", "hf", "--push-to-hub", REPO, "--public"),
+        ("--to", "hf", "--push-to-hub", "nonsense"),
+        ("--to", "hf", "--push-to-hub", "me/public"),
+    ],
+)
+def test_a_conversion_that_could_not_be_pushed_is_not_begun(hub, kfer_convert, sample, tmp_path, arguments):
+    hub.repos["me/public"] = Repo(private=False)
+    done = kfer_convert(sample, "--out", tmp_path / "out", *arguments)
+    assert (done.status, done.out) == (2, "")
+    assert done.err
+    assert not list(tmp_path.glob("out*"))
+    assert hub.writes == []
+
+
+# --- Who may see it -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", [(), ("--private",), ("--public",), ("--i-have-the-right-to-publish",)])
+def test_a_public_repo_is_refused(hub, push, flags):
+    hub.repos[REPO] = Repo(private=False, gated="manual")
+    done = push(*flags)
+    assert (done.status, done.out) == (2, "")
+    assert "--i-have-the-right-to-publish" in done.err
+    assert hub.writes == []
+    assert hub.repos[REPO].files() == {}
+
+
+@pytest.mark.parametrize("flag", ["--public", "--i-have-the-right-to-publish"])
+def test_one_flag_alone_is_refused_before_any_request(hub, push, flag):
+    done = push(flag)
+    assert done.status == 2
+    assert "--public" in done.err
+    assert hub.requests == []
+
+
+def test_with_both_flags_it_becomes_public_last(hub, push, hf_output):
+    done = push("--public", "--i-have-the-right-to-publish")
+    assert done.status == 0
+    repo = hub.repos[REPO]
+    assert (repo.private, repo.gated) == (False, "manual")
+    assert repo.files() == contents(hf_output)
+    bodies = [json.loads(request.body) for request in hub.called("PUT .*/settings")]
+    assert bodies == [{"gated": "manual"}, {"visibility": "public"}]
+    order = [str(request) for request in hub.requests]
+    last_read = max(at for at, text in enumerate(order) if "/resolve/" in text)
+    assert last_read < max(at for at, text in enumerate(order) if "settings" in text)
+
+
+def test_with_both_flags_a_public_repo_is_taken(hub, push, hf_output):
+    hub.repos[REPO] = Repo(private=False)
+    assert push("--public", "--i-have-the-right-to-publish").status == 0
+    assert hub.repos[REPO].files() == contents(hf_output)
+    assert hub.repos[REPO].gated == "manual"
+
+
+def test_a_repo_that_stays_public_gets_nothing(hub, push):
+    hub.stays_public = True
+    done = push()
+    assert done.status == 2
+    assert "public" in done.err
+    assert [str(request) for request in hub.writes] == ["POST /api/repos/create"]
+
+
+def test_a_gating_that_does_not_hold_stops_it(hub, push):
+    hub.ignores_gating = True
+    done = push()
+    assert done.status == 2
+    assert "gating is no" in done.err
+    assert len(hub.writes) == 2
+
+
+def test_a_repo_that_becomes_public_meanwhile_stops_it(hub, push, monkeypatch, small_commits):
+    hub.tamper = lambda path, data: (setattr(hub.repos[REPO], "private", False), data)[1]
+    done = push()
+    assert done.status == 2
+    assert "public" in done.err
+    assert len(hub.commits()) == 1
+
+
+@pytest.mark.parametrize(("asked", "found"), [("manual", "manual"), ("auto", "auto"), ("no", False)])
+def test_gating(hub, push, asked, found):
+    assert push("--gated", asked).status == 0
+    assert hub.repos[REPO].gated == found
+    hub.repos[REPO].gated = "auto"
+    assert push("--gated", asked).status == 0
+    assert hub.repos[REPO].gated == found
+
+
+# --- What it refuses ------------------------------------------------------------------------------------
+
+
+def test_what_does_not_verify_is_not_sent(hub, push, hf_output, tmp_path):
+    out = Path(shutil.copytree(hf_output, tmp_path / "out"))
+    flip(out / "22_emo" / "test-00000-of-00001.parquet", 500)
+    done = push(out=out)
+    assert done.status == 1
+    assert "22_emo/test-00000-of-00001.parquet" in done.err
+    assert hub.requests == []
+    (out / "extra").write_text("")
+    assert push(out=out).status == 1
+
+
+def test_only_hf_outputs(hub, push, kfer_convert, sample, tmp_path):
+    kfer_convert(sample, "--to", "parquet", "--out", tmp_path / "out", "--config", "22_emo")
+    done = push(out=tmp_path / "out")
+    assert done.status == 2
+    assert "--to hf" in done.err
+    assert push(out=tmp_path).status == 2
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["kfer", "me/", "/kfer", "me/kf/er", "me/a--b", "me/a b", "me/.x", "me/x.git", "-me/x", "me/" + "x" * 97, ""]
+)  # fmt: skip
+def test_names_that_are_none(hub, push, name):
+    done = push(repo=name) if name else push(repo="")
+    assert done.status == 2
+    assert "NAMESPACE/NAME" in done.err
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--create-pr", "--revision", "x"),
+        ("--revision", ""),
+        ("--commit-message", " "),
+        ("--gated", "maybe"),
+        ("--token", TOKEN[:5]),
+    ],
+)
+def test_wrong_options(hub, push, arguments):
+    assert push(*arguments).status == 2
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("endpoint", ["ftp://x", "nonsense", "https://user:word@hub", "http://"])
+def test_an_endpoint_that_is_none(hub, push, monkeypatch, endpoint):
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    done = push()
+    assert done.status == 2
+    assert "word" not in done.err.replace("password", "")
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("token", ["", "  ", "hf_x y", "hf_é"])
+def test_no_token(hub, push, monkeypatch, token):
+    monkeypatch.setenv("HF_TOKEN", token)
+    done = push()
+    assert done.status == 2
+    assert "HF_TOKEN" in done.err
+    assert "hf auth login" in done.err
+    assert hub.requests == []
+
+
+def test_the_login_cache_has_the_token_too(hub, push, monkeypatch, tmp_path):
+    monkeypatch.delenv("HF_TOKEN")
+    (tmp_path / "cached").write_text(TOKEN)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "cached"))
+    assert push().status == 0
+
+
+def test_a_dry_run_sends_nothing(hub, push, hf_output, monkeypatch):
+    done = push("--dry-run")
+    assert done.status == 0
+    for path, data in contents(hf_output).items():
+        assert f"{len(data):,}" in next(line for line in done.out.splitlines() if path in line)
+    assert f"{hub.endpoint}/datasets/{REPO}" in done.out
+    assert "private, gating manual" in done.out
+    assert "Licence of the data" in done.out
+    assert hub.writes == []
+    assert hub.repos == {}
+    before = len(hub.requests)
+    monkeypatch.delenv("HF_TOKEN")
+    done = push("--dry-run")
+    assert (done.status, len(hub.requests)) == (0, before)
+    assert "not looked at" in done.out
+    assert json.loads(push("--dry-run", "--json").out)["dry_run"] is True
+
+
+# --- What the Hub holds afterwards ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("honest", [True, False], ids=["listed as it is", "listed as it was sent"])
+def test_one_byte_that_the_hub_stores_differently(hub, push, hf_output, storage, honest):
+    name = "multi-label/train-00000-of-00001.parquet"
+    hub.honest_listing = honest
+    hub.tamper = lambda path, data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:] if path == name else data
+    done = push()
+    assert done.status == 1
+    assert name in done.err
+    assert hashlib.sha256((hf_output / name).read_bytes()).hexdigest() in done.err
+    assert done.err.count(".parquet") == 1
+    # The next push finds it too, and, where the Hub lists it as it is, sends it again.
+    hub.tamper = None
+    assert push().status == (0 if honest and storage != "large" else 1 if not honest else 0)
+
+
+def test_a_file_that_the_hub_loses_or_lists_wrongly(hub, push, hf_output, monkeypatch):
+    push()
+    repo = hub.repos[REPO]
+    lost = Repo.commit
+
+    def commit(self, branch, files, message):
+        files.pop("SHA256SUMS", None)
+        return lost(self, branch, files, message)
+
+    monkeypatch.setattr(Repo, "commit", commit)
+    del repo.at("main")[1]["README.md"]
+    done = push()
+    assert done.status == 1
+    assert "SHA256SUMS: is not there" in done.err
+
+
+@pytest.mark.parametrize("size", [0, 10])
+def test_a_file_that_the_hub_hands_out_short_or_long(hub, push, hf_output, size):
+    hub.tamper = lambda path, data: (
+        data[:size] if path == "LICENSE" else data + b"x" if path == "README.md" else data
+    )
+    done = push()
+    assert done.status == 1
+    assert "LICENSE: has SHA-256" in done.err
+    assert "README.md: has SHA-256" in done.err
+
+
+# --- What goes wrong ------------------------------------------------------------------------------------
+
+STEPS = {
+    "look": r"^GET /api/datasets/me/kfer$",
+    "create": r"^POST /api/repos/create",
+    "gate": r"^PUT .*/settings",
+    "card": r"^POST /api/validate-yaml",
+    "preupload": r"/preupload/",
+    "batch": r"/objects/batch",
+    "put": r"^PUT /lfs/",
+    "commit": r"/commit/",
+    "list": r"/tree/",
+    "read": r"/resolve/",
+}
+WORDS = {
+    400: "refused",
+    401: "token",
+    402: "room",
+    403: "permission",
+    404: "not found",
+    409: "somebody else",
+    412: "somebody else",
+    413: "room",
+    429: "too many requests",
+    500: "trouble",
+    503: "trouble",
+    507: "room",
+}
+# What these say there is no failure: a repo that is not there yet, one that is there already, an empty branch.
+HARMLESS = {("look", 404), ("create", 409), ("list", 404)}
+
+
+@pytest.mark.parametrize(
+    ("step", "status"),
+    [
+        (step, status)
+        for step in STEPS
+        for status in WORDS
+        if status in (401, 403, 404, 500) or step in ("create", "card", "commit")
+    ],
+)
+def test_every_status_at_every_step_is_in_words(hub, push, hf_output, step, status):
+    hub.faults = [Fault(STEPS[step], times=99, status=status, body=f'{{"error": "said {TOKEN}"}}'.encode())]
+    done = push("-v")
+    if (step, status) in HARMLESS:
+        assert done.status in (0, 1, 2)
+        return
+    errors = [line for line in done.err.splitlines() if "/" not in line.split(" ")[-1]]
+    assert done.status == (1 if (step, status) == ("card", 400) else 2)
+    assert any(WORDS[status] in line or "rejects the card" in line for line in errors), done.err
+    assert hub.repos.get(REPO) is None or hub.repos[REPO].private
+    hub.faults = []
+    assert push().status == 0
+    assert hub.repos[REPO].files() == contents(hf_output)
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("how", ["request", "answer"])
+def test_a_connection_cut_once_or_for_good(hub, push, hf_output, step, how):
+    fault = {"cut_after": 0} if how == "request" else {"cut_answer": 1}
+    if how == "answer" and step in ("gate", "put"):
+        fault = {"cut_after": 0}
+    hub.faults = [Fault(STEPS[step], times=99, **fault)]
+    done = push()
+    assert done.status == 2
+    assert "run the same command again" in done.err
+    hub.faults = []
+    assert push().status == 0
+    assert hub.repos[REPO].files() == contents(hf_output)
+
+
+@pytest.mark.parametrize("storage", ["large", "regular"], indirect=True)
+def test_after_a_cut_finished_files_are_not_sent_again(hub, push, hf_output, storage, small_commits):
+    pattern = r"^PUT /lfs/" if storage == "large" else r"/commit/"
+    hub.faults = [Fault(pattern, times=99, cut_after=5000, skip=3)]
+    assert push().status == 2
+    finished = {request.path for request in hub.called(r"^PUT /lfs/")}
+    committed = set(hub.repos[REPO].files())
+    assert finished if storage == "large" else committed
+    hub.faults = []
+    before = len(hub.requests)
+    assert push().status == 0
+    again = hub.requests[before:]
+    assert not finished & {request.path for request in again if request.method == "PUT"}
+    for request in again:
+        if "/commit/" in request.path:
+            lines = [json.loads(line) for line in request.body.splitlines()]
+            paths = {line["value"].get("path") for line in lines}
+            assert not committed & paths
+    assert hub.repos[REPO].files() == contents(hf_output)
+
+
+def test_a_short_rate_limit_is_waited_for(hub, push, hf_output, naps):
+    for step in ("create", "gate", "card", "preupload", "batch", "put", "commit", "list", "read", "look"):
+        hub.faults.append(Fault(STEPS[step], status=429, headers={"Retry-After": "7"}))
+    assert push().status == 0
+    assert hub.repos[REPO].files() == contents(hf_output)
+    assert len(naps) == 10
+    assert min(naps) >= 7
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_long_rate_limit_is_not(hub, push, naps, step):
+    hub.faults = [Fault(STEPS[step], status=429, headers={"Retry-After": "3600"}, times=99)]
+    done = push()
+    assert done.status == 2
+    assert "3600 seconds" in done.err
+    assert naps == []
+
+
+@pytest.mark.parametrize("namespace", ["nobody"])
+def test_no_such_namespace(hub, push, namespace):
+    done = push(repo=f"{namespace}/kfer")
+    assert done.status == 2
+    assert f"no namespace '{namespace}'" in done.err
+
+
+def test_a_wrong_token(hub, push, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_wrongwrongwrong")
+    done = push()
+    assert done.status == 2
+    assert "does not accept the token" in done.err
+    assert "hf_wrong" not in done.err
+    assert hub.writes == []
+
+
+def test_a_hub_that_is_not_there(hub, push, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    done = push()
+    assert done.status == 2
+    assert "127.0.0.1:9 failed" in done.err
+
+
+def test_what_is_no_hub(hub, push):
+    for body in (b"<html>", b"[]", b"null"):
+        for step in ("look", "create", "preupload", "batch", "commit", "list"):
+            hub.faults = [Fault(STEPS[step], status=200, body=body, times=99)]
+            hub.repos.clear()
+            hub.blobs.clear()
+            done = push()
+            assert done.status in (0, 1, 2), (step, body)
+            assert done.status or step == "list" or hub.repos[REPO].private
+
+
+def test_offline(hub, push, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    done = push()
+    assert done.status == 2
+    assert "HF_HUB_OFFLINE" in done.err
+
+
+def test_a_card_that_the_hub_rejects(hub, push):
+    hub.card_errors = ['"license" must be one of [mit]']
+    done = push()
+    assert done.status == 1
+    assert "rejects the card" in done.err
+    assert '"license" must be one of [mit]' in done.err
+    assert hub.commits() == []
+    assert hub.called("preupload") == []
+
+
+def test_remarks_about_the_card_are_shown(hub, push):
+    hub.card_warnings = ["empty or missing yaml metadata"]
+    done = push()
+    assert done.status == 0
+    assert done.out.count("empty or missing yaml metadata") == 1
+
+
+def test_no_space(hub, push):
+    message = b'{"error": "Private repository storage limit reached"}'
+    hub.faults = [Fault(STEPS["batch"], status=403, body=message)]
+    done = push()
+    assert done.status == 2
+    assert "no room" in done.err
+    assert "storage limit reached" in done.err
+
+
+def test_somebody_else_commits_meanwhile(hub, push, small_commits):
+    def interfere(path, data):
+        hub.tamper = None
+        hub.on_next_commit = lambda repo: repo.commit("main", dict(repo.at("main")[1]), "somebody else's")
+        return data
+
+    hub.tamper = interfere
+    done = push()
+    assert done.status == 2
+    assert "somebody else" in done.err
+    assert push().status == 0
+
+
+def test_a_storage_elsewhere_gets_nothing(hub, push):
+    with Hub() as other:
+        hub.lfs_host = other.endpoint
+        done = push()
+        assert other.requests == []
+    assert done.status == 2
+    assert "another address" in done.err
+    assert hub.commits() == []
+
+
+def test_a_redirect_elsewhere_is_not_followed(hub, push):
+    with Hub() as other:
+        for step in ("look", "create", "read"):
+            hub.repos.clear()
+            hub.faults = [Fault(STEPS[step], status=307, headers={"Location": other.endpoint + "/x"})]
+            done = push()
+            assert done.status == 2
+            assert "another address" in done.err
+        assert other.requests == []
+
+
+def test_interrupted(hub, push, monkeypatch):
+    def stop(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("converters.hub.upload._upload", stop)
+    done = push()
+    assert done.status == 130
+    assert "goes on from there" in done.err
+    assert "nothing was published" not in done.err
+
+
+# --- What it leaves behind in this process, and says ----------------------------------------------------
+
+
+def test_the_token_is_nowhere(hub, push, caplog, monkeypatch):
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_DEBUG", True)
+    hub.faults = [
+        Fault(
+            STEPS["look"],
+            status=403,
+            body=f'{{"error": "Bearer {TOKEN} and https://x/y?sig={TOKEN}"}}'.encode(),
+        )
+    ]
+    for _ in range(2):
+        done = push("-v")
+        assert TOKEN not in caplog.text
+    assert "GET 127.0.0.1/datasets/me/kfer/resolve/main/README.md" in done.err
+    assert any(TOKEN in request.headers.get("authorization", "") for request in hub.requests)
+    assert not any("authorization" in request.headers for request in hub.called("^PUT /lfs/"))
+
+
+def test_the_token_is_in_no_exception(hub, hf_output):
+    hub.faults = [Fault(".", status=500, times=99, body=TOKEN.encode())]
+    with pytest.raises(CallError) as caught:
+        push_api(hf_output, REPO)
+    error: BaseException | None = caught.value
+    assert TOKEN not in str(error)
+    assert error.__suppress_context__
+    assert error.__cause__ is None
+
+
+def test_huggingface_hub_is_left_as_it_was(hub, push, hf_output):
+    from huggingface_hub.utils import _http
+    from huggingface_hub.utils import logging as hub_logging
+
+    def settings():
+        return (
+            _http._GLOBAL_CLIENT_FACTORY,
+            hub_logging.get_verbosity(),
+            huggingface_hub.constants.HF_HUB_DISABLE_XET,
+            huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY,
+            are_progress_bars_disabled(),
+        )
+
+    before = settings()
+    assert push().status == 0
+    hub.faults = [Fault(".", status=500, times=99)]
+    assert push().status == 2
+    assert settings() == before
+
+
+def test_the_api(hub, hf_output, tmp_path):
+    seen = []
+    report = push_api(hf_output, REPO, announce=seen.append)
+    assert report.url == f"{hub.endpoint}/datasets/{REPO}"
+    assert report.verified == len(contents(hf_output))
+    assert seen[0].plan == report.plan
+    with pytest.raises(CallError, match="have-the-right"):
+        push_api(hf_output, REPO, public=True)
+    hub.tamper = lambda path, data: data + b" "
+    del hub.repos[REPO]
+    with pytest.raises(DataError):
+        push_api(hf_output, REPO)
+    out = Path(shutil.copytree(hf_output, tmp_path / "out"))
+    flip(out / "LICENSE", 3)
+    with pytest.raises(CheckError):
+        push_api(out, REPO)
+
+
+# --- Parts ----------------------------------------------------------------------------------------------
+
+
+def test_git_oid(tmp_path):
+    (tmp_path / "empty").write_bytes(b"")
+    assert git_oid(tmp_path / "empty", 0) == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"  # git's own
+    (tmp_path / "hello").write_bytes(b"hello\n")
+    assert git_oid(tmp_path / "hello", 6) == "ce013625030ba8dba906f756967f9e9ca394464a"
+
+
+def test_groups():
+    files = [OutputFile(str(size), size, "") for size in (5, 6, 4, 20, 1)]
+    assert [[file.size for file in group] for group in groups(files, 10)] == [[5], [6, 4], [20], [1]]
+    assert groups(files, None) == [files]
+    assert groups([], 10) == []
+
+
+def test_clean():
+    assert clean("a\nb\x1b[31m  c") == "a b?[31m c"
+    assert (
+        clean("Bearer abc https://x/y?Signature=1 hf_abcdefghij", "x/y")
+        == "[secret] https://[secret]?[secret] [secret]"
+    )
+    assert clean("Really? No hf_hub") == "Really? No hf_hub"
+    assert len(clean("x" * 9999)) < 500
