@@ -6,8 +6,11 @@ Processes of one's own import this module again, so the command line is imported
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    from converters.cli import main
-
+    try:
+        from converters.cli import main
+    except KeyboardInterrupt:
+        # Nothing has begun yet; the import takes long enough to be interrupted.
+        raise SystemExit(130) from None
     main()
 
 
