@@ -9,7 +9,7 @@ next record is looked for, in this order:
    the next record if the index says so. Without, its data's checksum must hold as well. Yet a JPEG may hold bytes
    that are a record; one that is inside the damaged record must not be taken for the next. The records of a file
    go on to its end or to the next damage, while a run of records inside another ends in the midst of that one.
-   So a run is believed if it reaches the end of the file (unless the damaged record says that it goes on beyond
+   So a run is believed if it reaches the end of the file (unless a record before it says that it goes on beyond
    it: the file may be cut in the midst of that one), or ends at a record whose end can be told by 1., or is longer
    than twice the longest record known. What is not believed is lost; it is never guessed.
 
@@ -178,7 +178,9 @@ class _Examiner:
         self._position = 0
         self._longest = 0
         self._effort = 0
-        self._cut = False  # whether the damaged record says that it goes on beyond the end of the stream
+        self._cut = (
+            False  # whether a record met in the damage says that it goes on beyond the end of the stream
+        )
 
     def run(self) -> None:
         """Examine the whole stream."""
@@ -393,12 +395,17 @@ class _Examiner:
             end = position + OVERHEAD_BYTES + size
             self._spend(1000)  # about what a step costs
             if not self._window.reach(end):
+                self._cut = True
                 return False
             longest = max(longest, size + OVERHEAD_BYTES)
             position = end
             if position - offset > 2 * longest or (not self._cut and self._window.ends_at(position)):
                 return True
-        return not self._window.ends_at(position) and bool(self._hops(position))
+        if self._window.ends_at(position):
+            return False
+        claim = self._example_claim(position)
+        self._cut = self._cut or (claim is not None and not self._window.reach(claim))
+        return bool(self._hops(position))
 
     def _spend(self, effort: int) -> bool:
         """Count work that may be in vain, so that no file can make it endless.
