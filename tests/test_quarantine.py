@@ -7,6 +7,7 @@ import json
 import shutil
 import struct
 import subprocess
+import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -313,6 +314,26 @@ def test_several_files_in_a_split(source, tmp_path, truth, shard_bytes, labels):
     ]
     assert report.splits[0].checks[-1].result == "passed"
     assert verify(out, source=source).failures() == []
+
+
+def test_a_killed_run_is_resumed(source, tmp_path):
+    """Killed when shards and quarantine are in the output folder; the next run ends as one that was not killed."""
+    damage(source)
+    program = (
+        "import os, signal, sys\n"
+        "from converters import convert\n"
+        "from converters.formats.parquet import ParquetFormat\n"
+        "ParquetFormat.finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "convert(sys.argv[1], to='parquet', out=sys.argv[2], on_error='quarantine', max_shard_bytes=20_000)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, source, tmp_path / "out"], capture_output=True)
+    assert killed.returncode == -9
+    assert (tmp_path / "out.incomplete" / "output" / "quarantine" / "records.json").is_file()
+    chosen = {"to": "parquet", "on_error": "quarantine", "max_shard_bytes": 20_000}
+    report = convert(source, out=tmp_path / "out", **chosen)
+    assert report.resumed_shards > 9
+    convert(source, out=tmp_path / "again", **chosen)
+    assert digests(tmp_path / "out") == digests(tmp_path / "again")
 
 
 # --- How many are lost ---------------------------------------------------------------------------------

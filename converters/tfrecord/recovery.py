@@ -261,8 +261,12 @@ class _Examiner:
         self._cut = not all(map(self._window.reach, claims))
         if end is not None and not self._window.reach(end):
             end = None
-        if end is not None and (self._is_boundary(end) or self._in_index(start, end) or self._hops(end)):
+        if end is not None and self._in_index(start, end):
             self._lose(end, 1, reason)
+        elif end is not None and (self._is_boundary(end) or self._hops(end)):
+            # A record that begins before the end and goes on beyond it: some of this one's bytes are gone.
+            found = None if self._lines is not None else self._scan(start + 1, end, beyond=end)
+            self._lose(found or end, 1 if found is None else None, reason)
         elif end is not None and end == self._example_end(start):
             # The next record is damaged as well; or some of this one's bytes are gone, and the next begins earlier.
             found = self._scan(start + 1, end)
@@ -359,8 +363,11 @@ class _Examiner:
 
     # --- Finding records again -----------------------------------------------------------------------------
 
-    def _scan(self, start: int, stop: int | None = None) -> int | None:
-        """Where the next record begins that is believed, from ``start`` on; None if there is none before ``stop``."""
+    def _scan(self, start: int, stop: int | None = None, *, beyond: int = 0) -> int | None:
+        """Where the next record begins that is believed, from ``start`` on; None if there is none before ``stop``.
+
+        Records that end at ``beyond`` or before it are left out.
+        """
         window, position = self._window, start
         while True:
             window.drop(position)
@@ -370,7 +377,8 @@ class _Examiner:
                 found = position + header
                 if stop is not None and found >= stop:
                     return None
-                if self._is_believed(found):
+                size = self._size_at(found) or 0
+                if found + OVERHEAD_BYTES + size > beyond and self._is_believed(found):
                     return found
             position = max(position, end - HEADER_BYTES + 1)
             if not more or (stop is not None and position >= stop):

@@ -209,6 +209,21 @@ def test_bytes_that_are_gone_shift_the_rest(write):
     assert [(lost.start, lost.end) for lost in found.lost] == [(starts[5], starts[6] - 5)]
 
 
+def test_bytes_that_are_gone_up_to_where_a_record_inside_begins(write):
+    """The damaged record's length leads to a sound header, which is inside the next record."""
+    records = some_records(20)
+    inner = frame(some_records(1, 1)[0])
+    records[6] = example(b"comment" + inner + b"more")
+    starts = offsets(records)
+    data = framed(records)
+    gone = data.index(inner) - starts[6]
+    del data[starts[5] + 15 : starts[5] + 15 + gone]
+    assert data[starts[6] :].startswith(inner)
+    found, sound = examined(*write(data))
+    assert sound == records[:5] + records[6:]
+    assert [(lost.start, lost.end) for lost in found.lost] == [(starts[5], starts[6] - gone)]
+
+
 def test_an_index_that_does_not_fit_is_not_used(write):
     records = some_records(40)
     starts = offsets(records)
