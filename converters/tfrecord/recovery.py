@@ -366,7 +366,8 @@ class _Examiner:
     def _scan(self, start: int, stop: int | None = None, *, beyond: int = 0) -> int | None:
         """Where the next record begins that is believed, from ``start`` on; None if there is none before ``stop``.
 
-        Records that end at ``beyond`` or before it are left out.
+        With ``beyond``, what is looked for are records that end behind it; these are believed as well if something
+        begins where they end.
         """
         window, position = self._window, start
         while True:
@@ -377,8 +378,12 @@ class _Examiner:
                 found = position + header
                 if stop is not None and found >= stop:
                     return None
-                size = self._size_at(found) or 0
-                if found + OVERHEAD_BYTES + size > beyond and self._is_believed(found):
+                behind = found + OVERHEAD_BYTES + (self._size_at(found) or 0)
+                if beyond and (behind <= beyond or self._is_boundary(behind)):
+                    believed = behind > beyond
+                else:
+                    believed = self._is_believed(found)
+                if believed:
                     return found
             position = max(position, end - HEADER_BYTES + 1)
             if not more or (stop is not None and position >= stop):
@@ -503,7 +508,7 @@ class _Window:
 
     def ends_at(self, offset: int) -> bool:
         """Whether the stream ends at ``offset``."""
-        return self.end <= offset and not self.reach(offset + 1)
+        return not self.reach(offset + 1) and self.end == offset
 
     def drop(self, before: int) -> None:
         """Forget the bytes before an offset."""
