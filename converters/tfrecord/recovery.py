@@ -272,9 +272,14 @@ class _Examiner:
             found = self._scan(start + 1, end)
             self._lose(found or end, 1 if found is None else None, reason)
         elif hops := self._hops(start):
-            for hop in hops:
-                self._lose(hop, 1, reason)
-                reason = self._reason(hop)
+            reasons = [reason, *map(self._reason, hops[:-1])]
+            last = hops[-1]
+            found = None if self._lines is not None else self._scan(start + 1, last, beyond=last)
+            if found is not None:
+                self._lose(found, None, reason)
+            else:
+                for hop, what in zip(hops, reasons, strict=True):
+                    self._lose(hop, 1, what)
         else:
             self._lose(self._scan(start + 1), None, reason)
 
