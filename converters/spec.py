@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from converters.errors import CallError
+from converters.files import read_bounded
 from converters.names import first_collision, unsafe_name
 
 Kind = Literal["single-label", "multi-label"]
 
 DESCRIPTION_FILE = "dataset.json"
+MAX_DESCRIPTION_BYTES = 4 << 20  # KFER's has 20 kB
 
 # Column names of the outputs that a label must not take.
 RESERVED_COLUMNS = frozenset({"file_name", "img_id", "clip_id"})
@@ -164,13 +166,15 @@ def load_spec(folder: Path) -> DatasetSpec:
         raise CallError(f"{folder}: {problem}. Name the folder that holds the TFRecord files.")
     path = folder / DESCRIPTION_FILE
     try:
-        text = path.read_text("utf-8")
+        text = read_bounded(path, MAX_DESCRIPTION_BYTES).decode()
     except FileNotFoundError:
         return kfer()
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise CallError(f"{path}: cannot be read: {error}.") from error
+    except OSError as error:
+        raise CallError(f"{path}: cannot be read: {error.strerror}.") from error
     try:
-        document = json.loads(text, object_pairs_hook=_unique_keys)
+        document = json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise CallError(f"{path}: not valid JSON: {error}.") from error
     return parse_spec(document, str(path))
@@ -319,7 +323,8 @@ def _listed(configs: Sequence[Config]) -> str:
     return ", ".join(config.name for config in configs)
 
 
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """For ``json.loads``: an object, unless a key stands twice in it, of which readers would keep either."""
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("a key stands twice in one object")

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
 from converters.errors import CallError, DataError, Location
+from converters.files import open_regular
 from converters.tfrecord.framing import HEADER_BYTES, ByteStream, is_header
 
 Compression = Literal["none", "gzip", "zlib"]
@@ -51,18 +51,17 @@ class SourceFile:
     def __init__(self, path: Path, start: int = 0, end: int | None = None) -> None:
         self.path = str(path)
         try:
-            # O_NONBLOCK: opening a FIFO that nobody writes to must not hang.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            descriptor = open_regular(path)
         except FileNotFoundError as error:
             raise CallError(f"{path}: there is no such file.") from error
         except OSError as error:
-            raise DataError(f"the file cannot be opened: {error.strerror}.", Location(str(path))) from error
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(descriptor)
-            raise DataError("this is no regular file.", Location(str(path)), "Put a TFRecord file here.")
+            raise DataError(
+                f"the file cannot be opened: {error.strerror}.",
+                Location(str(path)),
+                "Put a TFRecord file here.",
+            ) from error
         self._file = open(descriptor, "rb", buffering=0)  # noqa: SIM115, PTH123  # closed by __exit__
-        self.size = status.st_size
+        self.size = os.fstat(descriptor).st_size
         self._left = (self.size if end is None else end) - start
         self._digest = hashlib.sha256()
         if start:
