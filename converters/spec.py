@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from converters.errors import CallError
 from converters.files import read_bounded
-from converters.names import first_collision, unsafe_name
+from converters.names import MAX_NAME_BYTES, first_collision, unsafe_name
 
 Kind = Literal["single-label", "multi-label"]
 
@@ -245,7 +245,9 @@ def _split(config: str, name: str, kind: Kind, label_names: tuple[str, ...], rea
         if value is not None and (
             value in ("", ".", "..") or not value.isprintable() or {"/", "\\"} & set(value)
         ):
-            reader.fail(key, f"expected the name of a file in the same folder, found {value!r}")
+            reader.fail(key, f"expected the name of a file in the same folder, found {value[:300]!r}")
+        if value is not None and len(value.encode()) > MAX_NAME_BYTES:
+            reader.fail(key, f"the name is longer than {MAX_NAME_BYTES} bytes")
     counts = reader.section("label_counts", None)
     per_image = reader.section("labels_per_image", None)
     if counts is not None and set(counts.value) != set(label_names):
