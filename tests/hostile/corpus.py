@@ -162,11 +162,6 @@ def _(folder, window_bits):
     put(folder, b"".join([*parts, packer.flush()]))
 
 
-@case("a gzip bomb of records")
-def _(folder):
-    put(folder, gz(framed(GOOD) * 3000, 9) * 300)
-
-
 @case("a gzip bomb inside a gzip file")
 def _(folder):
     inner = gz(bytes(60 * MIB), 9)

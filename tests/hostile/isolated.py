@@ -52,12 +52,21 @@ class Isolated:
 
 
 def _serve() -> None:
+    import functools
+    import importlib.metadata
+
+    # What is installed does not change, and looking it up takes most of the time of a small conversion.
+    importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
+    for group in ("kfer_convert.formats", "kfer_convert.engines"):
+        importlib.metadata.entry_points(group=group)
+    from PIL import Image, JpegImagePlugin  # noqa: F401
+
     import converters.api
     import converters.cli
+    import converters.engines.local
     import converters.formats.jpeg
     import converters.formats.parquet
     import converters.verification  # noqa: F401
-    from PIL import Image, JpegImagePlugin  # noqa: F401
 
     for line in sys.stdin:
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -95,7 +104,7 @@ def _run(arguments: list[str], out: int, err: int) -> None:
         converters_main(arguments)
     except SystemExit as stop:
         status = stop.code or 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001  # a bug: the test shall see it
         import traceback
 
         traceback.print_exc()
