@@ -174,9 +174,7 @@ class _Manifest:
             }
             output = {file.path: file.size for file in self.files}
             quarantine = parse_quarantine(_typed(fields["quarantine"], dict), by_name, output)
-        checks = [Check(**_typed(check, dict)) for check in _typed(fields["checks"], list)]
-        for check in checks:
-            _typed(check.reason, str)
+        checks = [_check(check) for check in _typed(fields["checks"], list)]
         return _Entry(split, fingerprint, sources, quarantine, _results(checks))
 
 
@@ -208,6 +206,12 @@ def _source(value: object) -> SourceFacts:
     if facts.compression not in ("none", "gzip", "zlib") or facts.indexed not in (None, True):
         raise ValueError(f"compression or index of {facts.file} is unknown")
     return facts
+
+
+def _check(value: object) -> Check:
+    fields = _typed(value, dict)
+    name, result, reason = (_typed(fields[key], str) for key in ("name", "result", "reason"))
+    return Check(name, result, reason, _typed(fields["published"], bool))
 
 
 def _results(checks: Iterable[Check]) -> tuple[tuple[str, str, bool], ...]:

@@ -128,7 +128,7 @@ def test_every_truncation_ends_with_1(convert, stored, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_truncation_is_found(stored, kind):
-    for end in range(len(stored)):
+    for end in range(1, len(stored)):
         assert decompressed(stored[:end], kind) is None or kind == "plain"
 
 
