@@ -229,7 +229,7 @@ def test_a_path_that_leaves_is_refused_and_not_opened(output, tmp_path, path, mo
     edit(output, lambda document: document["files"].append(entry))
     opened.clear()
     assert problem(output)
-    assert all(os.path.realpath(name).startswith(os.fspath(output)) for name in opened)  # noqa: PTH
+    assert all(os.path.realpath(name).startswith(os.fspath(output)) for name in opened)
 
 
 def test_an_added_or_removed_empty_folder_is_found(output):
