@@ -186,6 +186,8 @@ def _options(value: object) -> dict[str, Any]:
         _typed(options[name], bool)
     if options["reader"] not in ("native", "tensorflow"):
         raise ValueError("the option reader is unknown")
+    if options["on_error"] not in ("fail", "quarantine"):
+        raise ValueError("the option on_error is unknown")
     for name in ("max_record_bytes", "max_shard_bytes"):
         if _typed(options[name], int) < 1:
             raise ValueError(f"the option {name} is {options[name]}")

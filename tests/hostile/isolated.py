@@ -52,22 +52,16 @@ class Isolated:
 
 
 def _serve() -> None:
-    import functools
-    import importlib.metadata
-
-    # What is installed does not change, and looking it up takes most of the time of a small conversion.
-    importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
-    for group in ("kfer_convert.formats", "kfer_convert.engines"):
-        importlib.metadata.entry_points(group=group)
-    from PIL import Image, JpegImagePlugin  # noqa: F401
-
     import converters.api
     import converters.cli
     import converters.engines.local
     import converters.formats.jpeg
     import converters.formats.parquet
     import converters.verification  # noqa: F401
+    from converters.plugins import registered
 
+    for group in ("kfer_convert.formats", "kfer_convert.engines"):
+        registered(group)  # finding what is installed takes most of the time of a small conversion
     for line in sys.stdin:
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             start = time.monotonic()

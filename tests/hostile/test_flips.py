@@ -5,7 +5,6 @@ known system and level, the name of the file, bits that deflate does not use, an
 bytes. Whatever is not found must be of that kind: the decompressed bytes are the same, and so is the output.
 """
 
-import functools
 import gzip
 import io
 import os
@@ -17,8 +16,6 @@ import pytest
 from conftest import digests, encode_record
 from corpus import RECORDS, gz, make_source, put, tfrecord
 
-import converters.engines
-import converters.formats
 from converters.errors import DataError
 from converters.tfrecord.framing import read_frames
 from converters.tfrecord.streams import DecompressedStream
@@ -53,11 +50,8 @@ def stored(plain, kind) -> bytes:
 
 
 @pytest.fixture
-def convert(tmp_path, monkeypatch, kfer_convert):
+def convert(tmp_path, kfer_convert):
     """Converts a file of the given bytes with the command, in this process; there is neither index nor count."""
-    for module in (converters.formats, converters.engines):
-        # What is installed does not change, and looking it up takes most of the time of a conversion.
-        monkeypatch.setattr(module, "entry_points", functools.cache(module.entry_points))
     source = make_source(tmp_path / "source")
     put(source, b"")
     to = tmp_path / "to"

@@ -25,6 +25,7 @@ INFORMATIONAL = [
     ("allow_mismatch",),  # decides whether a failure counts; here nothing fails
     ("options", "decode"),
     ("options", "reader"),
+    ("options", "on_error"),
     ("options", "max_record_bytes"),
     ("options", "max_shard_bytes"),
     ("options", "format_options", "class_folders"),  # only where the layout is the same
