@@ -19,6 +19,7 @@ _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _STANDALONE = frozenset({0x00, 0x01, 0xD8, 0xD9, 0xDA, *range(0xD0, 0xD8)})
 _END_OF_IMAGE = b"\xff\xd9"
 _MAX_SEGMENTS = 200
+_SEARCH_BYTES = 64 << 10
 
 
 class JpegError(ValueError):
@@ -73,13 +74,26 @@ def read_jpeg_header(data: bytes | memoryview) -> JpegHeader:
             if len(frame) < 6 or size < 8 + 3 * frame[5] or end > len(data):
                 break
             # Entropy-coded data cannot hold these two bytes, so any after the header is the end marker.
-            if bytes(data[end:]).rfind(_END_OF_IMAGE) < 0:
+            if not _has_end_marker(data, end):
                 raise JpegError("the image is cut short: its JPEG end marker is missing.")
             height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
             return JpegHeader((height, width, frame[5]), tuple(segments), position, end)
         segments.append(position)
         position += 2 + size
     raise JpegError("the image ends before its JPEG frame header.")
+
+
+def _has_end_marker(data: bytes | memoryview, start: int) -> bool:
+    """Whether the end marker stands anywhere from ``start`` on; looked for from the end, without a copy of all."""
+    end = len(data)
+    while end - start >= 2:
+        piece = max(start, end - _SEARCH_BYTES)
+        if _END_OF_IMAGE in bytes(data[piece:end]):
+            return True
+        if piece == start:
+            break
+        end = piece + 1  # the marker may lie across the edge
+    return False
 
 
 class JpegSizes:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from converters.errors import DataError, Location
+from converters.files import open_regular
 from converters.records import numbers
 
 
@@ -47,18 +48,20 @@ def read_label_csv(
         name: pa.string() for header in headers for name in header
     }
     try:
-        table = csv.read_csv(
-            path,
-            read_options=csv.ReadOptions(use_threads=False),
-            parse_options=csv.ParseOptions(ignore_empty_lines=False, newlines_in_values=False),
-            convert_options=csv.ConvertOptions(
-                column_types=types, null_values=[], strings_can_be_null=False, check_utf8=True
-            ),
-        )
+        # A file object: from a path, Arrow would go by the name and decompress.
+        with open(open_regular(path), "rb") as file:  # noqa: PTH123  # a descriptor
+            table = csv.read_csv(
+                file,
+                read_options=csv.ReadOptions(use_threads=False),
+                parse_options=csv.ParseOptions(ignore_empty_lines=False, newlines_in_values=False),
+                convert_options=csv.ConvertOptions(
+                    column_types=types, null_values=[], strings_can_be_null=False, check_utf8=True
+                ),
+            )
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise DataError(f"no valid label CSV: {str(error).splitlines()[0]}.", location) from None
     except OSError as error:
-        raise DataError(f"the label CSV cannot be read: {error}.", location) from error
+        raise DataError(f"the label CSV cannot be read: {error.strerror or error}.", location) from error
     columns = tuple(table.column_names)
     header = next((header for header in headers if columns == header + label_names), None)
     if header is None:

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from converters.errors import CallError, DataError, Location
+from converters.files import open_regular, read_bounded
 from converters.report import Report
 from converters.shards import OutputFile
+from converters.spec import unique_keys
 
 MANIFEST = "MANIFEST.json"
 SUMS = "SHA256SUMS"
@@ -34,6 +36,10 @@ _HASH_CHUNK = 1 << 20
 
 FileState = tuple[int, int, int, int]
 """Inode, size in bytes, and the times of the last modification and of the last change in nanoseconds."""
+# How large a manifest may be: a description, and an entry for each file that is really there (a path has at most
+# four names of 255 bytes). JSON takes up to twenty times its size in memory, so nothing larger is parsed.
+_MAX_HEAD_BYTES = 8 << 20
+_MAX_ENTRY_BYTES = 2 << 10
 
 
 def write_manifest(report: Report, folder: Path) -> None:
@@ -49,6 +55,7 @@ def write_manifest(report: Report, folder: Path) -> None:
         "absent": [split.title for split in report.absent],
         "warnings": list(report.warnings),
         "allow_mismatch": report.allow_mismatch,
+        "empty_folders": sorted(walk_empty_folders(folder)),
     }
     # The files stand last, one to a line: there may be tens of thousands.
     head = json.dumps(document, indent=1, ensure_ascii=False).removesuffix("\n}")
@@ -82,7 +89,8 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
     if not folder.is_dir():
         raise CallError(f"{folder}: there is no such folder.")
     try:
-        data = path.read_bytes()
+        files = sum(1 for _ in walk_files(folder))
+        data = read_bounded(path, _MAX_HEAD_BYTES + files * _MAX_ENTRY_BYTES, follow_links=False)
     except FileNotFoundError:
         raise CallError(
             f"{folder}: no {MANIFEST} is here, so this is no finished output of kfer-convert."
@@ -90,19 +98,20 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
     except OSError as error:
         raise DataError(f"the manifest cannot be read: {error.strerror}.", Location(str(path))) from error
     try:
-        document = json.loads(data)
+        document = json.loads(data, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise DataError(f"the manifest is not JSON: {error}.", Location(str(path))) from None
-    if not isinstance(document, dict) or document.get("manifest_version") != MANIFEST_VERSION:
+    version_found = document.get("manifest_version") if isinstance(document, dict) else None
+    if version_found != MANIFEST_VERSION or type(version_found) is not int:
         raise DataError(f"expected a manifest of version {MANIFEST_VERSION}.", Location(str(path)))
     return document, data
 
 
-def hash_file(path: str | os.PathLike[str]) -> tuple[int, str]:
-    """Size in bytes and hexadecimal SHA-256 of a file. No link is followed."""
+def hash_file(path: str | os.PathLike[str], *, follow_links: bool = False) -> tuple[int, str]:
+    """Size in bytes and hexadecimal SHA-256 of a regular file; a link is followed only where that is asked for."""
     digest = hashlib.sha256()
     size = 0
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = open_regular(path, follow_links=follow_links)
     try:
         while chunk := os.read(descriptor, _HASH_CHUNK):
             digest.update(chunk)
@@ -117,7 +126,7 @@ def hash_ranges(path: str | os.PathLike[str], ends: Sequence[int]) -> tuple[str,
     whole = hashlib.sha256()
     parts: list[str] = []
     start = 0
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # as hash_file
+    with open(open_regular(path), "rb", buffering=0) as file:  # noqa: PTH123  # a descriptor
         for end in ends:
             digest = hashlib.sha256() if len(ends) > 1 else whole
             while start < end and (chunk := file.read(min(_HASH_CHUNK, end - start))):
@@ -171,3 +180,17 @@ def file_states(folder: str | os.PathLike[str]) -> dict[str, FileState]:
         finally:
             os.close(descriptor)
     return states
+
+
+def walk_empty_folders(folder: str | os.PathLike[str]) -> Iterator[str]:
+    """The folders below a folder that hold nothing, as paths in it with ``/``; links are not followed."""
+    folders = [(os.fspath(folder), "")]
+    while folders:
+        path, prefix = folders.pop()
+        with os.scandir(path) as scanned:
+            entries = list(scanned)
+        if prefix and not entries:
+            yield prefix.removesuffix("/")
+        folders += [
+            (entry.path, f"{prefix}{entry.name}/") for entry in entries if entry.is_dir(follow_symlinks=False)
+        ]

@@ -14,7 +14,7 @@ _RESERVED = frozenset(
 )
 _FORBIDDEN = frozenset('<>:"/\\|?*')
 _NO_NAMES = frozenset({"", ".", ".."})
-_MAX_BYTES = 255  # of one file name, on all common file systems
+MAX_NAME_BYTES = 255  # of one file name, on all common file systems
 
 # A name of these characters that starts with a letter or digit can only be unsafe by being reserved,
 # too long, or by ending in a dot.
@@ -26,8 +26,8 @@ def unsafe_name(name: str) -> str | None:
 
     A safe name stays in its folder and means the same file on Linux, macOS and Windows.
     """
-    if len(name.encode("utf-8", "surrogatepass")) > _MAX_BYTES:
-        return f"is longer than {_MAX_BYTES} bytes"
+    if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
+        return f"is longer than {MAX_NAME_BYTES} bytes"
     if name.split(".", 1)[0].rstrip(" ").casefold() in _RESERVED:
         return f"{name!r} is a name that Windows reserves"
     if _PLAIN.fullmatch(name):

@@ -356,16 +356,41 @@ def _refuse_nesting(out: Path, inputs: Sequence[Path]) -> None:
         os.fspath(out).encode()
     except UnicodeEncodeError:
         raise CallError(f"{os.fspath(out)!r}: this path is not UTF-8. Choose another --out.") from None
-    place = out.resolve()
-    if not place.name:
-        raise CallError(f"{out}: this cannot be an output folder.")
-    for folder in (place, staging_folder(place).resolve()):
-        for other in (path.resolve() for path in inputs):
-            if folder == other or folder in other.parents or other in folder.parents:
+    try:
+        place = out.resolve()
+        if not place.name:
+            raise CallError(f"{out}: this cannot be an output folder.")
+        folders = [place, staging_folder(place).resolve()]
+        others = [path.resolve() for path in inputs]
+    except (OSError, RuntimeError) as error:  # Python before 3.13 raises RuntimeError for a loop of links
+        raise CallError(f"{out}: this cannot be an output folder: {error}. Choose another --out.") from None
+    for folder in folders:
+        for other in others:
+            if _lies_in(folder, other) or _lies_in(other, folder):
                 raise CallError(
                     f"{out}: the output, which grows in {staging_folder(out)}, and {other}, which is read, must not "
                     "lie in each other. Choose another --out."
                 )
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder or below it, by name or by what the system says is the same folder.
+
+    One folder has several names where case does not count, and where it is mounted twice.
+    """
+    if path == folder or folder in path.parents:
+        return True
+    try:
+        status = folder.stat()
+    except OSError:
+        return False
+    for ancestor in (path, *path.parents):
+        try:
+            if os.path.samestat(ancestor.stat(), status):
+                return True
+        except OSError:
+            continue  # not there yet
+    return False
 
 
 def _refuse_missing_labels(source: Source, labels: Path | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -183,8 +184,9 @@ def _words(split_name: str) -> frozenset[str]:
 
 def _source_file(path: Path, split: Split) -> SourceFile:
     index = path.with_name(split.index) if split.index and path.name.startswith(split.file) else None
-    if index is None or not index.exists():
-        index = next((other for other in _index_names(path) if other.exists()), None)
+    # A link that leads nowhere is an index that cannot be read, not one that is absent.
+    if index is None or not os.path.lexists(index):
+        index = next((other for other in _index_names(path) if os.path.lexists(other)), None)
     compression = detect_compression(path)
     status = path.stat()
     return SourceFile(path, status.st_size, status.st_mtime_ns, compression, index)

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from converters.errors import CallError
-from converters.names import first_collision, unsafe_name
+from converters.files import read_bounded
+from converters.names import MAX_NAME_BYTES, first_collision, unsafe_name
 
 Kind = Literal["single-label", "multi-label"]
 
 DESCRIPTION_FILE = "dataset.json"
+MAX_DESCRIPTION_BYTES = 4 << 20  # KFER's has 20 kB
 
 # Column names of the outputs that a label must not take.
 RESERVED_COLUMNS = frozenset({"file_name", "img_id", "clip_id"})
@@ -164,13 +166,15 @@ def load_spec(folder: Path) -> DatasetSpec:
         raise CallError(f"{folder}: {problem}. Name the folder that holds the TFRecord files.")
     path = folder / DESCRIPTION_FILE
     try:
-        text = path.read_text("utf-8")
+        text = read_bounded(path, MAX_DESCRIPTION_BYTES).decode()
     except FileNotFoundError:
         return kfer()
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise CallError(f"{path}: cannot be read: {error}.") from error
+    except OSError as error:
+        raise CallError(f"{path}: cannot be read: {error.strerror}.") from error
     try:
-        document = json.loads(text, object_pairs_hook=_unique_keys)
+        document = json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise CallError(f"{path}: not valid JSON: {error}.") from error
     return parse_spec(document, str(path))
@@ -241,7 +245,9 @@ def _split(config: str, name: str, kind: Kind, label_names: tuple[str, ...], rea
         if value is not None and (
             value in ("", ".", "..") or not value.isprintable() or {"/", "\\"} & set(value)
         ):
-            reader.fail(key, f"expected the name of a file in the same folder, found {value!r}")
+            reader.fail(key, f"expected the name of a file in the same folder, found {value[:300]!r}")
+        if value is not None and len(value.encode()) > MAX_NAME_BYTES:
+            reader.fail(key, f"the name is longer than {MAX_NAME_BYTES} bytes")
     counts = reader.section("label_counts", None)
     per_image = reader.section("labels_per_image", None)
     if counts is not None and set(counts.value) != set(label_names):
@@ -319,7 +325,8 @@ def _listed(configs: Sequence[Config]) -> str:
     return ", ".join(config.name for config in configs)
 
 
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """For ``json.loads``: an object, unless a key stands twice in it, of which readers would keep either."""
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("a key stands twice in one object")

@@ -8,9 +8,8 @@ in an output is trusted: names are checked before they are used, and no link is 
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,19 @@ from converters import proof
 from converters.checks import RecordChecker
 from converters.conversion import Job, Progress, Reader, output_location, read_shard
 from converters.errors import CallError, ConverterError, DataError, Location
+from converters.files import read_bounded
 from converters.fingerprint import Fingerprint, PartBuilder, merge
 from converters.formats import Format, load_format
-from converters.manifest import MANIFEST, SUMS, hash_file, read_manifest, sums_text, walk_files
-from converters.names import safe_path
+from converters.manifest import (
+    MANIFEST,
+    SUMS,
+    hash_file,
+    read_manifest,
+    sums_text,
+    walk_empty_folders,
+    walk_files,
+)
+from converters.names import safe_path, unsafe_name
 from converters.quarantine import LIST, Quarantine, list_text, parse_quarantine
 from converters.quarantine_folder import differing_range
 from converters.records import conform
@@ -33,6 +41,8 @@ from converters.spec import DatasetSpec, Split, parse_spec
 from converters.tfrecord.second_reader import require_tensorflow
 
 SOURCE = "source"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def verify_output(out: Path, source: Path | None, reader: Reader, progress: Progress | None) -> Report:
@@ -49,7 +59,10 @@ def verify_output(out: Path, source: Path | None, reader: Reader, progress: Prog
         raise CallError(
             "this output has records in quarantine, and TensorFlow stops at the first damage: leave --reader out."
         )
-    problems = _check_files(out, manifest.files, data) + _check_list(manifest)
+    try:
+        problems = _check_files(out, manifest, data) + _check_list(manifest)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}.", Location(error.filename or str(out))) from error
     target = None
     # What was tampered with is not read any further: its content could lead anywhere.
     unread = (
@@ -61,6 +74,8 @@ def verify_output(out: Path, source: Path | None, reader: Reader, progress: Prog
         except CallError as error:
             unread = str(error)
             problems.append(f"its content is unverified: {error}")
+    if target is not None:
+        problems += _unlisted_records(out, target, manifest)
     splits = tuple(_verify_split(out, target, unread, entry, progress) for entry in manifest.splits)
     report = Report(
         spec=manifest.spec,
@@ -80,28 +95,34 @@ def verify_output(out: Path, source: Path | None, reader: Reader, progress: Prog
 
 @dataclass(frozen=True)
 class _Entry:
-    """What a manifest says of one split."""
+    """What a manifest says of one split; ``results`` are names and results of its checks at conversion."""
 
     split: Split
     expected: Fingerprint
     sources: tuple[SourceFacts, ...]
     quarantine: Quarantine | None
+    results: tuple[tuple[str, str, bool], ...]
 
 
 class _Manifest:
-    """The parts of a manifest, each checked for its form. The manifest is data from outside."""
+    """The parts of a manifest, each checked for its form and against the others. It is data from outside."""
 
     def __init__(self, document: Mapping[str, Any], path: Path) -> None:
         try:
             self.format = _typed(document["format"], str)
-            self.options = _typed(document["options"], dict)
-            self.format_options = _typed(self.options["format_options"], dict)
-            self.max_record_bytes = _typed(self.options["max_record_bytes"], int)
+            self.options = _options(document["options"])
+            self.format_options = self.options["format_options"]
+            self.max_record_bytes = self.options["max_record_bytes"]
+            for package, version in _typed(document["written_by"], dict).items():
+                _typed(package, str), _typed(version, str)
+            _typed(document["fingerprint_definition"], str)
             self.allow_mismatch = _typed(document["allow_mismatch"], bool)
             self.warnings = [_typed(text, str) for text in _typed(document["warnings"], list)]
             self.files = tuple(_files(document["files"]))
+            self.empty_folders = set(_texts(document["empty_folders"]))
             self.spec: DatasetSpec = parse_spec(document["dataset"], f"{path} dataset")
             self.splits = [self._split(entry) for entry in _typed(document["splits"], list)]
+            self._refuse_other_splits(_texts(document["absent"]))
         except CallError as error:
             raise DataError(str(error), Location(str(path))) from None
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
@@ -110,6 +131,20 @@ class _Manifest:
                 Location(str(path)),
             ) from None
 
+    def _refuse_other_splits(self, absent: list[str]) -> None:
+        """What was converted and what was absent are, in order, what was asked for."""
+        configs, names = self.options["configs"], self.options["splits"]
+        asked = [
+            split.title
+            for split in self.spec.splits()
+            if (not configs or split.config in configs) and (not names or split.name in names)
+        ]
+        stated = [entry.split.title for entry in self.splits]
+        if [title for title in asked if title not in absent] != stated or not stated:
+            raise ValueError(f"splits {stated} and absent {absent} are not what was asked for, {asked}")
+        if [title for title in asked if title not in stated] != absent:
+            raise ValueError(f"absent {absent} is not what was asked for and is not in splits")
+
     def _split(self, entry: object) -> _Entry:
         fields = _typed(entry, dict)
         for split in self.spec.splits():
@@ -117,13 +152,21 @@ class _Manifest:
                 break
         else:
             raise ValueError("a split that is not in the dataset's description")
+        if (fields["kind"], fields["label_names"]) != (split.kind, list(split.label_names)):
+            raise ValueError(
+                f"kind and label_names of {split.title} are not those of the dataset's description"
+            )
         stated = dict(_typed(fields["fingerprint"], dict))
         per_image = {int(key): _typed(count, int) for key, count in stated["labels_per_image"].items()}
+        if list(map(str, per_image)) != list(stated["labels_per_image"]):
+            raise ValueError("a key of labels_per_image is not a plain number")
         counts = tuple(_typed(count, int) for count in _typed(stated["label_counts"], list))
         for name in ("records", "distinct_label_sets", "image_bytes"):
             _typed(stated[name], int)
         fingerprint = Fingerprint(**(stated | {"label_counts": counts, "labels_per_image": per_image}))
-        sources = tuple(SourceFacts(**_typed(facts, dict)) for facts in _typed(fields["sources"], list))
+        sources = tuple(_source(facts) for facts in _typed(fields["sources"], list))
+        if (fingerprint.identities_sha256 is not None) != self.options["labels"]:
+            raise ValueError(f"the option labels and the identities of {split.title} contradict each other")
         quarantine = None
         if "quarantine" in fields:
             by_name = {
@@ -131,7 +174,54 @@ class _Manifest:
             }
             output = {file.path: file.size for file in self.files}
             quarantine = parse_quarantine(_typed(fields["quarantine"], dict), by_name, output)
-        return _Entry(split, fingerprint, sources, quarantine)
+        checks = [_check(check) for check in _typed(fields["checks"], list)]
+        return _Entry(split, fingerprint, sources, quarantine, _results(checks))
+
+
+def _options(value: object) -> dict[str, Any]:
+    options: dict[str, Any] = _typed(value, dict)
+    for name in ("configs", "splits"):
+        _texts(options[name])
+    for name in ("labels", "decode"):
+        _typed(options[name], bool)
+    if options["reader"] not in ("native", "tensorflow"):
+        raise ValueError("the option reader is unknown")
+    if options["on_error"] not in ("fail", "quarantine"):
+        raise ValueError("the option on_error is unknown")
+    for name in ("max_record_bytes", "max_shard_bytes"):
+        if _typed(options[name], int) < 1:
+            raise ValueError(f"the option {name} is {options[name]}")
+    for name, setting in _typed(options["format_options"], dict).items():
+        if not isinstance(setting, bool | int | str):
+            raise TypeError(f"the format option {name} is a {type(setting).__name__}")
+    return options
+
+
+def _source(value: object) -> SourceFacts:
+    facts = SourceFacts(**_typed(value, dict))
+    if unsafe_name(_typed(facts.file, str)):
+        raise ValueError(f"{facts.file!r} is no name of a source file")
+    if min(_typed(facts.bytes, int), _typed(facts.records, int)) < 0:
+        raise ValueError(f"{facts.file} has {facts.bytes} bytes and {facts.records} records")
+    if not _SHA256.fullmatch(_typed(facts.sha256, str)):
+        raise ValueError(f"the sha256 of {facts.file} is none")
+    if facts.compression not in ("none", "gzip", "zlib") or facts.indexed not in (None, True):
+        raise ValueError(f"compression or index of {facts.file} is unknown")
+    return facts
+
+
+def _check(value: object) -> Check:
+    fields = _typed(value, dict)
+    name, result, reason = (_typed(fields[key], str) for key in ("name", "result", "reason"))
+    return Check(name, result, reason, _typed(fields["published"], bool))
+
+
+def _results(checks: Iterable[Check]) -> tuple[tuple[str, str, bool], ...]:
+    return tuple((check.name, check.result, check.published) for check in checks)
+
+
+def _texts(value: object) -> list[str]:
+    return [_typed(text, str) for text in _typed(value, list)]
 
 
 def _files(entries: object) -> Iterator[OutputFile]:
@@ -144,8 +234,8 @@ def _files(entries: object) -> Iterator[OutputFile]:
         if path in seen or path in (MANIFEST, SUMS):
             raise ValueError(f"the file {path!r} stands twice")
         seen.add(path)
-        _typed(file.size, int)
-        _typed(file.sha256, str)
+        if _typed(file.size, int) < 0 or not _SHA256.fullmatch(_typed(file.sha256, str)):
+            raise ValueError(f"the size or the sha256 of {path!r} is none")
         yield file
 
 
@@ -155,9 +245,15 @@ def _typed(value: Any, kind: type) -> Any:  # noqa: ANN401  # JSON
     return value
 
 
-def _check_files(out: Path, files: tuple[OutputFile, ...], manifest: bytes) -> list[str]:
+def _check_files(out: Path, stated: _Manifest, manifest: bytes) -> list[str]:
     """What is missing, extra or changed; a sentence each."""
     problems = []
+    files = stated.files
+    empty = set(walk_empty_folders(out))
+    problems += [
+        f"{path}: this empty folder is not in the manifest" for path in sorted(empty - stated.empty_folders)
+    ]
+    problems += [f"{path}: this folder is missing" for path in sorted(stated.empty_folders - empty)]
     there = set(walk_files(out))
     known = {file.path for file in files} | {MANIFEST, SUMS}
     problems += [f"{path}: this file is not in the manifest" for path in sorted(there - known)]
@@ -166,12 +262,11 @@ def _check_files(out: Path, files: tuple[OutputFile, ...], manifest: bytes) -> l
         if file.path in there and (problem := _changed(out, file)):
             problems.append(problem)
     if SUMS in there:
+        expected = sums_text(files, manifest).encode()
         try:
-            agrees = (
-                _plain_file(out / SUMS) and (out / SUMS).read_bytes() == sums_text(files, manifest).encode()
-            )
+            agrees = read_bounded(out / SUMS, len(expected), follow_links=False) == expected
         except OSError as error:
-            problems.append(f"{SUMS}: cannot be read: {error.strerror}")
+            problems.append(f"{SUMS}: cannot be read, or is not what it must be: {error.strerror}")
         else:
             if not agrees:
                 problems.append(f"{MANIFEST} and {SUMS} contradict each other: one of them was changed")
@@ -193,8 +288,6 @@ def _changed(out: Path, file: OutputFile) -> str | None:
     """What is wrong with a file that is there; it is in no folder behind a link, for none was walked through."""
     path = out / file.path
     try:
-        if not _plain_file(path):
-            return f"{file.path}: is no regular file"
         size, sha256 = hash_file(path)
     except OSError as error:
         return f"{file.path}: cannot be read: {error.strerror}"
@@ -205,8 +298,22 @@ def _changed(out: Path, file: OutputFile) -> str | None:
     return None
 
 
-def _plain_file(path: Path) -> bool:
-    return stat.S_ISREG(os.lstat(path).st_mode)
+def _unlisted_records(out: Path, target: Format, manifest: _Manifest) -> list[str]:
+    """Splits that the manifest does not list, and of which there are records nevertheless; a sentence each."""
+    listed = {entry.split.title for entry in manifest.splits}
+    problems = []
+    for split in manifest.spec.splits():
+        if split.title in listed:
+            continue
+        try:
+            found = any(len(batch) for batch in target.read(out, split))
+        except Exception:  # noqa: BLE001  # nothing is there, which formats say in different ways
+            found = False
+        if found:
+            problems.append(
+                f"{split.title}: there are records of this split, which the manifest does not list"
+            )
+    return problems
 
 
 def _verify_split(
@@ -230,6 +337,8 @@ def _verify_split(
             batch = conform(found_batch, len(split.label_names))
             checker.check(batch, output_location(split, builder.records))
             builder.add(batch)
+            if builder.records > expected.records:
+                raise ValueError(f"there are more than the {expected.records} records that the manifest says")
             if identified:
                 clips.update(batch.column("clip_id").unique().to_pylist())
             if progress is not None:
@@ -243,6 +352,12 @@ def _verify_split(
         checks = proof.explain(split, found, checks, quarantine)
     if found != expected:
         checks += (Check("fingerprint", "failed", "what was read back is not what the manifest says"),)
+    elif sum(source.records for source in sources) != expected.records:
+        checks += (
+            Check("checks", "failed", "the records of the sources in the manifest are not the split's"),
+        )
+    elif _results(checks) != entry.results:
+        checks += (Check("checks", "failed", "the results in the manifest are not those of these checks"),)
     return SplitReport(split, sources, (), found, checks, quarantine)
 
 

@@ -279,6 +279,16 @@ def kfer_convert(capsys):
     return run
 
 
+@pytest.fixture(scope="session")
+def kfer_isolated():
+    """Runs the command line in a process of its own, and says what it took."""
+    from isolated import Isolated
+
+    run = Isolated()
+    yield run
+    run.close()
+
+
 # --- The stand-in Hub ----------------------------------------------------------------------------------
 
 

@@ -22,7 +22,8 @@ HEADER_BYTES = 12
 FOOTER_BYTES = 4
 OVERHEAD_BYTES = HEADER_BYTES + FOOTER_BYTES
 
-# How much of a file is read at once; a batch is the records that end in one such chunk.
+# How much of a file is read at once; a batch is the records that end in one such chunk. A longer record is a
+# batch of its own.
 CHUNK_BYTES = 4 << 20
 
 # TensorFlow itself cannot hold a larger record in a protobuf (2 GiB); images are far below this.
@@ -38,6 +39,9 @@ _MASK_DELTA = 0xA282EAD8
 _CUT_OR_EXTENDED = "The file is cut short or has something appended: copy it again from where you got it."
 _COPY_AGAIN = "The file is damaged: copy it again from where you got it."
 
+# The checksum of a long record is computed in such pieces: google_crc32c takes bytes only, and copies are costly.
+_CRC_PIECE_BYTES = 1 << 20
+
 
 class ByteStream(Protocol):
     """What the framing reads from: ``read(n)`` gives up to n bytes, and ``b""`` only at the end."""
@@ -52,14 +56,14 @@ class Frames:
     """Consecutive records of one file, checksums verified.
 
     Attributes:
-        buffer: the bytes that hold the records.
+        buffer: the bytes that hold the records; a record longer than a chunk has a buffer of its own.
         starts: int64, where in ``buffer`` each record's data begins.
         sizes: int64, length of each record's data in bytes.
         first_record: index in the file of the first record here.
         first_offset: byte offset in the file (decompressed) of the first record's header.
     """
 
-    buffer: bytes
+    buffer: bytes | bytearray
     starts: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
     first_record: int
@@ -69,11 +73,29 @@ class Frames:
         """int64, byte offset in the file of each record's header."""
         return self.starts - self.starts[0] + self.first_offset
 
+    def data(self, row: int) -> bytes | memoryview:
+        """A record's data; not copied where it is long."""
+        start, size = int(self.starts[row]), int(self.sizes[row])
+        if size > CHUNK_BYTES:
+            return memoryview(self.buffer)[start : start + size]
+        return bytes(self.buffer[start : start + size])
+
 
 def masked_crc(data: bytes) -> int:
     """The masked CRC32C of ``data``, as TFRecord stores it."""
     crc: int = google_crc32c.value(data)
+    return _masked(crc)
+
+
+def _masked(crc: int) -> int:
     return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+def _masked_crc_of_long(data: memoryview) -> int:
+    crc = 0
+    for start in range(0, len(data), _CRC_PIECE_BYTES):
+        crc = google_crc32c.extend(crc, bytes(data[start : start + _CRC_PIECE_BYTES]))
+    return _masked(crc)
 
 
 def frame(data: bytes) -> bytes:
@@ -127,19 +149,22 @@ def read_frames(
     *,
     first_record: int = 0,
     first_offset: int = 0,
+    end: int | None = None,
     max_record_bytes: int = MAX_RECORD_BYTES,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> Iterator[Frames]:
     """Find the records in a stream, and check both checksums of each.
 
     The length's checksum is checked before the length is believed, and nothing is allocated for a length
-    over ``max_record_bytes``. Memory is bounded by ``chunk_bytes`` and the largest record.
+    over ``max_record_bytes`` or beyond ``end``. Memory is bounded by ``chunk_bytes`` and one copy of the
+    largest record; it grows with what is really there, never with what a length claims.
 
     Args:
         stream: where the bytes come from; it must end where a record ends.
         path: names the file in errors.
         first_record: index in the file of the first record in the stream.
         first_offset: byte offset in the file at which the stream starts.
+        end: byte offset in the file at which the stream ends, where that is known beforehand.
         max_record_bytes: the longest record that is accepted.
         chunk_bytes: how much is read at once.
 
@@ -150,7 +175,7 @@ def read_frames(
     needed = 0
     record, offset = first_record, first_offset
     sizes_seen: dict[bytes, int] = {}
-    while chunk := stream.read(max(chunk_bytes, needed - len(rest))):
+    while chunk := stream.read(chunk_bytes):
         buffer = rest + chunk if rest else chunk
         if len(buffer) < needed:
             rest = buffer
@@ -174,31 +199,40 @@ def read_frames(
                     sizes_seen.clear()
                 sizes_seen[header] = size
             data = position + HEADER_BYTES
-            end = data + size + FOOTER_BYTES
-            if end > len(buffer):
-                needed = end - position
+            data_end = data + size
+            if data_end + FOOTER_BYTES > len(buffer):
+                needed = data_end + FOOTER_BYTES - position
+                if end is not None and offset + position + needed > end:
+                    location = Location(path, record + len(starts), offset + position)
+                    damaged = _cut_inside(end - offset - position, needed, location)
                 break
             starts.append(data)
             sizes.append(size)
-            position = end
+            position = data_end + FOOTER_BYTES
         if starts:
-            frames = Frames(buffer, np.array(starts, np.int64), np.array(sizes, np.int64), record, offset)
+            frames = _frames(buffer, starts, sizes, record, offset)
             _check_data(frames, path)
             if damaged is None:
                 yield frames
+            del frames
         if damaged is not None:
             raise damaged
         record += len(starts)
         offset += position
         rest = buffer[position:]
+        if needed > max(chunk_bytes, HEADER_BYTES):
+            del buffer, chunk  # or they would be held while a long record is
+            long = _read_long(stream, rest, needed, chunk_bytes, Location(path, record, offset))
+            yield _frames(long, [HEADER_BYTES], [needed - OVERHEAD_BYTES], record, offset)
+            del long
+            record += 1
+            offset += needed
+            rest, needed = b"", HEADER_BYTES
     if rest:
-        raise DataError(
-            f"the file ends inside a record: {len(rest)} bytes are there, {needed} were expected."
-            if needed > HEADER_BYTES
-            else f"{len(rest)} stray bytes follow the last record.",
-            Location(path, record, offset),
-            _CUT_OR_EXTENDED,
-        )
+        location = Location(path, record, offset)
+        if needed > HEADER_BYTES:
+            raise _cut_inside(len(rest), needed, location)
+        raise DataError(f"{len(rest)} stray bytes follow the last record.", location, _CUT_OR_EXTENDED)
 
 
 def _check_data(frames: Frames, path: str) -> None:
@@ -216,8 +250,44 @@ def _check_data(frames: Frames, path: str) -> None:
     wrong = np.flatnonzero(computed != stored)
     if len(wrong):
         row = int(wrong[0])
-        raise DataError(
-            f"the record's data fails its checksum (stored {stored[row]:#010x}, computed {computed[row]:#010x}).",
-            Location(path, frames.first_record + row, int(frames.offsets()[row])),
-            _COPY_AGAIN,
-        )
+        location = Location(path, frames.first_record + row, int(frames.offsets()[row]))
+        raise _damaged(int(stored[row]), int(computed[row]), location)
+
+
+def _frames(
+    buffer: bytes | bytearray, starts: list[int], sizes: list[int], record: int, offset: int
+) -> Frames:
+    return Frames(buffer, np.array(starts, np.int64), np.array(sizes, np.int64), record, offset)
+
+
+def _read_long(
+    stream: ByteStream, begun: bytes, needed: int, chunk_bytes: int, location: Location
+) -> bytearray:
+    """A whole record longer than a chunk, of which ``begun`` is there already; its checksum is checked."""
+    buffer = bytearray(begun)
+    while len(buffer) < needed:
+        piece = stream.read(min(chunk_bytes, needed - len(buffer)))
+        if not piece:
+            raise _cut_inside(len(buffer), needed, location)
+        buffer += piece
+    computed = _masked_crc_of_long(memoryview(buffer)[HEADER_BYTES:-FOOTER_BYTES])
+    stored = _FOOTER.unpack_from(buffer, needed - FOOTER_BYTES)[0]
+    if computed != stored:
+        raise _damaged(stored, computed, location)
+    return buffer
+
+
+def _cut_inside(there: int, needed: int, location: Location) -> DataError:
+    return DataError(
+        f"the file ends inside a record: {there} bytes are there, {needed} were expected.",
+        location,
+        _CUT_OR_EXTENDED,
+    )
+
+
+def _damaged(stored: int, computed: int, location: Location) -> DataError:
+    return DataError(
+        f"the record's data fails its checksum (stored {stored:#010x}, computed {computed:#010x}).",
+        location,
+        _COPY_AGAIN,
+    )

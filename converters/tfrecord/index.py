@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 
 from converters.errors import DataError, Location
+from converters.files import open_regular
 from converters.tfrecord.framing import OVERHEAD_BYTES, Frames
 
 _LINE = re.compile(rb"(\d{1,19}) (\d{1,19})\n?")
@@ -34,12 +35,12 @@ class IndexChecker:
         self._path = str(path)
         self._tfrecord = Path(tfrecord).name
         self._line = 0
-        if not path.is_file():
-            raise DataError("this is no regular file.", Location(str(path)), _ADVICE)
         try:
-            self._file = path.open("rb")
+            self._file = open(open_regular(path), "rb")  # noqa: SIM115, PTH123  # a descriptor; closed by __exit__
         except OSError as error:
-            raise DataError(f"the index cannot be read: {error.strerror}.", Location(str(path))) from error
+            raise DataError(
+                f"the index cannot be read: {error.strerror}.", Location(str(path)), _ADVICE
+            ) from error
         self.skip(first_record)
 
     def skip(self, records: int) -> None:

@@ -94,8 +94,8 @@ class ExampleParser:
 
     def _parse_one(self, parsed: Parsed, row: int, frames: Frames) -> Layout | None:
         """Parse one record strictly into its row; the layout it has, if one can be learnt."""
-        start, size = int(frames.starts[row]), int(frames.sizes[row])
-        data = frames.buffer[start : start + size]
+        start = int(frames.starts[row])
+        data = frames.data(row)
         try:
             example = parse_example(data)
             image, label, *scalars = _expected(example, self._features, self._label_count)
@@ -170,20 +170,29 @@ class Layout:
 
     @classmethod
     def learn(
-        cls, data: bytes, example: Example, image: Feature, label: Feature, scalars: list[Feature]
+        cls,
+        data: bytes | memoryview,
+        example: Example,
+        image: Feature,
+        label: Feature,
+        scalars: list[Feature],
     ) -> Layout | None:
         """The layout of a parsed record, or None where its numbers are not packed or too long to be sizes."""
         image_start, image_end = image.spans[0]
         packed = [feature.packed for feature in (label, *scalars)]
         if None in packed or any(end - start > 4 for start, end in packed[1:]):  # type: ignore[misc]
             return None
-        everything = np.frombuffer(data, np.uint8)
-        fixed = np.ones(len(data), np.bool_)
+        # Copies: a view would keep the whole record, which may be large.
+        prefix = np.frombuffer(bytes(data[:image_start]), np.uint8)
+        suffix = np.frombuffer(bytes(data[image_end:]), np.uint8)
+        prefix_fixed, suffix_fixed = np.ones(len(prefix), np.bool_), np.ones(len(suffix), np.bool_)
 
         def varint(start: int, end: int) -> _Place:
-            fixed[start:end] = False
             in_prefix = end <= image_start
-            return _Place(in_prefix, start if in_prefix else start - image_end, end - start)
+            place = _Place(in_prefix, start if in_prefix else start - image_end, end - start)
+            fixed = prefix_fixed if in_prefix else suffix_fixed
+            fixed[place.position : place.position + place.width] = False
+            return place
 
         lengths = tuple(
             (varint(length.position, length.start), length.end - length.start - (image_end - image_start))
@@ -192,10 +201,10 @@ class Layout:
         )
         label_place, *scalar_places = (varint(*span) for span in packed)  # type: ignore[misc]
         return cls(
-            everything[:image_start],
-            everything[image_end:],
-            fixed[:image_start],
-            fixed[image_end:],
+            prefix,
+            suffix,
+            prefix_fixed,
+            suffix_fixed,
             lengths,
             label_place,
             tuple(scalar_places),

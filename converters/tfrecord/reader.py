@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from converters.errors import DataError, Location
@@ -16,6 +17,7 @@ from converters.spec import Features
 from converters.tfrecord.damage import LostRange, drain, sound_parts, stored_stream
 from converters.tfrecord.example import ExampleError, parse_example
 from converters.tfrecord.framing import (
+    CHUNK_BYTES,
     HEADER_BYTES,
     MAX_RECORD_BYTES,
     OVERHEAD_BYTES,
@@ -110,6 +112,7 @@ class RangeReader:
                     file.path,
                     first_record=source.first_record + self.records + lost,
                     first_offset=part.offset,
+                    end=source.end if source.compression == "none" else None,
                     max_record_bytes=self._max_record_bytes,
                 ):
                     if checker is not None:
@@ -145,6 +148,11 @@ def parse_frames(parser: ExampleParser, path: str, frames: Frames) -> pa.RecordB
         parsed = parser.parse(frames)
     except RecordError as error:
         raise DataError(error.message, frame_location(path, frames, error.row, error.position)) from None
+    if len(frames.starts) == 1 and frames.sizes[0] > CHUNK_BYTES:
+        # A long image stays where it is: it would double the memory.
+        edges = np.array([parsed.image_starts[0], parsed.image_starts[0] + parsed.image_sizes[0]], np.int32)
+        buffers = [None, pa.py_buffer(edges), pa.py_buffer(frames.buffer)]
+        return record_batch(pa.Array.from_buffers(pa.binary(), 1, buffers), parsed.labels, parsed.sizes)
     view = memoryview(frames.buffer)
     starts = parsed.image_starts.tolist()
     ends = (parsed.image_starts + parsed.image_sizes).tolist()
@@ -160,9 +168,8 @@ def first_label_count(path: Path, compression: Compression, features: Features) 
     """
     with closing(RangeReader(SourceRange(path, 0, path.stat().st_size, 0, compression)).frames()) as reader:
         frames = next(reader)
-    start, size = int(frames.starts[0]), int(frames.sizes[0])
     try:
-        label = parse_example(frames.buffer[start : start + size]).features.get(features.label)
+        label = parse_example(frames.data(0)).features.get(features.label)
     except ExampleError as error:
         raise DataError(f"{error.message}.", frame_location(str(path), frames, 0, error.position)) from None
     if label is None:

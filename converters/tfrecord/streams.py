@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
 from converters.errors import CallError, DataError, Location
+from converters.files import open_regular
 from converters.tfrecord.framing import HEADER_BYTES, ByteStream, is_header
 
 Compression = Literal["none", "gzip", "zlib"]
@@ -24,8 +24,18 @@ Compression = Literal["none", "gzip", "zlib"]
 MAX_EXPANSION = 100
 _FREE_BYTES = 64 << 20  # not held against a stream: labels and sizes of few records compress well
 
+# Concatenated members may be empty (bgzip ends with one), but nobody writes thousands in a row.
+MAX_EMPTY_MEMBERS = 1000
+
 _COMPRESSED_CHUNK = 1 << 20
+# What inflate gets at once. It copies what it did not take, so with many members this must be little.
+_PIECE_BYTES = 16 << 10
 _WINDOW_BITS = {"gzip": 31, "zlib": 15}
+
+_GZIP_HEADER_BYTES = 10
+_GZIP_TEXT = 0x01
+_GZIP_LEVELS = (0, 2, 4)  # unknown, best, fastest
+_GZIP_SYSTEMS = (*range(20), 255)  # RFC 1952 has 0 to 13 and 255; zlib and Info-ZIP go up to 19, Darwin
 
 
 class SourceFile:
@@ -41,18 +51,17 @@ class SourceFile:
     def __init__(self, path: Path, start: int = 0, end: int | None = None) -> None:
         self.path = str(path)
         try:
-            # O_NONBLOCK: opening a FIFO that nobody writes to must not hang.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            descriptor = open_regular(path)
         except FileNotFoundError as error:
             raise CallError(f"{path}: there is no such file.") from error
         except OSError as error:
-            raise DataError(f"the file cannot be opened: {error.strerror}.", Location(str(path))) from error
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(descriptor)
-            raise DataError("this is no regular file.", Location(str(path)), "Put a TFRecord file here.")
+            raise DataError(
+                f"the file cannot be opened: {error.strerror}.",
+                Location(str(path)),
+                "Put a TFRecord file here.",
+            ) from error
         self._file = open(descriptor, "rb", buffering=0)  # noqa: SIM115, PTH123  # closed by __exit__
-        self.size = status.st_size
+        self.size = os.fstat(descriptor).st_size
         self._left = (self.size if end is None else end) - start
         self._digest = hashlib.sha256()
         if start:
@@ -122,20 +131,33 @@ class DecompressedStream:
         self._compression = compression
         self._path = path
         self._inflate = zlib.decompressobj(_WINDOW_BITS[compression])
-        self._pending = b""
+        self._stored = memoryview(b"")  # read from the source, and not yet given to inflate
+        self._pending = b""  # given to inflate, and not taken
         self._consumed = 0
         self._produced = 0
+        self._empty_members = 0
+        self._member_start = 0  # in decompressed bytes
+        self._header = bytearray()  # the first bytes of a gzip member, as far as they were seen
 
     def read(self, size: int, /) -> bytes:
-        """Up to ``size`` decompressed bytes; none at the end."""
+        """``size`` decompressed bytes; fewer at the end, and then none."""
+        parts: list[bytes] = []
+        wanted = size
+        while wanted:
+            data = self._read_some(wanted)
+            if not data:
+                break
+            parts.append(data)
+            wanted -= len(data)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _read_some(self, size: int) -> bytes:
         while True:
-            if not self._pending:
-                self._pending = self._source.read(_COMPRESSED_CHUNK)
-                self._consumed += len(self._pending)
-                if not self._pending:
-                    return self._end()
+            if not self._pending and not self._refill():
+                return self._end()
             if self._inflate.eof:
                 self._next_member()
+            self._check_header()
             data = self._decompress(self._pending, size)
             self._pending = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
             self._produced += len(data)
@@ -145,6 +167,15 @@ class DecompressedStream:
                 )
             if data:
                 return data
+
+    def _refill(self) -> bool:
+        """Take the next piece of the source; False at its end."""
+        if not self._stored:
+            self._stored = memoryview(self._source.read(_COMPRESSED_CHUNK))
+            self._consumed += len(self._stored)
+        self._pending += bytes(self._stored[:_PIECE_BYTES])
+        self._stored = self._stored[_PIECE_BYTES:]
+        return bool(self._pending)
 
     def _end(self) -> bytes:
         if not self._inflate.eof:
@@ -167,12 +198,33 @@ class DecompressedStream:
         if self._compression == "zlib":
             raise self._error("something follows the end of the zlib stream.")
         if len(self._pending) < 2:
-            more = self._source.read(_COMPRESSED_CHUNK)
-            self._consumed += len(more)
-            self._pending += more
+            self._refill()
         if not self._pending.startswith(b"\x1f\x8b"):
             raise self._error("something other than a further member follows the end of the gzip stream.")
+        self._empty_members = 0 if self._produced > self._member_start else self._empty_members + 1
+        if self._empty_members > MAX_EMPTY_MEMBERS:
+            raise self._error(f"more than {MAX_EMPTY_MEMBERS} members in a row hold nothing.")
+        self._member_start = self._produced
+        self._header.clear()
         self._inflate = zlib.decompressobj(_WINDOW_BITS[self._compression])
+
+    def _check_header(self) -> None:
+        """Refuse what no writer puts into a gzip member's header; zlib overlooks most of it.
+
+        RFC 1952, 2.3.1. Nothing protects the time, nor the system and the level among the known ones, nor a name;
+        no byte of the content depends on them.
+        """
+        missing = _GZIP_HEADER_BYTES - len(self._header)
+        if self._compression != "gzip" or not missing:
+            return
+        self._header += self._pending[:missing]
+        if len(self._header) < _GZIP_HEADER_BYTES:
+            return
+        flags, level, system = self._header[3], self._header[8], self._header[9]
+        if flags & _GZIP_TEXT:
+            raise self._error("the gzip header says that the content is text.")
+        if level not in _GZIP_LEVELS or system not in _GZIP_SYSTEMS:
+            raise self._error(f"the gzip header is damaged: level {level}, system {system}.")
 
     def _error(self, message: str) -> DataError:
         return DataError(

@@ -1,0 +1,246 @@
+"""A long run of the Example parser against protobuf's own (upb), by hand; the suite has short ones.
+
+    python tests/fuzz/example_parser.py [--seconds 300] [--seed 0] [--tensorflow]
+
+Makes Examples of all forms, spoils them byte by byte and piece by piece, and parses each with both. What ours
+accepts, protobuf must accept with the same features and values; with --tensorflow, TensorFlow's own parser too.
+Prints how many there were, and ends with 1 at the first disagreement.
+"""
+
+import argparse
+import os
+import random
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.internal import api_implementation
+from google.protobuf.message import DecodeError
+
+from converters.tfrecord.example import ExampleError, parse_example
+
+NAMES = ["image_raw", "label", "height", "width", "depth", "", "a", "감정", "n" * 130]
+TAGS = [0x08, 0x09, 0x0A, 0x0B, 0x0C, 0x0D, 0x10, 0x12, 0x15, 0x18, 0x1A, 0x22, 0x2A, 0x80, 0x00, 0xFF]
+
+
+def example_class():
+    """``tf.train.Example``, from a descriptor made here, so that TensorFlow need not be there."""
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="fuzz", syntax="proto3")
+
+    def message(name: str, *fields) -> descriptor_pb2.DescriptorProto:
+        made = file.message_type.add(name=name)
+        for number, (field_name, kind, repeated, type_name) in enumerate(fields, 1):
+            made.field.add(
+                name=field_name,
+                number=number,
+                type=kind,
+                label=field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL,
+                type_name=type_name,
+            )
+        return made
+
+    message("BytesList", ("value", field.TYPE_BYTES, True, None))
+    message("FloatList", ("value", field.TYPE_FLOAT, True, None))
+    message("Int64List", ("value", field.TYPE_INT64, True, None))
+    feature = message(
+        "Feature",
+        *((name, field.TYPE_MESSAGE, False, f".fuzz.{kind}") for name, kind in
+          (("bytes_list", "BytesList"), ("float_list", "FloatList"), ("int64_list", "Int64List"))),
+    )  # fmt: skip
+    feature.oneof_decl.add(name="kind")
+    for part in feature.field:
+        part.oneof_index = 0
+    features = message("Features", ("feature", field.TYPE_MESSAGE, True, ".fuzz.Features.FeatureEntry"))
+    entry = features.nested_type.add(name="FeatureEntry")
+    entry.options.map_entry = True
+    entry.field.add(name="key", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
+    entry.field.add(
+        name="value", number=2, type=field.TYPE_MESSAGE, label=field.LABEL_OPTIONAL, type_name=".fuzz.Feature"
+    )
+    message("Example", ("features", field.TYPE_MESSAGE, False, ".fuzz.Features"))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("fuzz.Example"))
+
+
+def varint(value: int) -> bytes:
+    value &= 2**64 - 1
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def field(number: int, payload: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(payload)) + payload
+
+
+class Maker:
+    """Makes Examples, most of them nearly sound, from a seeded generator."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def example(self) -> bytes:
+        entries = b"".join(self.entry() for _ in range(self.random.choice([0, 1, 1, 2, 3, 5])))
+        data = field(1, entries)
+        if self.rarely():
+            data += self.odd()
+        return self.spoiled(data)
+
+    def rarely(self) -> bool:
+        return self.random.random() < 0.04
+
+    def entry(self) -> bytes:
+        parts = [field(1, self.random.choice(NAMES).encode()), field(2, self.feature())]
+        if self.rarely():
+            self.random.shuffle(parts)
+        if self.rarely():
+            parts.insert(self.random.randrange(3), self.odd())
+        if self.rarely():
+            parts.pop(self.random.randrange(len(parts)))
+        return field(1, b"".join(parts))
+
+    def feature(self) -> bytes:
+        kind = self.random.choice([1, 2, 3, 3])
+        data = field(kind, self.values(kind))
+        if self.rarely():
+            data += self.random.choice([self.odd(), field(kind, self.values(kind)), field(1, b"")])
+        return b"" if self.rarely() else data
+
+    def values(self, kind: int) -> bytes:
+        count = self.random.choice([0, 1, 1, 2, 6, 24])
+        if kind == 1:
+            return b"".join(
+                field(1, self.random.randbytes(self.random.choice([0, 1, 9]))) for _ in range(count)
+            )
+        if kind == 2:
+            values = [self.random.randbytes(4) for _ in range(count)]
+            runs = field(1, b"".join(values)), b"".join(b"\x0d" + value for value in values)
+        else:
+            values = [varint(self.integer()) for _ in range(count)]
+            runs = field(1, b"".join(values)), b"".join(b"\x08" + value for value in values)
+        data = self.random.choice(runs)
+        return data + self.random.choice([*runs, self.odd()]) if self.rarely() else data
+
+    def integer(self) -> int:
+        return self.random.choice(
+            [0, 1, 1, 2, -1, 127, 128, 2**31, 2**63 - 1, -(2**63), self.random.getrandbits(64)]
+        )
+
+    def odd(self) -> bytes:
+        return self.random.choice(
+            [
+                field(self.random.randrange(1, 20), self.random.randbytes(self.random.randrange(4))),
+                bytes([self.random.choice(TAGS)]) + self.random.randbytes(self.random.randrange(9)),
+                b"\x0b\x0c",
+                b"\x80" * self.random.randrange(1, 12) + b"\x00",
+            ]
+        )
+
+    def spoiled(self, data: bytes) -> bytes:
+        changed = bytearray(data)
+        for _ in range(self.random.choice([0, 0, 1, 1, 2, 4])):
+            spot = self.random.randrange(len(changed)) if changed else 0
+            how = self.random.randrange(6)
+            if how == 0 and changed:
+                changed[spot] ^= 1 << self.random.randrange(8)
+            elif how == 1 and changed:
+                changed[spot] = self.random.choice(TAGS)
+            elif how == 2:
+                changed.insert(spot, self.random.choice(TAGS))
+            elif how == 3 and changed:
+                del changed[spot]
+            elif how == 4:
+                del changed[spot:]
+            else:
+                changed[spot:spot] = changed[spot : spot + self.random.randrange(1, 20)]
+        return bytes(changed)
+
+
+def ours(data: bytes) -> dict | None:
+    """Features by name: kind and values (floats as their four bytes); None where it is refused."""
+    try:
+        parsed = parse_example(data)
+    except ExampleError as error:
+        assert 0 <= error.position <= len(data)  # noqa: PT017  # not a test
+        return None
+    found = {}
+    for name, feature in parsed.features.items():
+        if feature.kind == "bytes_list":
+            values = [data[start:end] for start, end in feature.spans]
+        elif feature.kind == "int64_list":
+            values = list(feature.integers)
+        else:
+            values = feature.count
+        found[name] = (feature.kind, values)
+    return found
+
+
+def theirs(cls, data: bytes) -> dict | None:
+    """What protobuf reads; None where it refuses."""
+    try:
+        message = cls.FromString(data)
+    except DecodeError:
+        return None
+    found = {}
+    for name, feature in message.features.feature.items():
+        kind = feature.WhichOneof("kind")
+        values = list(getattr(feature, kind).value) if kind else None
+        found[name] = (kind, len(values) if kind == "float_list" else values)
+    return found
+
+
+def tensorflows(tf, data: bytes, mine: dict) -> dict:
+    """What TensorFlow's own parser reads of the features that ours found."""
+    dtypes = {"bytes_list": tf.string, "int64_list": tf.int64, "float_list": tf.float32}
+    form = {name: tf.io.VarLenFeature(dtypes[kind]) for name, (kind, _) in mine.items() if name}
+    parsed = tf.io.parse_single_example(data, form) if form else {}
+    found = {}
+    for name in form:
+        kind, values = mine[name][0], parsed[name].values.numpy().tolist()
+        found[name] = (kind, len(values) if kind == "float_list" else values)
+    return found
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--seconds", type=float, default=300)
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--tensorflow", action="store_true", help="also ask TensorFlow, which is slower")
+    arguments = options.parse_args()
+    cls, maker = example_class(), Maker(arguments.seed)
+    tf = None
+    if arguments.tensorflow:
+        os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+        import tensorflow as tf
+    tried = accepted = only_theirs = 0
+    deadline = time.monotonic() + arguments.seconds
+    while time.monotonic() < deadline:
+        data = maker.example()
+        mine = ours(data)
+        tried += 1
+        other = theirs(cls, data)
+        if mine is None:
+            only_theirs += other is not None
+            continue
+        accepted += 1
+        if mine != other or (
+            tf is not None
+            and tensorflows(tf, data, mine) != {name: value for name, value in mine.items() if name}
+        ):
+            sys.exit(f"after {tried:,}: they disagree about {data.hex()}\nours: {mine}\nprotobuf: {other}")
+    print(
+        f"{tried:,} Examples against protobuf ({api_implementation.Type()})"
+        f"{' and TensorFlow' if tf is not None else ''}, seed {arguments.seed}: {accepted:,} accepted by ours, all "
+        f"read alike; {only_theirs:,} refused by ours alone, {tried - accepted - only_theirs:,} by both"
+    )
+
+
+if __name__ == "__main__":
+    main()
