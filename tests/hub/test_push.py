@@ -7,6 +7,7 @@ import logging
 import shutil
 from pathlib import Path
 
+import httpx2
 import huggingface_hub.constants
 import pytest
 from conftest import flip
@@ -16,8 +17,10 @@ from standin_hub import TOKEN, Fault, Hub, Repo
 import converters.hub.upload
 from converters import CallError, CheckError, DataError
 from converters import push as push_api
-from converters.hub.failures import clean
+from converters.hub import Destination
+from converters.hub.failures import HubError, clean
 from converters.hub.plan import git_oid, groups
+from converters.hub.session import _guard
 from converters.shards import OutputFile
 
 REPO = "me/kfer"
@@ -713,6 +716,76 @@ def test_the_api(hub, hf_output, tmp_path):
     flip(out / "LICENSE", 3)
     with pytest.raises(CheckError):
         push_api(out, REPO)
+
+
+# --- The official Hub, which is not there in tests ------------------------------------------------------
+
+
+@pytest.fixture
+def official(monkeypatch, hub):
+    """Takes the stand-in for the official Hub: huggingface_hub then sends a folder by its Xet pipeline."""
+    monkeypatch.setattr(Destination, "official", property(lambda _: True))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
+    hub.large = lambda path: False  # nobody here speaks Xet
+
+
+def test_the_pipeline_of_several_commits_does_the_same(official, hub, push, hf_output):
+    assert push().status == 0
+    assert hub.repos[REPO].files() == contents(hf_output)
+    assert "nothing had to be sent" in push().out
+    hub.repos[REPO].at("main")[1].pop("LICENSE")
+    hub.repos[REPO].at("main")[1]["old"] = hub.repos[REPO].at("main")[1]["SHA256SUMS"]
+    assert push("--delete-extra").status == 0
+    assert hub.repos[REPO].files() == contents(hf_output)
+
+
+def test_the_pipeline_opens_one_pull_request(official, hub, push, hf_output):
+    done = push("--create-pr")
+    assert done.status == 0
+    assert done.out.rstrip().endswith("/discussions/1")
+    assert hub.repos[REPO].files("refs/pr/1") == contents(hf_output)
+    assert hub.repos[REPO].files("main") == {}
+
+
+@pytest.mark.parametrize("step", ["card", "preupload", "commit"])
+@pytest.mark.parametrize("status", [401, 403, 413, 500])
+def test_the_pipelines_errors_are_in_words(official, hub, push, hf_output, step, status):
+    hub.faults = [Fault(STEPS[step], times=99, status=status)]
+    done = push()
+    assert done.status == 2
+    assert WORDS[status] in done.err
+    hub.faults = []
+    assert push().status == 0
+    assert hub.repos[REPO].files() == contents(hf_output)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "url", "headers", "passes"),
+    [
+        ("https://huggingface.co", "https://huggingface.co/x", {"authorization": "Bearer t"}, True),
+        ("https://huggingface.co", "https://storage.example/x", {}, True),
+        ("https://huggingface.co", "https://storage.example/x", {"authorization": "Bearer t"}, False),
+        ("https://huggingface.co", "http://storage.example/x", {}, False),
+        ("https://huggingface.co", "http://huggingface.co/x", {}, False),
+        ("https://hub.example", "https://hub.example/x", {"authorization": "Bearer t"}, True),
+        ("https://hub.example", "https://hub.example:443/x", {}, True),
+        ("https://hub.example", "https://hub.example:8443/x", {}, False),
+        ("https://hub.example", "https://huggingface.co/x", {}, False),
+        ("https://hub.example", "https://hub.example.evil/x", {}, False),
+        ("https://hub.example", "https://hub.example@evil/x", {}, False),
+        ("http://127.0.0.1:99", "http://localhost:99/x", {}, True),
+        ("http://127.0.0.1:99", "http://localhost:98/x", {}, False),
+        ("http://127.0.0.1:99", "https://localhost:99/x", {}, False),
+    ],
+)
+def test_where_requests_may_go(endpoint, url, headers, passes):
+    check = _guard(Destination(REPO, endpoint))
+    request = httpx2.Request("GET", url, headers=headers)
+    if passes:
+        check(request)
+    else:
+        with pytest.raises(HubError, match=r"another address|not\s+the Hub"):
+            check(request)
 
 
 # --- Parts ----------------------------------------------------------------------------------------------
