@@ -292,6 +292,16 @@ def hf_output(sample, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def small_output(sample, tmp_path_factory) -> Path:
+    """An hf output of one split. Never written to."""
+    from converters import convert
+
+    out = tmp_path_factory.mktemp("hub") / "small"
+    convert(sample, to="hf", out=out, configs=["22_emo"], splits=["test"])
+    return out
+
+
 @pytest.fixture
 def naps(monkeypatch) -> list[float]:
     """The seconds that were waited for the Hub; nobody really waits."""
