@@ -319,9 +319,19 @@ def naps(monkeypatch) -> list[float]:
 @pytest.fixture
 def hub(monkeypatch, tmp_path, naps):
     """The stand-in, which the environment names; its token is in ``HF_TOKEN``."""
+    import httpx2
     import huggingface_hub.constants
+    from huggingface_hub.utils import _http
     from standin_hub import TOKEN, Hub
 
+    # As huggingface_hub's own, but for the certificates: reading them takes as long as a whole push does here.
+    def client():
+        return httpx2.Client(
+            verify=False, follow_redirects=True, event_hooks={"request": [_http.hf_request_event_hook]}
+        )
+
+    monkeypatch.setattr(_http, "_GLOBAL_CLIENT_FACTORY", client)
+    _http.close_session()
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -331,6 +341,7 @@ def hub(monkeypatch, tmp_path, naps):
     with Hub() as standin:
         monkeypatch.setenv("HF_ENDPOINT", standin.endpoint)
         yield standin
+    _http.close_session()
 
 
 @pytest.fixture
