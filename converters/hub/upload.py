@@ -38,6 +38,7 @@ class PushReport:
         state: the repo as the Hub described it last; None if it was not there or not looked at.
         looked: whether the Hub was asked at all (a dry run without a token asks nothing).
         licence: the terms of the data.
+        quarantined: number of damaged ranges of the source that are not in the data, but in ``quarantine/``.
         dry_run: whether nothing was sent.
         verified: how many remote files were downloaded and are the output's, byte for byte.
         deleted: remote files that were deleted.
@@ -50,6 +51,7 @@ class PushReport:
     state: RepoState | None
     looked: bool
     licence: str
+    quarantined: int = 0
     dry_run: bool = False
     verified: int = 0
     deleted: tuple[str, ...] = ()
@@ -90,6 +92,7 @@ class PushReport:
             "pull_request": self.pull_request,
             "warnings": list(self.warnings),
             "licence": self.licence,
+            "quarantined": self.quarantined,
         }
 
 
@@ -126,7 +129,15 @@ def push(
         except CallError:
             # Without one nothing of a private repo can be seen; what would be sent is known all the same.
             plan = make_plan(out, files, {})
-            intent = PushReport(destination, plan, None, looked=False, licence=licence, dry_run=True)
+            intent = PushReport(
+                destination,
+                plan,
+                None,
+                looked=False,
+                licence=licence,
+                quarantined=report.quarantined,
+                dry_run=True,
+            )
             if announce is not None:
                 announce(intent)
             return intent
@@ -136,7 +147,15 @@ def push(
         state = remote.state()
         _refuse_public(destination, state)
         plan = make_plan(out, files, remote.files() if state else {})
-        intent = PushReport(destination, plan, state, looked=True, licence=licence, dry_run=dry_run)
+        intent = PushReport(
+            destination,
+            plan,
+            state,
+            looked=True,
+            licence=licence,
+            quarantined=report.quarantined,
+            dry_run=dry_run,
+        )
         if announce is not None:
             announce(intent)
         if dry_run:

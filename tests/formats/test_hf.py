@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from conftest import flip
 from PIL import Image
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries are imported
@@ -213,6 +214,22 @@ def test_clips_that_splits_share_are_counted(source: Path, tmp_path: Path) -> No
             counted += shared
     assert counted
     assert not [clip for clip in clips["train"] if clip in text]
+
+
+def test_the_card_says_what_was_left_out(
+    source: Path, converted: tuple[Path, Report], tmp_path: Path, cache: str
+) -> None:
+    repo, whole = converted
+    folder = edited(source, tmp_path / "in", lambda document: None)
+    flip(folder / "22_emo_train.tfrecords", 5000)
+    report = convert(folder, to="hf", out=tmp_path / "out", configs=["22_emo"], on_error="quarantine")
+    assert (report.quarantined, report.lost_records) == (1, 1)
+    text = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "1 damaged range of its files, with 1 record,\n" in text
+    assert (tmp_path / "out" / "quarantine" / "records.json").is_file()
+    [expected] = [s.fingerprint.records for s in whole.splits if s.split.title == "22_emo/train"]
+    assert len(datasets.load_dataset(str(tmp_path / "out"), cache_dir=cache, split="train")) == expected - 1
+    assert "Not all of the source" not in (repo / "README.md").read_text("utf-8")
 
 
 def test_without_clips_the_card_says_that_none_were_counted(repo: Path) -> None:

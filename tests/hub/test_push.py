@@ -836,3 +836,14 @@ def test_clean():
     )
     assert clean("Really? No hf_hub") == "Really? No hf_hub"
     assert len(clean("x" * 9999)) < 500
+
+
+def test_an_output_with_a_quarantine_is_pushed_whole_and_says_so(hub, push, source, tmp_path):
+    flip(source / "22_emo_train.tfrecords", 5000)
+    convert(source, to="hf", out=tmp_path / "out", configs=["22_emo"], on_error="quarantine")
+    done = push(out=tmp_path / "out")
+    assert done.status == 0
+    assert "Not all of the source is in it" in done.out
+    files = hub.repos[REPO].files()
+    assert files == contents(tmp_path / "out")
+    assert any(path.startswith("quarantine/") for path in files)
