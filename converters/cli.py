@@ -547,7 +547,7 @@ def _show_push(report: PushReport, out: Path) -> None:
         )
     if report.quarantined:
         click.echo(
-            f"Not all of the source is in it: {report.quarantined:,} damaged ranges are in quarantine; the card says so."
+            f"Not all of the source is in it: {report.quarantined:,} damaged ranges are in quarantine; see the card."
         )
     click.echo(f"Licence of the data: {report.licence}")
 
