@@ -545,6 +545,10 @@ def _show_push(report: PushReport, out: Path) -> None:
         click.echo(
             "Extra files are in the repo and not in the output. They stay; --delete-extra deletes them."
         )
+    if report.quarantined:
+        click.echo(
+            f"Not all of the source is in it: {report.quarantined:,} damaged ranges are in quarantine; see the card."
+        )
     click.echo(f"Licence of the data: {report.licence}")
 
 

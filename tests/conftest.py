@@ -302,6 +302,16 @@ def hf_output(sample, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def small_output(sample, tmp_path_factory) -> Path:
+    """An hf output of one split. Never written to."""
+    from converters import convert
+
+    out = tmp_path_factory.mktemp("hub") / "small"
+    convert(sample, to="hf", out=out, configs=["22_emo"], splits=["test"])
+    return out
+
+
 @pytest.fixture
 def naps(monkeypatch) -> list[float]:
     """The seconds that were waited for the Hub; nobody really waits."""
@@ -319,9 +329,19 @@ def naps(monkeypatch) -> list[float]:
 @pytest.fixture
 def hub(monkeypatch, tmp_path, naps):
     """The stand-in, which the environment names; its token is in ``HF_TOKEN``."""
+    import httpx2
     import huggingface_hub.constants
+    from huggingface_hub.utils import _http
     from standin_hub import TOKEN, Hub
 
+    # As huggingface_hub's own, but for the certificates: reading them takes as long as a whole push does here.
+    def client():
+        return httpx2.Client(
+            verify=False, follow_redirects=True, event_hooks={"request": [_http.hf_request_event_hook]}
+        )
+
+    monkeypatch.setattr(_http, "_GLOBAL_CLIENT_FACTORY", client)
+    _http.close_session()
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -331,6 +351,7 @@ def hub(monkeypatch, tmp_path, naps):
     with Hub() as standin:
         monkeypatch.setenv("HF_ENDPOINT", standin.endpoint)
         yield standin
+    _http.close_session()
 
 
 @pytest.fixture

@@ -326,6 +326,20 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json(
                 {"num": number, "url": f"{self.hub.endpoint}/datasets/{name}/discussions/{number}"}
             )
+        if method == "GET" and (match := re.fullmatch(r"/discussions/(\d+)", rest)):
+            details = {
+                "title": "pull request",
+                "num": int(match[1]),
+                "author": {"name": "me"},
+                "createdAt": "2026-01-01T00:00:00.000Z",
+                "status": "draft",
+                "repo": {"name": name, "type": "dataset"},
+                "isPullRequest": True,
+                "changes": {"base": "refs/heads/main"},
+                "filesWithConflicts": [],
+                "events": [],
+            }
+            return self._json(details)
         if method == "POST" and rest == ".git/info/lfs/objects/batch":
             return self._lfs_batch(json.loads(request.body))
         if match := re.fullmatch(r"/(tree|preupload|commit|paths-info|resolve|refs)(?:/(.*))?", rest):

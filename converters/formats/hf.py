@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from converters.errors import CallError
@@ -86,7 +87,8 @@ class HfFormat(ParquetFormat):
             for split in report.splits
         ]
         configs = _configs(splits)
-        _write(folder / CARD, _card(report, configs))
+        shared = [row for config in configs if config.identified for row in _shared_clips(config, folder)]
+        _write(folder / CARD, _card(report, configs, shared))
         _write(folder / LICENCE, licence_text(report.spec.about.title, report.spec.about.licence))
         super().finish(report, folder)
 
@@ -134,6 +136,38 @@ class _ConfigCard:
         return sorted(
             {number for split in self.splits for number in split.report.fingerprint.labels_per_image}
         )
+
+
+@dataclass(frozen=True)
+class _SharedClips:
+    """How many of a split's images are of a clip that the config's ``first`` split has images of too."""
+
+    config: str
+    split: str
+    first: str
+    images: int
+    shared: int
+
+
+def _shared_clips(config: _ConfigCard, folder: Path) -> list[_SharedClips]:
+    clips = {
+        split.name: pa.concat_arrays(
+            chunk
+            for file in split.report.files
+            for chunk in pq.read_table(folder / file, columns=["clip_id"], use_threads=False)[
+                "clip_id"
+            ].chunks
+        )
+        for split in config.splits
+    }
+    first, *others = clips
+    known = clips[first].unique()
+    return [
+        _SharedClips(
+            config.name, name, first, len(clips[name]), pc.sum(pc.is_in(clips[name], known)).as_py() or 0
+        )
+        for name in others
+    ]
 
 
 def arrow_bytes(path: Path) -> int:
@@ -252,7 +286,7 @@ def _configs(splits: Sequence[_SplitCard]) -> list[_ConfigCard]:
     ]
 
 
-def _card(report: Report, configs: Sequence[_ConfigCard]) -> str:
+def _card(report: Report, configs: Sequence[_ConfigCard], shared: Sequence[_SharedClips]) -> str:
     import jinja2
 
     environment = jinja2.Environment(
@@ -279,6 +313,7 @@ def _card(report: Report, configs: Sequence[_ConfigCard]) -> str:
         report=report,
         configs=configs,
         default=default,
+        shared=shared,
         features={config.name: _described(config) for config in configs},
         pattern=f"{default.name}/{default.splits[0].name}-*.parquet",
         version=version("kfer-convert"),

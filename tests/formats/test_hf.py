@@ -1,5 +1,6 @@
 """The Hugging Face repo: what `datasets` makes of it, and what its card says."""
 
+import csv
 import io
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from conftest import flip
 from PIL import Image
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries are imported
@@ -192,6 +194,61 @@ def test_card_shows_fingerprints_counts_and_checks(converted: tuple[Path, Report
     assert tables
     assert "\n\n\n" not in text
     assert str(repo.parent) not in text
+
+
+def test_clips_that_splits_share_are_counted(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    convert(source, to="hf", out=out, labels=source / LABELS_FOLDER)
+    text = (out / "README.md").read_text("utf-8")
+    counted = 0
+    for name in CONFIGS:
+        clips = {}
+        for split in ("train", "valid", "test"):
+            with (source / LABELS_FOLDER / f"label_{name}_{split}.csv").open(newline="") as file:
+                clips[split] = [row["clip_id"] for row in csv.DictReader(file)]
+        for split, called in (("valid", "validation"), ("test", "test")):
+            shared = sum(clip in set(clips["train"]) for clip in clips[split])
+            share = f"{100 * shared / len(clips[split]):.1f}"
+            row = f"| `{name}` | `{called}` | {len(clips[split])} | `train` | {shared} | {share} % |"
+            assert row in text
+            counted += shared
+    assert counted
+    assert not [clip for clip in clips["train"] if clip in text]
+
+
+def test_the_card_says_what_was_left_out(
+    source: Path, converted: tuple[Path, Report], tmp_path: Path, cache: str
+) -> None:
+    repo, whole = converted
+    folder = edited(source, tmp_path / "in", lambda document: None)
+    flip(folder / "22_emo_train.tfrecords", 5000)
+    report = convert(folder, to="hf", out=tmp_path / "out", configs=["22_emo"], on_error="quarantine")
+    assert (report.quarantined, report.lost_records) == (1, 1)
+    text = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "1 damaged range of its files, with 1 record,\n" in text
+    assert (tmp_path / "out" / "quarantine" / "records.json").is_file()
+    [expected] = [s.fingerprint.records for s in whole.splits if s.split.title == "22_emo/train"]
+    assert len(datasets.load_dataset(str(tmp_path / "out"), cache_dir=cache, split="train")) == expected - 1
+    assert "Not all of the source" not in (repo / "README.md").read_text("utf-8")
+
+
+def test_without_clips_the_card_says_that_none_were_counted(repo: Path) -> None:
+    assert "made without the names of clips" in " ".join((repo / "README.md").read_text("utf-8").split())
+
+
+def test_the_card_has_the_sections_that_people_look_for(repo: Path) -> None:
+    headings = re.findall(r"^## (.+)$", (repo / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert headings == [
+        "Dataset description",
+        "How to load it",
+        "Dataset structure",
+        "Evaluating: splits that share clips",
+        "Considerations for using the data",
+        "How it was converted and proven",
+        "Licence",
+        "Citation",
+    ]
+    assert "consented" in (repo / "README.md").read_text("utf-8")
 
 
 def test_tables_are_tables(repo: Path) -> None:

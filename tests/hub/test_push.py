@@ -5,19 +5,23 @@ import itertools
 import json
 import logging
 import shutil
+from functools import partial
 from pathlib import Path
 
+import httpx2
 import huggingface_hub.constants
 import pytest
-from conftest import flip
+from conftest import edit_description, flip
 from huggingface_hub.utils import are_progress_bars_disabled
 from standin_hub import TOKEN, Fault, Hub, Repo
 
 import converters.hub.upload
-from converters import CallError, CheckError, DataError
+from converters import CallError, CheckError, DataError, convert
 from converters import push as push_api
-from converters.hub.failures import clean
+from converters.hub import Destination
+from converters.hub.failures import HubError, clean
 from converters.hub.plan import git_oid, groups
+from converters.hub.session import _guard
 from converters.shards import OutputFile
 
 REPO = "me/kfer"
@@ -33,6 +37,12 @@ def storage(request, hub: Hub) -> str:
     if request.param != "mixed":
         hub.large = lambda path: request.param == "large"
     return request.param
+
+
+@pytest.fixture
+def push_small(push, small_output):
+    """Pushes an output of one split."""
+    return partial(push, out=small_output)
 
 
 @pytest.fixture
@@ -133,6 +143,22 @@ def test_a_pull_request(hub, push, hf_output, storage, small_commits):
     assert "refs/pr/2" not in repo.branches
     assert done.out.rstrip().endswith("/discussions/1")
     assert push("--revision", "refs/pr/1").status == 0
+
+
+def test_names_that_have_to_be_quoted(hub, push, source, tmp_path, storage):
+    config = "b c (d) 얼굴 + é #% ;&"
+
+    def change(document):
+        document["configs"] = {config: document["configs"]["22_emo"]}
+
+    edit_description(source, change)
+    for file in [*source.glob("6_*.tfrecords"), *source.glob("multi*.tfrecords")]:
+        file.unlink()
+        file.with_suffix(".idx").unlink()
+    convert(source, to="hf", out=tmp_path / "out")
+    assert push(out=tmp_path / "out").status == 0
+    assert hub.repos[REPO].files() == contents(tmp_path / "out")
+    assert f"{config}/test-00000-of-00001.parquet" in hub.repos[REPO].files()
 
 
 def test_extra_files_are_reported_and_stay(hub, push, hf_output):
@@ -278,11 +304,11 @@ def test_a_repo_that_becomes_public_meanwhile_stops_it(hub, push, monkeypatch, s
 
 
 @pytest.mark.parametrize(("asked", "found"), [("manual", "manual"), ("auto", "auto"), ("no", False)])
-def test_gating(hub, push, asked, found):
-    assert push("--gated", asked).status == 0
+def test_gating(hub, push_small, asked, found):
+    assert push_small("--gated", asked).status == 0
     assert hub.repos[REPO].gated == found
     hub.repos[REPO].gated = "auto"
-    assert push("--gated", asked).status == 0
+    assert push_small("--gated", asked).status == 0
     assert hub.repos[REPO].gated == found
 
 
@@ -313,8 +339,8 @@ def test_only_hf_outputs(hub, push, kfer_convert, sample, tmp_path):
     "name",
     ["kfer", "me/", "/kfer", "me/kf/er", "me/a--b", "me/a b", "me/.x", "me/x.git", "-me/x", "me/" + "x" * 97, ""]
 )  # fmt: skip
-def test_names_that_are_none(hub, push, name):
-    done = push(repo=name) if name else push(repo="")
+def test_names_that_are_none(hub, push_small, name):
+    done = push_small(repo=name)
     assert done.status == 2
     assert "NAMESPACE/NAME" in done.err
     assert hub.requests == []
@@ -330,8 +356,8 @@ def test_names_that_are_none(hub, push, name):
         ("--token", TOKEN[:5]),
     ],
 )
-def test_wrong_options(hub, push, arguments):
-    assert push(*arguments).status == 2
+def test_wrong_options(hub, push_small, arguments):
+    assert push_small(*arguments).status == 2
     assert hub.requests == []
 
 
@@ -345,9 +371,9 @@ def test_an_endpoint_that_is_none(hub, push, monkeypatch, endpoint):
 
 
 @pytest.mark.parametrize("token", ["", "  ", "hf_x y", "hf_é"])
-def test_no_token(hub, push, monkeypatch, token):
+def test_no_token(hub, push_small, monkeypatch, token):
     monkeypatch.setenv("HF_TOKEN", token)
-    done = push()
+    done = push_small()
     assert done.status == 2
     assert "HF_TOKEN" in done.err
     assert "hf auth login" in done.err
@@ -465,9 +491,9 @@ HARMLESS = {("look", 404), ("create", 409), ("list", 404)}
         if status in (401, 403, 404, 500) or step in ("create", "card", "commit")
     ],
 )
-def test_every_status_at_every_step_is_in_words(hub, push, hf_output, step, status):
+def test_every_status_at_every_step_is_in_words(hub, push_small, small_output, step, status):
     hub.faults = [Fault(STEPS[step], times=99, status=status, body=f'{{"error": "said {TOKEN}"}}'.encode())]
-    done = push("-v")
+    done = push_small("-v")
     if (step, status) in HARMLESS:
         assert done.status in (0, 1, 2)
         return
@@ -476,23 +502,23 @@ def test_every_status_at_every_step_is_in_words(hub, push, hf_output, step, stat
     assert any(WORDS[status] in line or "rejects the card" in line for line in errors), done.err
     assert hub.repos.get(REPO) is None or hub.repos[REPO].private
     hub.faults = []
-    assert push().status == 0
-    assert hub.repos[REPO].files() == contents(hf_output)
+    assert push_small().status == 0
+    assert hub.repos[REPO].files() == contents(small_output)
 
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("how", ["request", "answer"])
-def test_a_connection_cut_once_or_for_good(hub, push, hf_output, step, how):
+def test_a_connection_cut_once_or_for_good(hub, push_small, small_output, step, how):
     fault = {"cut_after": 0} if how == "request" else {"cut_answer": 1}
     if how == "answer" and step in ("gate", "put"):
         fault = {"cut_after": 0}
     hub.faults = [Fault(STEPS[step], times=99, **fault)]
-    done = push()
+    done = push_small()
     assert done.status == 2
     assert "run the same command again" in done.err
     hub.faults = []
-    assert push().status == 0
-    assert hub.repos[REPO].files() == contents(hf_output)
+    assert push_small().status == 0
+    assert hub.repos[REPO].files() == contents(small_output)
 
 
 @pytest.mark.parametrize("storage", ["large", "regular"], indirect=True)
@@ -516,19 +542,19 @@ def test_after_a_cut_finished_files_are_not_sent_again(hub, push, hf_output, sto
     assert hub.repos[REPO].files() == contents(hf_output)
 
 
-def test_a_short_rate_limit_is_waited_for(hub, push, hf_output, naps):
+def test_a_short_rate_limit_is_waited_for(hub, push_small, small_output, naps):
     for step in ("create", "gate", "card", "preupload", "batch", "put", "commit", "list", "read", "look"):
         hub.faults.append(Fault(STEPS[step], status=429, headers={"Retry-After": "7"}))
-    assert push().status == 0
-    assert hub.repos[REPO].files() == contents(hf_output)
+    assert push_small().status == 0
+    assert hub.repos[REPO].files() == contents(small_output)
     assert len(naps) == 10
     assert min(naps) >= 7
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_long_rate_limit_is_not(hub, push, naps, step):
+def test_a_long_rate_limit_is_not(hub, push_small, naps, step):
     hub.faults = [Fault(STEPS[step], status=429, headers={"Retry-After": "3600"}, times=99)]
-    done = push()
+    done = push_small()
     assert done.status == 2
     assert "3600 seconds" in done.err
     assert naps == []
@@ -541,36 +567,36 @@ def test_no_such_namespace(hub, push, namespace):
     assert f"no namespace '{namespace}'" in done.err
 
 
-def test_a_wrong_token(hub, push, monkeypatch):
+def test_a_wrong_token(hub, push_small, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_wrongwrongwrong")
-    done = push()
+    done = push_small()
     assert done.status == 2
     assert "does not accept the token" in done.err
     assert "hf_wrong" not in done.err
     assert hub.writes == []
 
 
-def test_a_hub_that_is_not_there(hub, push, monkeypatch):
+def test_a_hub_that_is_not_there(hub, push_small, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    done = push()
+    done = push_small()
     assert done.status == 2
     assert "127.0.0.1:9 failed" in done.err
 
 
-def test_what_is_no_hub(hub, push):
+def test_what_is_no_hub(hub, push_small):
     for body in (b"<html>", b"[]", b"null"):
         for step in ("look", "create", "preupload", "batch", "commit", "list"):
             hub.faults = [Fault(STEPS[step], status=200, body=body, times=99)]
             hub.repos.clear()
             hub.blobs.clear()
-            done = push()
+            done = push_small()
             assert done.status in (0, 1, 2), (step, body)
             assert done.status or step == "list" or hub.repos[REPO].private
 
 
-def test_offline(hub, push, monkeypatch):
+def test_offline(hub, push_small, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    done = push()
+    done = push_small()
     assert done.status == 2
     assert "HF_HUB_OFFLINE" in done.err
 
@@ -624,12 +650,12 @@ def test_a_storage_elsewhere_gets_nothing(hub, push):
     assert hub.commits() == []
 
 
-def test_a_redirect_elsewhere_is_not_followed(hub, push):
+def test_a_redirect_elsewhere_is_not_followed(hub, push_small):
     with Hub() as other:
         for step in ("look", "create", "read"):
             hub.repos.clear()
             hub.faults = [Fault(STEPS[step], status=307, headers={"Location": other.endpoint + "/x"})]
-            done = push()
+            done = push_small()
             assert done.status == 2
             assert "another address" in done.err
         assert other.requests == []
@@ -715,6 +741,76 @@ def test_the_api(hub, hf_output, tmp_path):
         push_api(out, REPO)
 
 
+# --- The official Hub, which is not there in tests ------------------------------------------------------
+
+
+@pytest.fixture
+def official(monkeypatch, hub):
+    """Takes the stand-in for the official Hub: huggingface_hub then sends a folder by its Xet pipeline."""
+    monkeypatch.setattr(Destination, "official", property(lambda _: True))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
+    hub.large = lambda path: False  # nobody here speaks Xet
+
+
+def test_the_pipeline_of_several_commits_does_the_same(official, hub, push, hf_output):
+    assert push().status == 0
+    assert hub.repos[REPO].files() == contents(hf_output)
+    assert "nothing had to be sent" in push().out
+    hub.repos[REPO].at("main")[1].pop("LICENSE")
+    hub.repos[REPO].at("main")[1]["old"] = hub.repos[REPO].at("main")[1]["SHA256SUMS"]
+    assert push("--delete-extra").status == 0
+    assert hub.repos[REPO].files() == contents(hf_output)
+
+
+def test_the_pipeline_opens_one_pull_request(official, hub, push, hf_output):
+    done = push("--create-pr")
+    assert done.status == 0
+    assert done.out.rstrip().endswith("/discussions/1")
+    assert hub.repos[REPO].files("refs/pr/1") == contents(hf_output)
+    assert hub.repos[REPO].files("main") == {}
+
+
+@pytest.mark.parametrize("step", ["card", "preupload", "commit"])
+@pytest.mark.parametrize("status", [401, 403, 413, 500])
+def test_the_pipelines_errors_are_in_words(official, hub, push_small, small_output, step, status):
+    hub.faults = [Fault(STEPS[step], times=99, status=status)]
+    done = push_small()
+    assert done.status == 2
+    assert WORDS[status] in done.err
+    hub.faults = []
+    assert push_small().status == 0
+    assert hub.repos[REPO].files() == contents(small_output)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "url", "headers", "passes"),
+    [
+        ("https://huggingface.co", "https://huggingface.co/x", {"authorization": "Bearer t"}, True),
+        ("https://huggingface.co", "https://storage.example/x", {}, True),
+        ("https://huggingface.co", "https://storage.example/x", {"authorization": "Bearer t"}, False),
+        ("https://huggingface.co", "http://storage.example/x", {}, False),
+        ("https://huggingface.co", "http://huggingface.co/x", {}, False),
+        ("https://hub.example", "https://hub.example/x", {"authorization": "Bearer t"}, True),
+        ("https://hub.example", "https://hub.example:443/x", {}, True),
+        ("https://hub.example", "https://hub.example:8443/x", {}, False),
+        ("https://hub.example", "https://huggingface.co/x", {}, False),
+        ("https://hub.example", "https://hub.example.evil/x", {}, False),
+        ("https://hub.example", "https://hub.example@evil/x", {}, False),
+        ("http://127.0.0.1:99", "http://localhost:99/x", {}, True),
+        ("http://127.0.0.1:99", "http://localhost:98/x", {}, False),
+        ("http://127.0.0.1:99", "https://localhost:99/x", {}, False),
+    ],
+)
+def test_where_requests_may_go(endpoint, url, headers, passes):
+    check = _guard(Destination(REPO, endpoint))
+    request = httpx2.Request("GET", url, headers=headers)
+    if passes:
+        check(request)
+    else:
+        with pytest.raises(HubError, match=r"another address|not\s+the Hub"):
+            check(request)
+
+
 # --- Parts ----------------------------------------------------------------------------------------------
 
 
@@ -740,3 +836,14 @@ def test_clean():
     )
     assert clean("Really? No hf_hub") == "Really? No hf_hub"
     assert len(clean("x" * 9999)) < 500
+
+
+def test_an_output_with_a_quarantine_is_pushed_whole_and_says_so(hub, push, source, tmp_path):
+    flip(source / "22_emo_train.tfrecords", 5000)
+    convert(source, to="hf", out=tmp_path / "out", configs=["22_emo"], on_error="quarantine")
+    done = push(out=tmp_path / "out")
+    assert done.status == 0
+    assert "Not all of the source is in it" in done.out
+    files = hub.repos[REPO].files()
+    assert files == contents(tmp_path / "out")
+    assert any(path.startswith("quarantine/") for path in files)
