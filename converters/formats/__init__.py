@@ -21,7 +21,7 @@ from converters.plugins import registered
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from converters.files import ReadFile
+    from converters.image_files import ReadFile
     from converters.report import Report
     from converters.shards import Shard
     from converters.spec import Split

@@ -15,8 +15,8 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 from converters.errors import CallError, DataError, Location
-from converters.files import ReadFile, read_file
 from converters.identity import file_names
+from converters.image_files import ReadFile, read_file
 from converters.jpeg_header import JpegError, JpegSizes
 from converters.label_csv import read_label_csv
 from converters.names import unsafe_name
