@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from converters.checks import RecordChecker
 from converters.errors import ConverterError, Location
-from converters.files import HashingReader
 from converters.fingerprint import Part, PartBuilder
 from converters.formats import Format, ReadsThrough, load_format
 from converters.identity import Identities, Rows, read_identities
+from converters.image_files import HashingReader
 from converters.manifest import hash_file, walk_files
 from converters.names import safe_path
 from converters.records import conform

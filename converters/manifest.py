@@ -57,25 +57,37 @@ def write_manifest(report: Report, folder: Path) -> None:
         "allow_mismatch": report.allow_mismatch,
         "empty_folders": sorted(walk_empty_folders(folder)),
     }
-    # The files stand last, one to a line: there may be tens of thousands.
-    head = json.dumps(document, indent=1, ensure_ascii=False).removesuffix("\n}")
-    encode = json.JSONEncoder(ensure_ascii=False).encode
-    files = ",\n  ".join(
-        f'{{"path": {encode(file.path)}, "size": {file.size}, "sha256": "{file.sha256}"}}'
-        for file in report.files
-    )
-    data = f'{head},\n "files": [\n  {files}\n ]\n}}\n'.encode()
-    sums = sums_text(report.files, data)
+    # Written line by line, and made twice for it: there may be tens of thousands of files.
+    digest = hashlib.sha256()
+    for piece in _manifest_pieces(document, report.files):
+        digest.update(piece)
     with (folder / SUMS).open("x", encoding="utf-8", newline="\n") as file:
-        file.write(sums)
+        file.writelines(_sums_lines(report.files, digest.hexdigest()))
     with (folder / MANIFEST).open("xb") as manifest:
-        manifest.write(data)
+        manifest.writelines(_manifest_pieces(document, report.files))
+
+
+def _manifest_pieces(document: dict[str, Any], files: Iterable[OutputFile]) -> Iterator[bytes]:
+    """The text of the manifest: ``document``, and then the files, one to a line."""
+    head = json.dumps(document, indent=1, ensure_ascii=False).removesuffix("\n}")
+    yield f'{head},\n "files": [\n  '.encode()
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    separator = ""
+    for file in files:
+        entry = f'{{"path": {encode(file.path)}, "size": {file.size}, "sha256": "{file.sha256}"}}'
+        yield (separator + entry).encode()
+        separator = ",\n  "
+    yield b"\n ]\n}\n"
 
 
 def sums_text(files: Iterable[OutputFile], manifest: bytes) -> str:
     """The text of ``SHA256SUMS``: every file in the order of their paths, the manifest among them."""
-    digests = {file.path: file.sha256 for file in files} | {MANIFEST: hashlib.sha256(manifest).hexdigest()}
-    return "".join(f"{digests[path]}  {path}\n" for path in sorted(digests))
+    return "".join(_sums_lines(files, hashlib.sha256(manifest).hexdigest()))
+
+
+def _sums_lines(files: Iterable[OutputFile], manifest_sha256: str) -> Iterator[str]:
+    for file in sorted([*files, OutputFile(MANIFEST, 0, manifest_sha256)], key=lambda file: file.path):
+        yield f"{file.sha256}  {file.path}\n"
 
 
 def read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:

@@ -18,7 +18,7 @@ from converters.engines import Engine, load_engine, suitable_workers
 from converters.errors import CallError, CheckError, ConverterError, DataError, Location, MachineError
 from converters.examination import ExaminedSource, examine_source
 from converters.fingerprint import merge
-from converters.formats import Format, load_format
+from converters.formats import Finishes, Format, load_format
 from converters.manifest import MANIFEST, SUMS, file_states, hash_file, hash_ranges, write_manifest
 from converters.names import safe_path
 from converters.quarantine_folder import write_quarantine
@@ -321,11 +321,22 @@ def _changed(file: SourceFile) -> DataError:
 
 
 def _finish(target: Format, report: Report, folder: Path) -> Report:
-    """Have the format write its dataset-level files; the report with these added.
+    """Have the format write its dataset-level files, if it has any; the report with these added.
 
     Raises:
         ConverterError: the format failed, or touched a file of a shard, or took a name that is kfer-convert's.
     """
+    added = _files_of_finish(target, report, folder) if isinstance(target, Finishes) else []
+    files = tuple(sorted((*report.files, *added), key=_path))
+    for file in files:
+        if file.path in (MANIFEST, SUMS):
+            raise ConverterError(
+                f"{file.path}: the format wrote a file of this name, which is kfer-convert's."
+            )
+    return replace(report, files=files)
+
+
+def _files_of_finish(target: Finishes, report: Report, folder: Path) -> list[OutputFile]:
     before = file_states(folder)
     with format_errors(report.format, "finishing"):
         target.finish(report, folder)
@@ -340,10 +351,7 @@ def _finish(target: Format, report: Report, folder: Path) -> Report:
         raise ConverterError(
             f"{unsafe!r}: the format {report.format!r} wrote a file of a name that is not safe."
         )
-    if taken := {MANIFEST, SUMS} & after.keys():
-        raise ConverterError(f"{min(taken)}: the format wrote a file of this name, which is kfer-convert's.")
-    added = [OutputFile(path, *hash_file(folder / path)) for path in new]
-    return replace(report, files=tuple(sorted((*report.files, *added), key=_path)))
+    return [OutputFile(path, *hash_file(folder / path)) for path in new]
 
 
 def _path(file: OutputFile) -> str:

@@ -21,7 +21,7 @@ from converters.plugins import registered
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from converters.files import ReadFile
+    from converters.image_files import ReadFile
     from converters.report import Report
     from converters.shards import Shard
     from converters.spec import Split
@@ -55,8 +55,13 @@ class Format(Protocol):
         """
         ...
 
+
+@runtime_checkable
+class Finishes(Protocol):
+    """What a format has in addition to :class:`Format` if files of its own describe the whole dataset."""
+
     def finish(self, report: Report, folder: Path) -> None:
-        """Write the files that describe the whole dataset (a card, an index), if there are any.
+        """Write the files that describe the whole dataset (a card, an index).
 
         Called once, when all shards are written, compared and in place. Files of shards must not be changed.
         """

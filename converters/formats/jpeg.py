@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,8 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 from converters.errors import CallError, DataError, Location
-from converters.files import ReadFile, read_file
 from converters.identity import file_names
+from converters.image_files import ReadFile, read_file
 from converters.jpeg_header import JpegError, JpegSizes
 from converters.label_csv import read_label_csv
 from converters.names import unsafe_name
@@ -30,9 +30,6 @@ from converters.records import (
 )
 from converters.shards import Shard
 from converters.spec import Split
-
-if TYPE_CHECKING:
-    from converters.report import Report
 
 # `datasets` looks for this name beside the images; its column file_name holds paths relative to it.
 LABELS_FILE = "metadata.csv"
@@ -106,9 +103,6 @@ class JpegFormat:
         parts += [path for path in sorted(root.iterdir()) if _LABELS_FILE.fullmatch(path.name)]
         for path in parts:
             yield from self._read_part(read_file, path, split)
-
-    def finish(self, report: Report, folder: Path) -> None:
-        """Nothing: the label files say all."""
 
     def _image_folders(self, split: Split) -> list[str]:
         """The folders of a split's images: one, or one per class in stored order."""

@@ -27,6 +27,7 @@ ROW_GROUP_ROWS = 8192
 ROW_GROUP_BYTES = 64 << 20
 
 _READ_ROWS = 2048
+_READ_BYTES = 1 << 18  # read at once; without it, a whole column of a row group is
 _NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.parquet")
 
 
@@ -134,7 +135,9 @@ def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 def _read_file(path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
+        with pq.ParquetFile(
+            path, page_checksum_verification=True, pre_buffer=False, buffer_size=_READ_BYTES
+        ) as file:
             schema = file.schema_arrow
             if not any(
                 # Reading adds metadata to nested fields (their Parquet ids), so the schema's own is compared.
