@@ -1,4 +1,4 @@
-"""The command line: arguments, progress, tables, exit statuses. What is done, the library does."""
+"""The command line: arguments, progress, exit statuses. What is done, the library does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,18 +17,16 @@ import click
 from converters.engines import available_engines
 from converters.errors import CheckError, ConverterError
 from converters.formats import available_formats, describe_format
+from converters.tables import inspection_lines, push_lines, report_lines
 
 if TYPE_CHECKING:
-    from converters.hub import Destination, PushReport
-    from converters.inspection import InspectedSplit, Inspection
-    from converters.report import Check, Report
+    from converters.hub import Destination
+    from converters.report import Report
 
 SAMPLE_FOLDER = "kfer-sample"
 EXIT_FAILED = 1
 EXIT_QUARANTINED = 3
 EXIT_INTERRUPTED = 130
-
-_SHOWN_RANGES = 20
 
 _LICENCE_NOTE = "The data keeps its licence: KFER is for non-commercial research only; do not pass it on."
 
@@ -333,7 +331,7 @@ def inspect_command(source: Path, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(inspection.to_json(), indent=1, ensure_ascii=False))
     else:
-        _show_inspection(inspection)
+        _echo(inspection_lines(inspection))
     if inspection.failed:
         sys.exit(EXIT_FAILED)
 
@@ -494,7 +492,7 @@ def _push(
                 out,
                 destination,
                 dry_run=dry_run,
-                announce=None if silent else lambda intent: _show_push(intent, out),
+                announce=None if silent else lambda intent: _echo(push_lines(intent, out)),
                 progress=progress,
             )
     except KeyboardInterrupt as stop:
@@ -520,36 +518,6 @@ def _push(
                 f"gating {destination.gating}."
             )
             click.echo(report.url)
-
-
-def _show_push(report: PushReport, out: Path) -> None:
-    """What a push will do, before it does it."""
-    plan, destination = report.plan, report.destination
-    there = "new repo" if report.state is None else "repo is there"
-    click.echo(
-        f"{out} to {destination.url}, {'pull request on ' * destination.create_pr}{destination.revision} "
-        f"({there if report.looked else 'not looked at: no token'}): {report.visibility}, gating {destination.gating}"
-    )
-    rows = [["", "file", "bytes"]]
-    rows += [["send", file.path, f"{file.size:,}"] for file in plan.new]
-    rows += [["replace", file.path, f"{file.size:,}"] for file in plan.replaced]
-    extra = "delete" if destination.delete_extra else "extra"
-    rows += [[extra, path, "-"] for path in plan.extra]
-    if len(rows) > 1:
-        for line in _table(rows):
-            click.echo(line)
-    click.echo(
-        f"{len(plan.pending):,} files to send, {plan.pending_bytes:,} bytes; {len(plan.unchanged):,} are there already"
-    )
-    if plan.extra and not destination.delete_extra:
-        click.echo(
-            "Extra files are in the repo and not in the output. They stay; --delete-extra deletes them."
-        )
-    if report.quarantined:
-        click.echo(
-            f"Not all of the source is in it: {report.quarantined:,} damaged ranges are in quarantine; see the card."
-        )
-    click.echo(f"Licence of the data: {report.licence}")
 
 
 @contextmanager
@@ -619,147 +587,14 @@ def _progress(*, quiet: bool, total: int | None) -> Iterator[Callable[[str, int]
         yield advance
 
 
+def _echo(lines: Iterable[str], *, error: bool = False) -> None:
+    for line in lines:
+        click.echo(line, err=error)
+
+
 def _show(report: Report, *, quiet: bool, as_json: bool, error: bool = False) -> None:
-    """The report as a table or as JSON; reasons below the table for all that did not pass."""
+    """The report as a table or as JSON."""
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
-        return
-    if quiet:
-        return
-    names = list(dict.fromkeys(check.name for split in report.splits for check in split.checks))
-    rows = [["config", "split", "found", *names]]
-    notes = []
-    for split in report.splits:
-        results = {check.name: check for check in split.checks}
-        cells = [_result(results[name]) if name in results else "-" for name in names]
-        rows.append([split.split.config, split.split.name, f"{split.fingerprint.records:,}", *cells])
-        notes += [
-            f"{split.split.title}: {check.name} {check.result}: {check.reason}"
-            for check in split.checks
-            if check.result != "passed"
-        ]
-    rows += [[split.config, split.name, "absent", *("-" for _ in names)] for split in report.absent]
-    for line in _table(rows):
-        click.echo(line, err=error)
-    for text in [*notes, *(f"Warning: {warning.rstrip('.')}." for warning in report.warnings)]:
-        click.echo(text, err=error)
-    _show_quarantine(report, error=error)
-    if report.absent:
-        files = ", ".join(split.file for split in report.absent)
-        click.echo(f"Absent from the source: {files}", err=error)
-
-
-def _result(check: Check) -> str:
-    return "explained" if check.explained else check.result
-
-
-def _show_quarantine(report: Report, *, error: bool) -> None:
-    """How many records are lost, and which."""
-    if not report.quarantined:
-        return
-    lost = report.lost_records
-    number = (
-        "an unknown number of records is"
-        if lost is None
-        else f"{lost:,} record{'s are' if lost != 1 else ' is'}"
-    )
-    places = "1 damaged range" if report.quarantined == 1 else f"{report.quarantined:,} damaged ranges"
-    click.echo(f"In quarantine: {places}; {number} lost.", err=error)
-    entries = [
-        (split.split, piece)
-        for split in report.splits
-        if split.quarantine
-        for piece in split.quarantine.ranges
-    ]
-    for split, piece in entries[:_SHOWN_RANGES]:
-        if piece.records is None:
-            what = "an unknown number of records"
-        elif piece.records != 1:
-            what = f"{piece.records:,} records"
-        else:
-            what = "1 record"
-        if piece.records and piece.split_record is not None:
-            last = piece.split_record + piece.records - 1
-            what = f"record {last}" if piece.records == 1 else f"records {piece.split_record} to {last}"
-        if piece.img_ids:
-            names = ", ".join(piece.img_ids[:3]) + (", …" if len(piece.img_ids) > 3 else "")
-            what += f" ({names})"
-        kind = "byte" if piece.inflated is None else "stored byte"
-        click.echo(
-            f"  {split.title}: {what}: {piece.file}, {kind} {piece.offset}, {piece.bytes:,} bytes: {piece.reason}",
-            err=error,
-        )
-    if len(entries) > _SHOWN_RANGES:
-        click.echo(
-            f"  and {len(entries) - _SHOWN_RANGES:,} more; all are in quarantine/records.json", err=error
-        )
-
-
-def _show_inspection(inspection: Inspection) -> None:
-    """What was found as tables: the files, and for each config its labels and their combinations."""
-    rows = [
-        ["config", "split", "file", "bytes", "records", "label sets", "index", "is it the published one?"]
-    ]
-    for split in inspection.splits:
-        sets = f"{split.fingerprint.distinct_label_sets:,}" if split.fingerprint else "-"
-        for file in split.files:
-            records = "-" if file.records is None else f"{file.records:,}"
-            index = "none" if file.index is None else "agrees" if file.indexed else "unverified"
-            rows.append(
-                [
-                    split.split.config,
-                    split.split.name,
-                    file.file,
-                    f"{file.bytes:,}",
-                    records,
-                    sets,
-                    index,
-                    split.verdict,
-                ]
-            )
-    rows += [
-        [split.config, split.name, split.file, "-", "-", "-", "-", "absent"] for split in inspection.absent
-    ]
-    for line in _table(rows):
-        click.echo(line)
-    for split in inspection.splits:
-        for text in [split.note, split.error, *(split.reasons if split.verdict != "published" else ())]:
-            if text:
-                click.echo(f"{split.title}: {text}")
-    for config in dict.fromkeys(split.split.config for split in inspection.splits):
-        _show_labels(config, [split for split in inspection.splits if split.split.config == config])
-    click.echo(f"\n{inspection.records:,} records, {inspection.bytes:,} bytes")
-
-
-def _show_labels(config: str, splits: Sequence[InspectedSplit]) -> None:
-    """Records per label, labels per image and the most frequent combinations, a column per split."""
-    sound = [split for split in splits if split.fingerprint is not None]
-    if not sound:
-        return
-    click.echo("")
-    rows = [[config, *(split.split.name for split in sound)]]
-    for number, name in enumerate(sound[0].split.label_names):
-        rows.append([name, *(f"{split.label_counts[number].records:,}" for split in sound)])
-    per_image = [split.fingerprint.labels_per_image for split in sound if split.fingerprint is not None]
-    for count in sorted(set().union(*per_image)):
-        rows.append(
-            [
-                f"images with {count} label{'s'[: count != 1]}",
-                *(f"{counts.get(count, 0):,}" for counts in per_image),
-            ]
-        )
-    for line in _table(rows):
-        click.echo(line)
-    if sound[0].split.kind == "multi-label":
-        for split in sound:
-            most = [f"{' + '.join(entry.labels)} {entry.records:,}" for entry in split.combinations]
-            click.echo(f"Most frequent in {split.split.name}: {', '.join(most)}")
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of text in columns, the first row underlined."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+    elif not quiet:
+        _echo(report_lines(report), error=error)
