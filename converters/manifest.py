@@ -57,19 +57,19 @@ def write_manifest(report: Report, folder: Path) -> None:
         "allow_mismatch": report.allow_mismatch,
         "empty_folders": sorted(walk_empty_folders(folder)),
     }
+    head = json.dumps(document, indent=1, ensure_ascii=False).removesuffix("\n}")
     # Written line by line, and made twice for it: there may be tens of thousands of files.
     digest = hashlib.sha256()
-    for piece in _manifest_pieces(document, report.files):
+    for piece in _manifest_pieces(head, report.files):
         digest.update(piece)
     with (folder / SUMS).open("x", encoding="utf-8", newline="\n") as file:
         file.writelines(_sums_lines(report.files, digest.hexdigest()))
     with (folder / MANIFEST).open("xb") as manifest:
-        manifest.writelines(_manifest_pieces(document, report.files))
+        manifest.writelines(_manifest_pieces(head, report.files))
 
 
-def _manifest_pieces(document: dict[str, Any], files: Iterable[OutputFile]) -> Iterator[bytes]:
-    """The text of the manifest: ``document``, and then the files, one to a line."""
-    head = json.dumps(document, indent=1, ensure_ascii=False).removesuffix("\n}")
+def _manifest_pieces(head: str, files: Iterable[OutputFile]) -> Iterator[bytes]:
+    """The text of the manifest: ``head``, all before the files, and then the files, one to a line."""
     yield f'{head},\n "files": [\n  '.encode()
     encode = json.JSONEncoder(ensure_ascii=False).encode
     separator = ""
