@@ -6,8 +6,9 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
@@ -69,12 +70,23 @@ def _share(
     # The largest begin first, so that none is left to one worker alone at the end.
     largest_first = sorted(shards, key=lambda shard: shard.source_bytes, reverse=True)
     futures = {shard: threads.submit(elsewhere, shard) for shard in largest_first}
-    done_here: dict[Shard, ShardResult] = {}
+    failed: list[Future[ShardResult]] = []
+    for future in futures.values():
+        future.add_done_callback(
+            lambda done: None if done.cancelled() or not done.exception() else failed.append(done)
+        )
+    waiting = deque(shards)
     for shard in largest_first:
         if futures[shard].cancel():
-            done_here[shard] = here(shard)
-    for shard in shards:
-        yield done_here.get(shard) or futures[shard].result()
+            futures[shard] = Future()
+            futures[shard].set_result(here(shard))
+        # An error is raised, and results are passed on, as soon as this process looks up from its own work.
+        if failed:
+            failed[0].result()
+        while waiting and futures[waiting[0]].done():
+            yield futures[waiting.popleft()].result()
+    for shard in waiting:
+        yield futures[shard].result()
 
 
 @contextmanager
