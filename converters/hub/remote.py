@@ -30,6 +30,7 @@ _TYPE = "dataset"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _READ_BYTES = 1 << 20
 _READ_TRIES = 3
+_BAD_TOKEN = "Invalid credentials in Authorization header"
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,7 @@ class Remote:
             try:
                 info = patiently(partial(self._api.dataset_info, self._repo))
             except HfHubHTTPError as error:
-                if (
-                    error.response.status_code == 404
-                    or error.response.headers.get("X-Error-Code") == "RepoNotFound"
-                ):
+                if _no_repo(error):
                     return None
                 raise
             gating: Gating = "no" if not info.gated else "auto" if info.gated == "auto" else "manual"
@@ -188,6 +186,16 @@ class Remote:
 
     def _words(self, doing: str) -> AbstractContextManager[None]:
         return in_words(doing, self._destination, self._token)
+
+
+def _no_repo(error: HfHubHTTPError) -> bool:
+    """Whether the Hub says that there is no such repo: it does so by 401, too, where it does accept the token."""
+    answer = error.response
+    return (
+        answer.status_code == 404
+        or answer.headers.get("X-Error-Code") == "RepoNotFound"
+        or (answer.status_code == 401 and answer.headers.get("X-Error-Message") != _BAD_TOKEN)
+    )
 
 
 def _digest(url: str, headers: Mapping[str, str], size: int) -> str:

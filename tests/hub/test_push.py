@@ -587,6 +587,12 @@ def test_a_wrong_token(hub, push_small, monkeypatch):
     assert hub.writes == []
 
 
+def test_a_missing_repo_that_is_answered_with_401(hub, push_small, small_output):
+    hub.faults = [Fault(STEPS["look"], status=401)]
+    assert push_small().status == 0
+    assert hub.repos[REPO].files() == contents(small_output)
+
+
 def test_a_hub_that_is_not_there(hub, push_small, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     done = push_small()
