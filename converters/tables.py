@@ -164,8 +164,8 @@ def push_lines(report: PushReport, out: Path) -> Iterator[str]:
     rows += [[extra, path, "-"] for path in plan.extra]
     if len(rows) > 1:
         yield from _table(rows)
-    there_already = f"{len(plan.unchanged):,} are there already"
-    yield f"{len(plan.pending):,} files to send, {plan.pending_bytes:,} bytes; {there_already}"
+    sizes = f"{len(plan.pending):,}, {plan.pending_bytes:,} bytes"
+    yield f"Files to send: {sizes}; there already: {len(plan.unchanged):,}"
     if plan.extra and not destination.delete_extra:
         yield "Extra files are in the repo and not in the output. They stay; --delete-extra deletes them."
     if report.quarantined:

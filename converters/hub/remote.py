@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import httpx2
-from huggingface_hub import HfApi, RepoFile, hf_hub_url
+from huggingface_hub import HfApi, RepoFile, RepoFolder, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import http_stream_backoff  # type: ignore[attr-defined]
 
@@ -30,6 +30,7 @@ _TYPE = "dataset"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _READ_BYTES = 1 << 20
 _READ_TRIES = 3
+_BAD_TOKEN = "Invalid credentials in Authorization header"
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,7 @@ class Remote:
             try:
                 info = patiently(partial(self._api.dataset_info, self._repo))
             except HfHubHTTPError as error:
-                if (
-                    error.response.status_code == 404
-                    or error.response.headers.get("X-Error-Code") == "RepoNotFound"
-                ):
+                if _no_repo(error):
                     return None
                 raise
             gating: Gating = "no" if not info.gated else "auto" if info.gated == "auto" else "manual"
@@ -105,25 +103,28 @@ class Remote:
             )
 
     def files(self) -> dict[str, RemoteFile]:
-        """The repo's files by path; none where the revision is not there."""
+        """The repo's files by path. A branch that is not there yet will begin with main's; an empty repo has none."""
         with self._words("listing the repo's files"):
-            try:
-                listed = list(
-                    self._api.list_repo_tree(
-                        self._repo, recursive=True, revision=self.revision, repo_type=_TYPE
-                    )
-                )
-            except HfHubHTTPError as error:
-                if error.response.status_code == 404:
-                    return {}
-                raise
+            listed = self._list(self.revision)
+            if listed is None and self.revision != MAIN:
+                listed = self._list(MAIN)
             return {
                 entry.path: RemoteFile(
                     entry.path, entry.size, entry.blob_id, entry.lfs.sha256 if entry.lfs else None
                 )
-                for entry in listed
+                for entry in listed or ()
                 if isinstance(entry, RepoFile)
             }
+
+    def _list(self, revision: str) -> list[RepoFile | RepoFolder] | None:
+        try:
+            return list(
+                self._api.list_repo_tree(self._repo, recursive=True, revision=revision, repo_type=_TYPE)
+            )
+        except HfHubHTTPError as error:
+            if error.response.status_code == 404:
+                return None
+            raise
 
     def start_from(self, commit: str | None) -> None:
         """The commit that what is sent next follows; the Hub refuses it if somebody else's came between."""
@@ -185,6 +186,16 @@ class Remote:
 
     def _words(self, doing: str) -> AbstractContextManager[None]:
         return in_words(doing, self._destination, self._token)
+
+
+def _no_repo(error: HfHubHTTPError) -> bool:
+    """Whether the Hub says that there is no such repo: it does so by 401, too, where it does accept the token."""
+    answer = error.response
+    return (
+        answer.status_code == 404
+        or answer.headers.get("X-Error-Code") == "RepoNotFound"
+        or (answer.status_code == 401 and answer.headers.get("X-Error-Message") != _BAD_TOKEN)
+    )
 
 
 def _digest(url: str, headers: Mapping[str, str], size: int) -> str:

@@ -118,46 +118,31 @@ def push(
         CheckError: the output does not verify; nothing was sent.
         DataError: the Hub rejects the card, or holds something else than the output after the upload.
     """
-    token = find_token() if not dry_run else None
+    token = _token(needed=not dry_run)
     report = _verified(out, progress)
     files = local_files(out, report)
     about = report.spec.about
-    licence = f"{about.licence.name}: {' '.join(about.licence.text.split())}"
-    if dry_run:
-        try:
-            token = find_token()
-        except CallError:
-            # Without one nothing of a private repo can be seen; what would be sent is known all the same.
-            plan = make_plan(out, files, {})
-            intent = PushReport(
-                destination,
-                plan,
-                None,
-                looked=False,
-                licence=licence,
-                quarantined=report.quarantined,
-                dry_run=True,
-            )
-            if announce is not None:
-                announce(intent)
-            return intent
-    assert token is not None
+    intent = PushReport(
+        destination,
+        make_plan(out, files, {}),
+        None,
+        looked=False,
+        licence=f"{about.licence.name}: {' '.join(about.licence.text.split())}",
+        quarantined=report.quarantined,
+        dry_run=dry_run,
+    )
+    announce = announce or (lambda _: None)
+    if token is None:
+        # Nothing of a private repo can be seen; what would be sent is known all the same.
+        announce(intent)
+        return intent
     with hub_session(destination, bars=progress is not None):
         remote = Remote(destination, token)
         state = remote.state()
         _refuse_public(destination, state)
         plan = make_plan(out, files, remote.files() if state else {})
-        intent = PushReport(
-            destination,
-            plan,
-            state,
-            looked=True,
-            licence=licence,
-            quarantined=report.quarantined,
-            dry_run=dry_run,
-        )
-        if announce is not None:
-            announce(intent)
+        intent = replace(intent, plan=plan, state=state, looked=True)
+        announce(intent)
         if dry_run:
             return intent
         state = _prepare(remote, destination, state)
@@ -187,6 +172,15 @@ def check(destination: Destination) -> None:
     token = find_token()
     with hub_session(destination):
         _refuse_public(destination, Remote(destination, token).state())
+
+
+def _token(*, needed: bool) -> str | None:
+    try:
+        return find_token()
+    except CallError:
+        if needed:
+            raise
+        return None
 
 
 def _verified(out: Path, progress: Progress | None) -> Report:

@@ -99,7 +99,7 @@ def test_only_what_changed_is_sent(hub, push, hf_output, storage, sample, tmp_pa
     assert hub.repos[REPO].files() == contents(out)
     assert "replace  README.md" in done.out
     assert "LICENSE" not in done.out  # is the same
-    assert "1 are there already" in done.out
+    assert "there already: 1\n" in done.out
     sent = b"".join(request.body for request in hub.requests[before:])
     assert (out / "LICENSE").read_bytes() not in sent
 
@@ -131,6 +131,17 @@ def test_a_branch_is_made_and_committed_to(hub, push, hf_output):
     assert repo.files("main") == {}
     assert done.out.rstrip().endswith("/tree/v1.0/first")
     assert "nothing had to be sent" in push("--revision", "v1.0/first").out
+
+
+def test_a_branch_begins_with_what_main_has(hub, push, hf_output):
+    push()
+    hub.repos[REPO].at("main")[1]["extra"] = hub.repos[REPO].at("main")[1].pop("LICENSE")
+    shown = push("--revision", "new", "--dry-run").out
+    assert "send   LICENSE" in shown
+    assert "extra  extra" in shown
+    assert "Files to send: 1, " in shown
+    assert push("--revision", "new").status == 0
+    assert hub.repos[REPO].files("new").keys() == contents(hf_output).keys() | {"extra"}
 
 
 @pytest.mark.parametrize("storage", ["large", "regular"], indirect=True)
@@ -574,6 +585,12 @@ def test_a_wrong_token(hub, push_small, monkeypatch):
     assert "does not accept the token" in done.err
     assert "hf_wrong" not in done.err
     assert hub.writes == []
+
+
+def test_a_missing_repo_that_is_answered_with_401(hub, push_small, small_output):
+    hub.faults = [Fault(STEPS["look"], status=401)]
+    assert push_small().status == 0
+    assert hub.repos[REPO].files() == contents(small_output)
 
 
 def test_a_hub_that_is_not_there(hub, push_small, monkeypatch):
