@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from converters.errors import CallError
@@ -150,6 +149,8 @@ class _SharedClips:
 
 
 def _shared_clips(config: _ConfigCard, folder: Path) -> list[_SharedClips]:
+    import pyarrow.compute as pc  # a tenth of a second, which few conversions need
+
     clips = {
         split.name: pa.concat_arrays(
             chunk

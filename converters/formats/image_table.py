@@ -17,7 +17,14 @@ import pyarrow as pa
 
 from converters.errors import DataError, Location
 from converters.identity import file_names
-from converters.records import label_matrix, number_array, numbers, record_batch, size_matrix, string_array
+from converters.records import (
+    label_matrix,
+    number_array,
+    record_batch,
+    size_matrix,
+    string_array,
+    vector_matrix,
+)
 from converters.spec import Split
 
 _SIZES = ("height", "width", "depth")
@@ -60,11 +67,13 @@ def to_table(batch: pa.RecordBatch, split: Split, first: int) -> pa.RecordBatch:
     identified = img_id.null_count == 0
     schema = table_schema(split, identified=identified)
     paths = string_array(file_names(split, img_id.to_pylist(), first))
-    vector = batch.column("label")
+    vectors = label_matrix(batch)
     columns = [
         pa.StructArray.from_arrays([batch.column("image"), paths], fields=list(schema.field("image").type)),
-        label_indices(label_matrix(batch), split),
-        pa.FixedSizeListArray.from_arrays(vector.flatten(), type=schema.field("label_vector").type),
+        label_indices(vectors, split),
+        pa.FixedSizeListArray.from_arrays(
+            number_array(vectors.reshape(-1), pa.uint8()), type=schema.field("label_vector").type
+        ),
         *(batch.column(name) for name in _SIZES),
         *(batch.column(name) for name in (_IDENTITIES if identified else ())),
     ]
@@ -96,9 +105,7 @@ def from_table(rows: pa.RecordBatch, split: Split, path: str, first: int) -> pa.
         if column.null_count:
             row = first + int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
             raise DataError(f"the column {name} has no value.", Location(path, row))
-    vectors = numbers(rows.column("label_vector").flatten(), np.uint8).reshape(
-        len(rows), len(split.label_names)
-    )
+    vectors = vector_matrix(rows.column("label_vector"))
     if not np.isin(vectors, (0, 1)).all():
         raise DataError("a label vector has values other than 0 and 1.", Location(path, first))
     try:
