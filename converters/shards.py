@@ -176,5 +176,8 @@ def _grouped(
 
 def _cut(file: SourceRange, start: int, end: int, first_record: int) -> SourceRange:
     """A part of a whole file's range, with the damaged ranges in it."""
+    if (start, end) == (file.start, file.end):
+        # Also a compressed file, which is never cut: its damaged ranges count other bytes than its ends.
+        return file
     lost = tuple(piece for piece in file.lost if start <= piece.start < end or piece.start == end == file.end)
     return replace(file, start=start, end=end, first_record=first_record, lost=lost)

@@ -316,6 +316,18 @@ def test_several_files_in_a_split(source, tmp_path, truth, shard_bytes, labels):
     assert verify(out, source=source).failures() == []
 
 
+def test_the_end_of_a_compressed_file_larger_than_a_shard(source, tmp_path):
+    """Its damaged ranges count decompressed bytes, which go on beyond the file's size."""
+    path = tfrecords(source, CONFIG, SPLIT)
+    flip(path, starts(path)[-2] + 60)
+    compress(path)
+    report = convert(
+        source, to="parquet", out=tmp_path / "out", on_error="quarantine", configs=[CONFIG], max_shard_bytes=1
+    )
+    assert report.lost_records == 1
+    assert verify(tmp_path / "out", source=source).failures() == []
+
+
 def test_a_killed_run_is_resumed(source, tmp_path):
     """Killed when shards and quarantine are in the output folder; the next run ends as one that was not killed."""
     damage(source)
