@@ -1,9 +1,10 @@
 """Resuming: what an interrupted run finished stays in its staging folder, and the next run takes it up.
 
-A shard is finished when its result stands beside its folder, written after its files were read back. Nothing in
-a staging folder is believed: a result counts only for a run of the same version, options and source
-(:func:`claim`), for a shard of the same plan, and while every file of it still has its size and digest. So no
-fsync is needed for it to be safe: what a power cut lost is done again.
+A shard is finished when its result stands beside its folder, written after its files were read back. A result
+counts only for a run of the same version, options and source (:func:`claim`), for a shard of the same plan, and
+while every file of it still has its size and digest. So no fsync is needed for it to be safe: what a power cut
+lost is done again. Nothing in a staging folder leads out of it; but someone who makes up files and the result
+that fits them is believed, until ``verify --source``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shlex
 import shutil
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 from converters.errors import CallError
 from converters.fingerprint import Node, Part
 from converters.manifest import hash_file, walk_files
+from converters.names import safe_path
 from converters.shards import OutputFile, RangeFacts, Shard, ShardResult
 from converters.sources import Source
 
@@ -88,6 +90,7 @@ def finished_shards(shards: Path, output: Path, plan: Sequence[Shard]) -> dict[s
     All else that lies in ``shards`` is removed.
     """
     kept: dict[str, ShardResult] = {}
+    moved = _files_in(output)
     for attempt in _folders(shards):
         own = {}
         for shard in plan:
@@ -96,7 +99,7 @@ def finished_shards(shards: Path, output: Path, plan: Sequence[Shard]) -> dict[s
                 None if shard.key in kept else _from_json(_read_json(_result_path(folder)), shard, folder)
             )
             if result is not None:
-                _move_back(result, output)
+                _move_back(result, output, moved)
                 if _intact(result):
                     own[shard.key] = result
         kept |= own
@@ -137,6 +140,11 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False))
 
 
+def _files_in(folder: Path) -> set[str]:
+    """What is below a folder, if that is there; nothing behind a link."""
+    return set(walk_files(folder)) if folder.is_dir() else set()
+
+
 def _state(path: Path) -> list[int]:
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
@@ -152,18 +160,20 @@ def _read_json(path: Path) -> Any:  # noqa: ANN401  # JSON
         return None
 
 
-def _move_back(result: ShardResult, output: Path) -> None:
-    """Undo what of a shard was moved to the output."""
-    for file in result.files:
-        place, moved = result.folder / file.path, output / file.path
-        if not os.path.lexists(place) and os.path.lexists(moved):
+def _move_back(result: ShardResult, output: Path, moved: Collection[str]) -> None:
+    """Undo what of a shard was ``moved`` to the output; not into a folder with anything else in it, like a link."""
+    names = {file.path for file in result.files}
+    there = _files_in(result.folder)
+    if there <= names:
+        for name in (names - there).intersection(moved):
+            place = result.folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
-            moved.rename(place)
+            (output / name).rename(place)
 
 
 def _intact(result: ShardResult) -> bool:
     """Whether a shard's folder holds its files and no others, each with its size and digest."""
-    if set(walk_files(result.folder)) != {file.path for file in result.files}:
+    if _files_in(result.folder) != {file.path for file in result.files}:
         return False
     try:
         return all(hash_file(result.folder / file.path) == (file.size, file.sha256) for file in result.files)
@@ -186,17 +196,46 @@ def _from_json(document: Any, shard: Shard, folder: Path) -> ShardResult | None:
         result = ShardResult(
             shard,
             folder,
-            tuple(OutputFile(**file) for file in document["files"]),
-            tuple(RangeFacts(**facts) for facts in document["ranges"]),
+            tuple(_typed(OutputFile(**file)) for file in document["files"]),
+            tuple(_typed(RangeFacts(**facts)) for facts in document["ranges"]),
             _part_from_json(document["source"]),
             _part_from_json(document["output"]),
         )
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         return None
-    planned = [(str(source.path), source.start, source.end) for source in shard.ranges]
-    if [(facts.path, facts.start, facts.end) for facts in result.ranges] != planned:
-        return None
-    return result if result.source.first == result.output.first == shard.first_record else None
+    return result if _fits(result) else None
+
+
+def _fits(result: ShardResult) -> bool:
+    """Whether a result can be that of its shard: of its ranges, with safe names, and equal on both sides."""
+    shard, part = result.shard, result.source
+    planned = [
+        (str(source.path), source.start, source.end, None if source.index is None else True)
+        for source in shard.ranges
+    ]
+    row_bytes = -(-len(shard.split.label_names) // 8)
+    return (
+        [(facts.path, facts.start, facts.end, facts.indexed) for facts in result.ranges] == planned
+        and all(safe_path(file.path) for file in result.files)
+        and part == result.output
+        and part.records == sum(facts.records for facts in result.ranges)
+        and (part.first, part.label_count) == (shard.first_record, len(shard.split.label_names))
+        and len(part.labels) == part.records * row_bytes
+    )
+
+
+def _typed(entry: Any) -> Any:  # noqa: ANN401  # OutputFile, RangeFacts, Part or Node
+    """A dataclass whose numbers and texts come from JSON.
+
+    Raises:
+        TypeError: one of them is something else than its annotation says.
+    """
+    kinds = {"int": (int,), "str": (str,), "bool | None": (bool, type(None))}
+    for field in fields(entry):
+        kind = kinds.get(str(field.type))
+        if kind is not None and type(getattr(entry, field.name)) not in kind:
+            raise TypeError(field.name)
+    return entry
 
 
 def _part_to_json(part: Part) -> dict[str, Any]:
@@ -209,7 +248,7 @@ def _part_to_json(part: Part) -> dict[str, Any]:
 
 
 def _part_from_json(document: Mapping[str, Any]) -> Part:
-    part = Part(**document)
+    part = _typed(Part(**document))
     identities = None if part.identities is None else tuple(_nodes_from_json(document["identities"]))
     return replace(
         part,
@@ -224,4 +263,4 @@ def _node_to_json(node: Node) -> list[Any]:
 
 
 def _nodes_from_json(nodes: Sequence[Sequence[Any]]) -> Iterator[Node]:
-    return (Node(level, index, bytes.fromhex(digest)) for level, index, digest in nodes)
+    return (_typed(Node(level, index, bytes.fromhex(digest))) for level, index, digest in nodes)

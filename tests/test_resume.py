@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from functools import partial, reduce
+from operator import getitem
 from pathlib import Path
 
 import pytest
@@ -88,6 +91,29 @@ def _edit_result(folder: Path) -> None:
     path.write_text(json.dumps(document))
 
 
+MADE_UP = [
+    (("files", 0, "path"), {}),
+    (("files", 0, "path"), "../../../../elsewhere"),
+    (("files", 0, "size"), 1.5),
+    (("ranges", 0, "indexed"), None),
+    (("ranges", 0, "records"), "x"),
+    (("source", "image_bytes"), "x"),
+    (("output", "records"), []),
+    (("output", "label_count"), "x"),
+    (("output", "identities"), []),
+    (("source", "labels"), ""),
+    (("source", "images"), [[0, 0.5, "00"]]),
+]
+
+
+def _set(keys: tuple[str | int, ...], value: object, folder: Path) -> None:
+    path = folder.with_name(folder.name + ".json")
+    document = json.loads(path.read_text())
+    *outer, last = keys
+    reduce(getitem, outer, document)[last] = value
+    path.write_text(json.dumps(document))
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -99,8 +125,10 @@ def _edit_result(folder: Path) -> None:
         lambda folder: folder.with_name(folder.name + ".json").write_text("{"),
         lambda folder: folder.with_name(folder.name + ".json").write_text("[]"),
         lambda folder: folder.with_name(folder.name + ".json").write_text('{"files": 1}'),
+        *(partial(_set, keys, value) for keys, value in MADE_UP),
     ],
-    ids=["a byte", "its end", "another range", "no file", "a file more", "no JSON", "a list", "wrong types"],
+    ids=["a byte", "its end", "another range", "no file", "a file more", "no JSON", "a list", "wrong types"]
+    + [f"{'.'.join(map(str, keys))}={value}" for keys, value in MADE_UP],
 )
 def test_a_shard_that_is_not_intact_is_done_again(sample, tmp_path, spoil):
     convert(sample, to="parquet", out=tmp_path / "expected", **SHARDS)
@@ -188,6 +216,29 @@ def test_no_link_in_a_staging_folder_is_followed(sample, tmp_path, link):
             convert(sample, to="parquet", out=tmp_path / "out", **SHARDS)
     assert tree(elsewhere).keys() == {"precious"}
     assert sorted(path.name for path in elsewhere.iterdir()) == ["multi-label", "precious"]
+
+
+@pytest.mark.parametrize("way", ["a name", "a link"])
+def test_what_a_result_says_moves_no_file_from_elsewhere(sample, tmp_path, way):
+    convert(sample, to="parquet", out=tmp_path / "expected", **SHARDS)
+    result = interrupt(sample, tmp_path / "out")[1]
+    document = json.loads(result.read_text())
+    name = document["files"][0]["path"]
+    precious = tmp_path / "elsewhere" / Path(name).name
+    precious.parent.mkdir()
+    precious.write_text("data")
+    if way == "a name":
+        document["files"][0]["path"] = f"../../elsewhere/{precious.name}"
+        result.write_text(json.dumps(document))
+    else:
+        (result.with_suffix("") / name).unlink()
+        folder = tmp_path / "out.incomplete" / "output" / Path(name).parent
+        folder.parent.mkdir(exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.symlink_to(precious.parent)
+    assert convert(sample, to="parquet", out=tmp_path / "out", **SHARDS).resumed_shards == 2
+    assert digests(tmp_path / "out") == digests(tmp_path / "expected")
+    assert precious.read_text() == "data"
 
 
 # --- The source changes ------------------------------------------------------------------------------------
