@@ -55,6 +55,8 @@ _INDEX_LINE_BYTES = 64
 
 # A gigabyte and sixteen times the file: what may be read again to tell true records from false ones.
 _FREE_EFFORT, _EFFORT_PER_BYTE = 1 << 30, 16
+# What finding one record costs that fails a check: as much as reading so many bytes. A split of KFER stays below.
+_CHECK_EFFORT = 50_000
 
 _STORED_PIECE = 4096  # expands to 4 MiB at most
 _FREE_EXPANSION = 64 << 20
@@ -238,6 +240,7 @@ class _Examiner:
         except DataError as error:
             count = len(frames.starts)
             if count == 1:
+                self._spend(_CHECK_EFFORT)
                 end = frames.first_offset + int(frames.sizes[0]) + OVERHEAD_BYTES
                 self._lost.append(LostRange(frames.first_offset, end, 1, self.records, error.message))
                 return

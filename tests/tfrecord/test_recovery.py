@@ -3,6 +3,7 @@
 import gzip
 import random
 import struct
+import time
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -506,6 +507,20 @@ def test_a_file_of_false_headers_is_refused_in_bounded_time(write):
     path, _ = write(data)
     with pytest.raises(DataError, match="made to mislead"):
         examine(path, "none", None, anything)
+
+
+def test_a_file_of_records_that_all_fail_is_refused_in_bounded_time(write):
+    """Empty records: sixteen bytes are a record, each of which would be a range of its own."""
+
+    def check(frames):
+        if not frames.sizes.all():
+            raise DataError("an empty record.", Location(""))
+
+    path, _ = write(frame(some_records(1)[0]) + frame(b"") * 1_000_000)
+    start = time.process_time()
+    with pytest.raises(DataError, match="made to mislead"):
+        examine(path, "none", None, check)
+    assert time.process_time() - start < 30
 
 
 def test_a_large_damaged_range_takes_no_memory(write):
