@@ -508,8 +508,9 @@ def _push(
         if dry_run:
             click.echo("Dry run: nothing was sent.")
         else:
+            # Not all of it need have been sent: the Hub may have kept large files of an interrupted push.
             sent = (
-                f"{report.plan.pending_bytes:,} bytes sent"
+                f"{len(report.plan.pending):,} files of {report.plan.pending_bytes:,} bytes brought up to date"
                 if report.plan.pending
                 else "nothing had to be sent"
             )

@@ -147,7 +147,10 @@ def _watch(response: httpx2.Response) -> None:
         wait = response.headers.get("retry-after", "")
         if wait.isdigit() and int(wait) > _LONGEST_WAIT_SECONDS:
             raise HubError(f"the Hub limits the rate of requests (429). {rate_limited(wait)}")
-        _log.warning("The Hub limits the rate of requests; waiting %s seconds.", wait or "some")
+        _log.warning(
+            "The Hub limits the rate of requests (429)%s.",
+            f"; waiting {wait} seconds" if wait.isdigit() else "",
+        )
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:
