@@ -70,9 +70,12 @@ class Remote:
     def create(self) -> None:
         """Make the repo, private; no error where there is one, and nothing is changed about that."""
         with self._words("creating the repo"):
-            patiently(
-                partial(self._api.create_repo, self._repo, repo_type=_TYPE, private=True, exist_ok=True)
-            )
+            try:
+                patiently(partial(self._api.create_repo, self._repo, repo_type=_TYPE, private=True))
+            except HfHubHTTPError as error:
+                # `exist_ok` would have huggingface_hub look for an address in this answer, which may have none.
+                if error.response.status_code != 409:
+                    raise
 
     def set_gating(self, gating: Gating) -> None:
         """Say who is let in."""
@@ -165,8 +168,11 @@ class Remote:
             if "metadata" in str(warning.message)  # the others are about libraries
         ]
 
-    def digest(self, file: OutputFile) -> str:
-        """SHA-256 of what the Hub hands out for a file, read as a stream and to no more than its size."""
+    def digest(self, file: OutputFile) -> str | None:
+        """SHA-256 of what the Hub hands out for a file, read as a stream and to no more than its size.
+
+        None where it has no such file (404).
+        """
         url = hf_hub_url(
             self._repo,
             file.path,
@@ -179,6 +185,10 @@ class Remote:
             for last in [False] * (_READ_TRIES - 1) + [True]:
                 try:
                     return _digest(url, headers, file.size)
+                except HfHubHTTPError as error:
+                    if error.response.status_code == 404:
+                        return None
+                    raise
                 except httpx2.TransportError:
                     if last:
                         raise

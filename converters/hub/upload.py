@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ from converters.errors import CallError, CheckError, DataError, Location
 from converters.formats.hf import HfFormat
 from converters.hub.destination import MAIN, RIGHT_NEEDED, Destination
 from converters.hub.failures import HubError
-from converters.hub.plan import Plan, RemoteFile, groups, local_files, make_plan
+from converters.hub.plan import Plan, groups, local_files, make_plan
 from converters.hub.remote import Remote, RepoState
 from converters.hub.session import find_token, hub_session
 from converters.manifest import read_manifest
@@ -209,7 +209,7 @@ def _prepare(remote: Remote, destination: Destination, state: RepoState | None) 
     if state is None:
         remote.create()
         state = _seen(remote, destination)
-        _refuse_public(destination, state)
+        _refuse_turned_public(destination, state)
     if state.gating != destination.gating:
         remote.set_gating(destination.gating)
     return _guarded(remote, destination)
@@ -222,17 +222,21 @@ def _guarded(remote: Remote, destination: Destination) -> RepoState:
         HubError: it is not, whatever the Hub answered when it was set.
     """
     state = _seen(remote, destination)
-    if not destination.public and not state.private:
-        raise HubError(
-            f"{destination.repo}: the Hub says that this repo is public, though it was to be private. No data is sent "
-            "to it. Make it private in its settings, or choose another name."
-        )
+    _refuse_turned_public(destination, state)
     if state.gating != destination.gating:
         raise HubError(
             f"{destination.repo}: the Hub says that the gating is {state.gating}, though it was set to "
             f"{destination.gating}. No data is sent to it. Set it in the repo's settings."
         )
     return state
+
+
+def _refuse_turned_public(destination: Destination, state: RepoState) -> None:
+    if not destination.public and not state.private:
+        raise HubError(
+            f"{destination.repo}: the Hub says that this repo is public, though it was to be private. No data is sent "
+            "to it. Make it private in its settings, or choose another name."
+        )
 
 
 def _seen(remote: Remote, destination: Destination) -> RepoState:
@@ -286,17 +290,19 @@ def _compare(
 ) -> None:
     """Hold the repo against the output: every file's bytes as the Hub hands them out.
 
-    Its own digests are not asked: they say what it took, and not what it kept.
+    Its own listing is not asked, but for what was deleted: it says what the Hub took, and not what it kept.
 
     Raises:
         DataError: something is missing, or differs.
     """
-    listed = remote.files()
+    listed = remote.files() if deleted else {}
     problems = [f"{path}: was deleted and is still there" for path in deleted if path in listed]
     for file in files:
-        problem = _difference(remote, file, listed)
-        if problem:
-            problems.append(f"{file.path}: {problem}")
+        found = remote.digest(file)
+        if found is None:
+            problems.append(f"{file.path}: is not there")
+        elif found != file.sha256:
+            problems.append(f"{file.path}: has SHA-256 {found}, and SHA256SUMS says {file.sha256}")
         elif progress is not None:
             progress("compared", 1)
     if problems:
@@ -305,13 +311,6 @@ def _compare(
             Location(f"{destination.url} ({remote.revision})"),
             "Do not use it. Delete these files there and push again; if it stays so, tell the Hub.",
         )
-
-
-def _difference(remote: Remote, file: OutputFile, listed: Mapping[str, RemoteFile]) -> str | None:
-    if file.path not in listed:
-        return "is not there"
-    found = remote.digest(file)
-    return None if found == file.sha256 else f"has SHA-256 {found}, and SHA256SUMS says {file.sha256}"
 
 
 def _settle(remote: Remote, destination: Destination) -> RepoState:
