@@ -115,6 +115,7 @@ class Hub:
         self.honest_listing = False  # whether a tampered file is listed with the digest that it really has
         self.stays_public = False
         self.ignores_gating = False
+        self.tells_gating = True
         self.card_errors: list[str] = []
         self.card_warnings: list[str] = []
         self.lfs_host: str | None = None
@@ -372,7 +373,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "author": name.split("/")[0],
                 "sha": sha,
                 "private": repo.private,
-                "gated": repo.gated,
+                **({"gated": repo.gated} if self.hub.tells_gating else {}),
                 "disabled": False,
                 "tags": [],
                 "downloads": 0,

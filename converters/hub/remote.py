@@ -35,10 +35,10 @@ _BAD_TOKEN = "Invalid credentials in Authorization header"
 
 @dataclass(frozen=True)
 class RepoState:
-    """A repo by the Hub's own word: who sees it, who is let in, and its last commit."""
+    """A repo by the Hub's own word: who sees it, who is let in (None: it does not say), and its last commit."""
 
     private: bool
-    gating: Gating
+    gating: Gating | None
     commit: str | None
 
 
@@ -63,9 +63,8 @@ class Remote:
                 if _no_repo(error):
                     return None
                 raise
-            gating: Gating = "no" if not info.gated else "auto" if info.gated == "auto" else "manual"
             # What the Hub does not say to be private is taken to be public.
-            return RepoState(info.private is True, gating, info.sha)
+            return RepoState(info.private is True, _gating(info.gated), info.sha)
 
     def create(self) -> None:
         """Make the repo, private; no error where there is one, and nothing is changed about that."""
@@ -232,3 +231,10 @@ def _named(files: Sequence[OutputFile]) -> str:
     if len(files) == 1:
         return files[0].path
     return f"{len(files)} files, {files[0].path} to {files[-1].path}" if files else "deletions"
+
+
+def _gating(said: str | bool | None) -> Gating | None:
+    """What `huggingface_hub` gives as ``gated``: False, ``"auto"``, ``"manual"``, or None where the Hub has no word."""
+    if said is None:
+        return None
+    return "no" if not said else "auto" if said == "auto" else "manual"

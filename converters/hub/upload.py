@@ -212,7 +212,10 @@ def _prepare(remote: Remote, destination: Destination, state: RepoState | None) 
         _refuse_turned_public(destination, state)
     if state.gating != destination.gating:
         remote.set_gating(destination.gating)
-    return _guarded(remote, destination)
+    state = _guarded(remote, destination)
+    if state.gating is None:
+        _log.warning("the Hub took the gating %s, but does not tell it back", destination.gating)
+    return state
 
 
 def _guarded(remote: Remote, destination: Destination) -> RepoState:
@@ -223,7 +226,8 @@ def _guarded(remote: Remote, destination: Destination) -> RepoState:
     """
     state = _seen(remote, destination)
     _refuse_turned_public(destination, state)
-    if state.gating != destination.gating:
+    # A private repo of which the Hub does not tell the gating, but took it, lets nobody in all the same.
+    if state.gating != destination.gating and not (state.gating is None and state.private):
         raise HubError(
             f"{destination.repo}: the Hub says that the gating is {state.gating}, though it was set to "
             f"{destination.gating}. No data is sent to it. Set it in the repo's settings."

@@ -306,6 +306,22 @@ def test_a_gating_that_does_not_hold_stops_it(hub, push):
     assert len(hub.writes) == 2
 
 
+def test_a_hub_that_takes_the_gating_and_does_not_tell_it_gets_a_private_repo(hub, push):
+    hub.tells_gating = False
+    done = push()
+    assert done.status == 0, done.err
+    assert "took the gating manual, but does not tell it back" in done.err
+    assert hub.repos[REPO].gated == "manual"
+    assert hub.repos[REPO].private
+
+
+def test_a_hub_that_does_not_tell_the_gating_of_a_public_repo_is_not_believed(hub, push):
+    hub.tells_gating = False
+    done = push("--public", "--i-have-the-right-to-publish")
+    assert done.status == 2
+    assert "did not make the repo public with gating manual" in done.err
+
+
 def test_a_repo_that_becomes_public_meanwhile_stops_it(hub, push, monkeypatch, small_commits):
     hub.tamper = lambda path, data: (setattr(hub.repos[REPO], "private", False), data)[1]
     done = push()
