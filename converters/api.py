@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from converters.conversion import Progress, Reader
+from converters.conversion import Reader
+from converters.objects import ObjectPath, place
 from converters.pipeline import OnError, Options, run
+from converters.plan import MAX_SHARD_BYTES
 from converters.report import Report
-from converters.shards import MAX_SHARD_BYTES
+from converters.shards import Progress
 from converters.tfrecord.framing import MAX_RECORD_BYTES
 
 if TYPE_CHECKING:
@@ -18,13 +20,14 @@ if TYPE_CHECKING:
     from converters.inspection import Inspection
 
 AnyPath = str | os.PathLike[str]
+AnyPlace = AnyPath | ObjectPath
 
 
 def convert(
-    source: AnyPath = "tfrecords",
+    source: AnyPlace = "tfrecords",
     *,
     to: str,
-    out: AnyPath | None = None,
+    out: AnyPlace | None = None,
     configs: Sequence[str] = (),
     splits: Sequence[str] = (),
     labels: AnyPath | None = None,
@@ -36,6 +39,7 @@ def convert(
     class_folders: bool = False,
     workers: int | None = 1,
     engine: str = "local",
+    engine_options: Mapping[str, Any] | None = None,
     max_record_bytes: int = MAX_RECORD_BYTES,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     progress: Progress | None = None,
@@ -43,9 +47,10 @@ def convert(
     """Convert a folder of TFRecords, prove the output equal to it, and publish the output.
 
     Args:
-        source: the folder that holds the TFRecord files, and a ``dataset.json`` where it is not KFER.
+        source: the folder that holds the TFRecord files, and a ``dataset.json`` where it is not KFER; a path, or the
+            URL of a store (``s3://…``).
         to: the format; ``kfer-convert formats`` lists them.
-        out: the folder to make; ``kfer-<format>`` by default.
+        out: the folder to make, or the URL of one; ``kfer-<format>`` by default.
         configs: the configs to convert; all by default.
         splits: the splits to convert; all by default.
         labels: folder of the authors' label CSVs; recovers img_id and clip_id.
@@ -59,6 +64,7 @@ def convert(
         workers: number of processes; the output's bytes do not depend on it. None: as many as there are cores, if
             there is enough to do for them.
         engine: where the work runs.
+        engine_options: of the engine's own, such as the address of a cluster.
         max_record_bytes: longest record that is accepted.
         max_shard_bytes: most bytes of source that go into one output file or folder.
         progress: called with what was done to records ("read", "verified") and to how many.
@@ -84,15 +90,16 @@ def convert(
         max_shard_bytes=max_shard_bytes,
         workers=workers,
         engine=engine,
+        engine_options=engine_options or {},
     )
-    destination = Path(out) if out is not None else Path(f"kfer-{to}")
-    return run(Path(source), to, destination, options, overwrite=overwrite, progress=progress)
+    destination = place(f"kfer-{to}" if out is None else out)
+    return run(place(source), to, destination, options, overwrite=overwrite, progress=progress)
 
 
 def verify(
-    out: AnyPath,
+    out: AnyPlace,
     *,
-    source: AnyPath | None = None,
+    source: AnyPlace | None = None,
     reader: Reader = "native",
     progress: Progress | None = None,
 ) -> Report:
@@ -113,10 +120,10 @@ def verify(
     """
     from converters.verification import verify_output
 
-    return verify_output(Path(out), None if source is None else Path(source), reader, progress)
+    return verify_output(place(out), None if source is None else place(source), reader, progress)
 
 
-def inspect(source: AnyPath = "tfrecords", *, progress: Progress | None = None) -> Inspection:
+def inspect(source: AnyPlace = "tfrecords", *, progress: Progress | None = None) -> Inspection:
     """What is in a folder of TFRecords, and whether it is the published dataset.
 
     Raises:
@@ -124,7 +131,7 @@ def inspect(source: AnyPath = "tfrecords", *, progress: Progress | None = None) 
     """
     from converters.inspection import inspect_source
 
-    return inspect_source(Path(source), progress)
+    return inspect_source(place(source), progress)
 
 
 def push(

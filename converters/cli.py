@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ import click
 from converters.engines import available_engines
 from converters.errors import CheckError, ConverterError
 from converters.formats import available_formats, describe_format
-from converters.tables import inspection_lines, push_lines, report_lines
+from converters.tables import inspection_lines, push_lines, report_lines, work_lines
 
 if TYPE_CHECKING:
     from converters.hub import Destination
@@ -39,6 +40,18 @@ _reader = click.option(
     show_default=True,
     help="Who reads the TFRecords; tensorflow has TensorFlow confirm every record (an extra to install).",
 )
+
+
+class _PlaceType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """A path, or the URL of a place in a store."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """See click."""
+        from converters.objects import place
+
+        return place(value) if isinstance(value, str) else value
 
 
 _HUB_OPTIONS = (
@@ -80,13 +93,18 @@ def _hub_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _may_be_there(text: str) -> bool:
+    """Whether something can be called so: a file or folder that is there, or anything in a store."""
+    return "://" in text or Path(text).exists()
+
+
 class _DefaultsToConvert(click.Group):
     """A group whose command ``convert`` need not be named; its options stand in the group's own help."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put ``convert`` before arguments that name no command."""
         if args and args[0] not in self.commands and args[0] not in ("--help", "-h", "--version"):
-            if "--to" not in args and not args[0].startswith("-") and not Path(args[0]).exists():
+            if "--to" not in args and not args[0].startswith("-") and not _may_be_there(args[0]):
                 raise click.UsageError(
                     f"No command and no folder is called {args[0]!r}. Commands: {', '.join(sorted(self.commands))}."
                 )
@@ -124,19 +142,61 @@ def cli() -> None:
     """
 
 
-@cli.command("convert", hidden=True, short_help="Convert TFRecords (the default command).")
-@click.argument("source", required=False, type=click.Path(path_type=Path))
-@click.option("--to", "format_name", metavar="FORMAT", help=f"One of: {', '.join(available_formats())}.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to make.  [default: ./kfer-FORMAT]")
-@click.option("--config", "configs", multiple=True, metavar="NAME", help="Only this config; may be repeated.")
-@click.option("--split", "splits", multiple=True, metavar="NAME", help="Only this split; may be repeated.")
-@click.option(
-    "--labels",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder of the authors' label CSVs; recovers img_id and clip_id.",
+_CONVERSION_OPTIONS = (
+    click.argument("source", required=False, type=_PlaceType()),
+    click.option("--to", "format_name", metavar="FORMAT", help=f"One of: {', '.join(available_formats())}."),
+    click.option(
+        "--out", type=_PlaceType(), metavar="DIR", help="Folder to make, or a URL.  [default: ./kfer-FORMAT]"
+    ),
+    click.option(
+        "--config", "configs", multiple=True, metavar="NAME", help="Only this config; may be repeated."
+    ),
+    click.option(
+        "--split", "splits", multiple=True, metavar="NAME", help="Only this split; may be repeated."
+    ),
+    click.option(
+        "--labels",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Folder of the authors' label CSVs; recovers img_id and clip_id.",
+    ),
+    _reader,
+    click.option("--decode", is_flag=True, help="Decode every image fully, not only its header."),
+    click.option(
+        "--class-folders", is_flag=True, help="jpeg: one folder per class, for torchvision's ImageFolder."
+    ),
+    click.option(
+        "--allow-mismatch", is_flag=True, help="Publish although published counts differ; recorded."
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace an existing output, once the new one is proven."),
+    click.option(
+        "--max-record-size",
+        "max_record_bytes",
+        type=click.IntRange(1),
+        default=256 << 20,
+        metavar="BYTES",
+        help="Longest record that is accepted.  [default: 256 MiB]",
+    ),
+    click.option(
+        "--max-shard-size",
+        "max_shard_bytes",
+        type=click.IntRange(1),
+        default=500_000_000,
+        metavar="BYTES",
+        help="Most source bytes in one output file.  [default: 500 MB]",
+    ),
 )
-@_reader
+
+
+def _conversion_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What a conversion and the plan of one take."""
+    for option in reversed(_CONVERSION_OPTIONS):
+        command = option(command)
+    return command
+
+
+@cli.command("convert", hidden=True, short_help="Convert TFRecords (the default command).")
+@_conversion_options
 @click.option(
     "--on-error",
     type=click.Choice(["fail", "quarantine"]),
@@ -144,12 +204,6 @@ def cli() -> None:
     show_default=True,
     help="What damage means: nothing is published, or damaged records are left out and listed (exit status 3).",
 )
-@click.option("--decode", is_flag=True, help="Decode every image fully, not only its header.")
-@click.option(
-    "--class-folders", is_flag=True, help="jpeg: one folder per class, for torchvision's ImageFolder."
-)
-@click.option("--allow-mismatch", is_flag=True, help="Publish although published counts differ; recorded.")
-@click.option("--overwrite", is_flag=True, help="Replace an existing output, once the new one is proven.")
 @click.option(
     "--workers",
     type=click.IntRange(1),
@@ -163,18 +217,7 @@ def cli() -> None:
     help="Where the work runs.",
 )
 @click.option(
-    "--max-record-size",
-    type=click.IntRange(1),
-    default=256 << 20,
-    metavar="BYTES",
-    help="Longest record that is accepted.  [default: 256 MiB]",
-)
-@click.option(
-    "--max-shard-size",
-    type=click.IntRange(1),
-    default=500_000_000,
-    metavar="BYTES",
-    help="Most source bytes in one output file.  [default: 500 MB]",
+    "--ray-address", metavar="ADDRESS", help="ray: the cluster.  [default: one started on this machine]"
 )
 @click.option(
     "--sample", is_flag=True, help=f"Make the synthetic sample in SOURCE (./{SAMPLE_FOLDER}) first."
@@ -188,7 +231,7 @@ def cli() -> None:
 @_quiet
 @_json
 def convert_command(
-    source: Path | None,
+    source: Any,  # noqa: ANN401  # a place
     format_name: str | None,
     *,
     push_to_hub: str | None,
@@ -204,13 +247,13 @@ def convert_command(
     quiet: bool,
     as_json: bool,
     sample: bool,
-    max_record_size: int,
-    max_shard_size: int,
+    ray_address: str | None,
     **options: Any,  # noqa: ANN401  # handed on as they are
 ) -> None:
     """Convert a folder of TFRecords."""
-    if format_name is None:
-        raise click.UsageError(f"Missing option '--to'. Choose from: {', '.join(available_formats())}.")
+    format_name = _required_format(format_name)
+    if ray_address is not None and options["engine"] != "ray":
+        raise click.UsageError("--ray-address needs --engine ray.")
     from converters.api import convert
     from converters.formats import load_format
 
@@ -229,12 +272,12 @@ def convert_command(
         source = source or Path(SAMPLE_FOLDER)
         _sample_once(source, quiet=quiet or as_json)
     source = source or Path("tfrecords")
-    with _progress(quiet=quiet or as_json, total=_expected_records(source, options)) as progress:
+    total = _expected_records(source, options)
+    with _progress(quiet=quiet, as_json=as_json, total=total) as progress:
         report = convert(
             source,
             to=format_name,
-            max_record_bytes=max_record_size,
-            max_shard_bytes=max_shard_size,
+            engine_options={} if ray_address is None else {"address": ray_address},
             progress=progress,
             **options,
         )
@@ -242,16 +285,7 @@ def convert_command(
         report, quiet=quiet or (as_json and destination is not None), as_json=as_json and destination is None
     )
     if not quiet and not as_json:
-        if report.resumed_shards:
-            click.echo(
-                f"\nTaken up from an interrupted run, and verified again: {report.resumed_shards} shards."
-            )
-        allowed = any(not check.explained for check in _failed(report))
-        differs = " and with the differences shown, which were allowed" if allowed else ""
-        click.echo(f"\n{report.records:,} records, verified to equal the source{differs}: {report.out}")
-        click.echo(f"Check it without this program: (cd {report.out} && sha256sum -c SHA256SUMS)")
-        if report.spec.about.personal_data:
-            click.echo(_LICENCE_NOTE)
+        _echo_published(report)
     if destination is not None:
         facts = {"conversion": report.to_json()}
         _push(
@@ -265,6 +299,117 @@ def convert_command(
         )
     if report.quarantined:
         sys.exit(EXIT_QUARANTINED)
+
+
+def _required_format(name: str | None) -> str:
+    if name is None:
+        raise click.UsageError(f"Missing option '--to'. Choose from: {', '.join(available_formats())}.")
+    return name
+
+
+def _echo_published(report: Report) -> None:
+    """What a conversion that was published comes to."""
+    if report.resumed_shards:
+        click.echo(f"\nTaken up from an interrupted run, and verified again: {report.resumed_shards} shards.")
+    allowed = any(not check.explained for check in _failed(report))
+    differs = " and with the differences shown, which were allowed" if allowed else ""
+    click.echo(f"\n{report.records:,} records, verified to equal the source{differs}: {report.out}")
+    _echo(work_lines(report))
+    if "://" in report.out:
+        click.echo(f"Prove it again from anywhere: kfer-convert verify {report.out}")
+    else:
+        click.echo(f"Check it without this program: (cd {report.out} && sha256sum -c SHA256SUMS)")
+    if report.spec.about.personal_data:
+        click.echo(_LICENCE_NOTE)
+
+
+@cli.command("plan")
+@_conversion_options
+@_quiet
+@_json
+def plan_command(
+    source: Any,  # noqa: ANN401  # a place
+    format_name: str | None,
+    out: Any,  # noqa: ANN401  # a place
+    *,
+    class_folders: bool,
+    overwrite: bool,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401  # handed on as they are
+) -> None:
+    """Plan a conversion for many processes with one file system: then run-shards in each, then merge."""
+    from converters import ranks
+    from converters.pipeline import Options
+
+    format_name = _required_format(format_name)
+    out = out or Path(f"kfer-{format_name}")
+    options["format_options"] = {"class_folders": True} if class_folders else {}
+    planned = ranks.plan(
+        source or Path("tfrecords"), format_name, _local(out), Options(**options), overwrite=overwrite
+    )
+    if as_json:
+        click.echo(json.dumps({"out": str(out), "shards": planned.shards, "bytes": planned.source_bytes}))
+    elif not quiet:
+        click.echo(
+            f"{planned.shards:,} shards of {planned.source_bytes:,} bytes of source are planned: {out}"
+        )
+        click.echo(f"Next, for each rank R of W: kfer-convert run-shards {out} --rank R --world-size W")
+
+
+@cli.command("run-shards")
+@click.argument("out", type=_PlaceType())
+@click.option("--rank", type=int, required=True, envvar="SLURM_PROCID", help="Which process this is, from 0.")
+@click.option(
+    "--world-size", type=int, required=True, envvar="SLURM_NTASKS", help="How many processes there are."
+)
+@click.option(
+    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes to use for this rank."
+)
+@_quiet
+@_json
+def run_shards_command(
+    out: Any,  # noqa: ANN401  # a place
+    rank: int,
+    world_size: int,
+    *,
+    workers: int,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Convert this rank's part of what was planned for OUT; under Slurm, rank and world size are known."""
+    from converters import ranks
+
+    with _progress(quiet=quiet, as_json=as_json, total=None) as progress:
+        done, before = ranks.run_shards(_local(out), rank, world_size, workers=workers, progress=progress)
+    if as_json:
+        click.echo(json.dumps({"rank": rank, "world_size": world_size, "converted": done, "before": before}))
+    elif not quiet:
+        earlier = f", and {before:,} had been before" if before else ""
+        click.echo(f"Rank {rank} of {world_size}: {done:,} shards are converted and read back{earlier}.")
+
+
+@cli.command("merge")
+@click.argument("out", type=_PlaceType())
+@_quiet
+@_json
+def merge_command(out: Any, *, quiet: bool, as_json: bool) -> None:  # noqa: ANN401  # a place
+    """Prove what all ranks converted for OUT, and publish it."""
+    from converters import ranks
+
+    with _progress(quiet=quiet, as_json=as_json, total=None) as progress:
+        report = ranks.merge(_local(out), progress=progress)
+    _show(report, quiet=quiet, as_json=as_json)
+    if not quiet and not as_json:
+        _echo_published(report)
+
+
+def _local(out: Any) -> Path:  # noqa: ANN401  # a place
+    if not isinstance(out, Path):
+        raise click.UsageError(
+            f"{out}: many processes without an engine share a file system: OUT is a folder."
+        )
+    return out
 
 
 @cli.command("push")
@@ -296,16 +441,16 @@ def push_command(
 
 
 @cli.command("verify")
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--source", type=click.Path(path_type=Path), help="Also prove it against these TFRecords.")
+@click.argument("out", type=_PlaceType())
+@click.option("--source", type=_PlaceType(), help="Also prove it against these TFRecords.")
 @_reader
 @_quiet
 @_json
-def verify_command(out: Path, source: Path | None, reader: Any, *, quiet: bool, as_json: bool) -> None:  # noqa: ANN401
+def verify_command(out: Any, source: Any, reader: Any, *, quiet: bool, as_json: bool) -> None:  # noqa: ANN401
     """Prove the output OUT again, from its manifest and, with --source, against the originals."""
     from converters.api import verify
 
-    with _progress(quiet=quiet or as_json, total=None) as progress:
+    with _progress(quiet=quiet, as_json=as_json, total=None) as progress:
         report = verify(out, source=source, reader=reader, progress=progress)
     failures = report.failures()
     _show(report, quiet=quiet, as_json=as_json)
@@ -320,13 +465,13 @@ def verify_command(out: Path, source: Path | None, reader: Any, *, quiet: bool, 
 
 
 @cli.command("inspect")
-@click.argument("source", type=click.Path(path_type=Path), default=Path("tfrecords"))
+@click.argument("source", type=_PlaceType(), default="tfrecords")
 @_json
-def inspect_command(source: Path, *, as_json: bool) -> None:
+def inspect_command(source: Any, *, as_json: bool) -> None:  # noqa: ANN401  # a place
     """Show what is in the folder SOURCE, and whether it is the published dataset."""
     from converters.api import inspect
 
-    with _progress(quiet=as_json, total=None) as progress:
+    with _progress(quiet=False, as_json=as_json, total=None) as progress:
         inspection = inspect(source, progress=progress)
     if as_json:
         click.echo(json.dumps(inspection.to_json(), indent=1, ensure_ascii=False))
@@ -354,7 +499,7 @@ def sample_command(folder: Path, *, quiet: bool, as_json: bool, **options: Any) 
     """Write a synthetic dataset of KFER's shape, with drawn faces of nobody, to DIR."""
     from converters.sample import make_sample
 
-    with _progress(quiet=quiet or as_json, total=None) as progress:
+    with _progress(quiet=quiet, as_json=as_json, total=None) as progress:
         summary = make_sample(
             folder, progress=lambda count: progress("read", count) if progress else None, **options
         )
@@ -487,7 +632,10 @@ def _push(
 
     silent = quiet or as_json
     try:
-        with _hub_log(verbose=verbose, quiet=quiet), _progress(quiet=silent, total=None) as progress:
+        with (
+            _hub_log(verbose=verbose, quiet=quiet),
+            _progress(quiet=quiet, as_json=as_json, total=None) as progress,
+        ):
             report = push(
                 out,
                 destination,
@@ -554,31 +702,43 @@ def _sample_once(folder: Path, *, quiet: bool) -> None:
         click.echo(f"Sample of {summary.records:,} synthetic records: {folder}")
 
 
-def _expected_records(source: Path, options: dict[str, Any]) -> int | None:
+def _expected_records(source: Any, options: dict[str, Any]) -> int | None:  # noqa: ANN401  # a place
     """How many records the description promises, for the progress bar; None where it does not say."""
+    from converters.files import is_folder, names_in
     from converters.spec import load_spec
 
-    if not source.is_dir():
+    if not is_folder(source):
         return None
+    names = set(names_in(source))
     wanted = [
         split.published.records
         for split in load_spec(source).splits()
         if (not options["configs"] or split.config in options["configs"])
         and (not options["splits"] or split.name in options["splits"])
-        and (source / split.file).exists()
+        and split.file in names
     ]
     return None if not wanted or None in wanted else sum(filter(None, wanted))
 
 
 @contextmanager
-def _progress(*, quiet: bool, total: int | None) -> Iterator[Callable[[str, int], None] | None]:
-    """A progress callback that moves a bar over records on a terminal; None where there is no terminal."""
+def _progress(
+    *, quiet: bool, as_json: bool, total: int | None
+) -> Iterator[Callable[[str, int], None] | None]:
+    """A progress callback: for people a bar over records, on a terminal; for programs events, as lines of JSON.
+
+    Both go to standard error. Every record passes twice, once read and once read back.
+    """
+    if as_json and not quiet:
+        events = _Events(total)
+        yield events.advance
+        events.tell()
+        return
     if quiet or not sys.stderr.isatty():
         yield None
         return
     from tqdm import tqdm
 
-    # Every record passes twice, once read and once read back; the bar shows it done when it was read back.
+    # The bar shows a record done when it was read back.
     with tqdm(total=total, unit=" records", unit_scale=True, leave=False) as bar:
 
         def advance(stage: str, count: int) -> None:
@@ -586,6 +746,26 @@ def _progress(*, quiet: bool, total: int | None) -> Iterator[Callable[[str, int]
             bar.update(count if stage == "verified" or total is None else 0)
 
         yield advance
+
+
+class _Events:
+    """Tells programs of the progress, at most once a second."""
+
+    def __init__(self, total: int | None) -> None:
+        self._total = total
+        self._counts: dict[str, int] = {}
+        self._started = self._told = time.monotonic()
+
+    def advance(self, stage: str, count: int) -> None:
+        self._counts[stage] = self._counts.get(stage, 0) + count
+        if time.monotonic() - self._told >= 1:
+            self.tell()
+
+    def tell(self) -> None:
+        self._told = time.monotonic()
+        seconds = round(self._told - self._started, 3)
+        event = {"event": "progress", **self._counts, "total": self._total, "seconds": seconds}
+        click.echo(json.dumps(event), err=True)
 
 
 def _echo(lines: Iterable[str], *, error: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,25 +15,24 @@ import pyarrow as pa
 
 from converters.checks import RecordChecker
 from converters.errors import ConverterError, Location
+from converters.files import file_state
 from converters.fingerprint import Part, PartBuilder
-from converters.formats import Format, ReadsThrough, load_format
+from converters.formats import Format, ReadsThrough, Summarizes, load_format
 from converters.identity import Identities, Rows, read_identities
 from converters.image_files import HashingReader
 from converters.manifest import hash_file, walk_files
 from converters.names import safe_path
 from converters.records import conform
-from converters.resume import save_result
-from converters.shards import OutputFile, RangeFacts, Shard, ShardResult
+from converters.shards import Effort, OutputFile, Progress, RangeFacts, Shard, ShardResult
 from converters.spec import Features, Split
+from converters.stopwatch import Stopwatch
 from converters.tfrecord.framing import MAX_RECORD_BYTES
 from converters.tfrecord.layout import ExampleParser
 from converters.tfrecord.reader import RangeReader, frame_location, parse_frames
 from converters.tfrecord.second_reader import SecondReader
+from converters.workspace import Workspace
 
 Reader = Literal["native", "tensorflow"]
-
-Progress = Callable[[str, int], None]
-"""Called with what was done to records ("read", "verified") and to how many."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Job:
 
     Attributes:
         format: name of the format; ``format_options`` are for its constructor.
-        folder: the staging folder for shards.
         features: names of the features in the source.
+        workspace: where shards are written; None where nothing is.
         labels: folder of the authors' label CSVs, where given.
         reader: who reads the TFRecords.
         decode: whether every image is decoded.
@@ -51,8 +51,8 @@ class Job:
     """
 
     format: str
-    folder: Path
     features: Features
+    workspace: Workspace | None = None
     format_options: dict[str, Any] = field(default_factory=dict)
     labels: Path | None = None
     reader: Reader = "native"
@@ -68,23 +68,40 @@ def convert_shard(job: Job, shard: Shard, progress: Progress | None = None) -> S
         DataError: the source is damaged, or a record fails a check.
         ConverterError: the format failed, or did something other than its contract says.
     """
+    if job.workspace is None:
+        raise ValueError("this job has nowhere to write to")
+    with job.workspace.attempt(shard) as folder:
+        result = _convert(job, shard, folder, progress)
+        job.workspace.deliver(result)
+    return result
+
+
+def _convert(job: Job, shard: Shard, folder: Path, progress: Progress | None) -> ShardResult:
     target = load_format(job.format, **job.format_options)
-    folder = job.folder / shard.key
-    folder.mkdir(parents=True)
     source = PartBuilder(shard.first_record, len(shard.split.label_names))
     facts: list[RangeFacts] = []
-    batches = _counted(source.watch(read_shard(job, shard, facts)), "read", progress)
-    with format_errors(job.format, f"writing {shard.split.title}"):
+    reading, writing = Stopwatch(), Stopwatch()
+    batches = _counted(reading.watch(source.watch(read_shard(job, shard, facts))), "read", progress)
+    with writing, format_errors(job.format, f"writing {shard.split.title}"):
         paths = target.write(batches, shard, folder)
     if next(batches, None) is not None:
         raise ConverterError(f"the format {job.format!r} stopped before it had taken every batch.")
-    with format_errors(job.format, f"reading back {shard.split.title}"):
+    with writing:
+        assert job.workspace is not None
+        job.workspace.settle(folder)
+    verifying = Stopwatch()
+    with verifying, format_errors(job.format, f"reading back {shard.split.title}"):
         reader = HashingReader()
         output = _read_back(target, reader, shard, folder, progress)
         files = _output_files(folder, paths, reader.digests, job.format)
-    result = ShardResult(shard, folder, files, tuple(facts), source.part(), output)
-    save_result(result)
-    return result
+        summary = target.summarize(folder, shard) if isinstance(target, Summarizes) else None
+    effort = Effort(
+        f"{socket.gethostname()}:{os.getpid()}",
+        reading.seconds,
+        writing.seconds - reading.seconds,
+        verifying.seconds,
+    )
+    return ShardResult(shard, folder, files, tuple(facts), source.part(), output, summary, effort)
 
 
 def _read_back(
@@ -173,7 +190,7 @@ def _read_ranges(job: Job, shard: Shard, facts: list[RangeFacts]) -> Iterator[pa
                 second = second or SecondReader(source, job.features, label_count)
                 second.confirm(batch, frames.first_record)
             yield batch
-        if second is not None and source.end == source.path.stat().st_size:
+        if second is not None and source.end == file_state(source.path)[0]:
             second.finish(reader.records)
         indexed = None if source.index is None else True
         facts.append(

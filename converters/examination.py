@@ -18,11 +18,12 @@ from converters.errors import CallError, DataError, Location
 from converters.fingerprint import identity_digest, tree_root
 from converters.identity import Identities, read_identities
 from converters.names import folded
+from converters.objects import Place
 from converters.quarantine import FOLDER, FileBytes, Quarantine, QuarantinedRange, raw_name
-from converters.shards import FileDamage, RangeFacts
+from converters.shards import RangeFacts
 from converters.sources import Source, SourceFile, SourceSplit
 from converters.spec import Features
-from converters.tfrecord.damage import LostRange, first_lost, records_lost
+from converters.tfrecord.damage import FileDamage, LostRange, first_lost, records_lost
 from converters.tfrecord.framing import Frames
 from converters.tfrecord.layout import ExampleParser
 from converters.tfrecord.reader import frame_location, parse_frames
@@ -83,7 +84,7 @@ class ExaminedSource:
     """
 
     splits: Mapping[str, ExaminedSplit]
-    damage: Mapping[Path, FileDamage]
+    damage: Mapping[Place, FileDamage]
     warnings: tuple[str, ...]
 
     def lost_rows(self) -> dict[str, tuple[tuple[int, int], ...]]:
@@ -101,7 +102,7 @@ def examine_source(
         DataError: nothing in a file is sound; or a label CSV is given, and its rows cannot be told apart.
     """
     splits: dict[str, ExaminedSplit] = {}
-    damage: dict[Path, FileDamage] = {}
+    damage: dict[Place, FileDamage] = {}
     warnings: list[str] = []
     for found in source.splits:
         if folded(found.split.config) == FOLDER:

@@ -1,4 +1,4 @@
-"""Opens files that come from outside: regular ones only, without waiting for any, and bounded."""
+"""Opens files that come from outside, here or in a store: regular ones only, without waiting for any, and bounded."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import IO
+
+from converters import objects
+from converters.objects import ObjectPath, Place
 
 
 def open_regular(path: str | os.PathLike[str], *, follow_links: bool = True) -> int:
@@ -39,17 +43,68 @@ def open_regular(path: str | os.PathLike[str], *, follow_links: bool = True) -> 
     return descriptor
 
 
-def read_bounded(path: Path, max_bytes: int, *, follow_links: bool = True) -> bytes:
+def open_file(place: Place, *, follow_links: bool = True) -> IO[bytes]:
+    """A file, opened for reading.
+
+    Raises:
+        OSError: as :func:`open_regular`; FileNotFoundError of an object that is not there.
+    """
+    if isinstance(place, ObjectPath):
+        return objects.open_object(place)
+    return open(open_regular(place, follow_links=follow_links), "rb")  # a descriptor
+
+
+def read_bounded(place: Place, max_bytes: int, *, follow_links: bool = True) -> bytes:
     """The content of a small file.
 
     Raises:
-        OSError: as :func:`open_regular`, or the file is larger than ``max_bytes``.
+        OSError: as :func:`open_file`, or the file is larger than ``max_bytes``.
     """
-    with open(open_regular(path, follow_links=follow_links), "rb") as file:  # a descriptor
+    with open_file(place, follow_links=follow_links) as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
-        raise _refused(path, f"it is larger than {max_bytes} bytes")
+        raise _refused(str(place), f"it is larger than {max_bytes} bytes")
     return data
+
+
+def is_folder(place: Place) -> bool:
+    """Whether there is a folder, or in a store anything below it."""
+    return place.is_dir() if isinstance(place, Path) else bool(objects.object_names(place))
+
+
+def names_in(folder: Place) -> list[str]:
+    """The names of what is directly in a folder, sorted.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if isinstance(folder, ObjectPath):
+        return objects.object_names(folder)
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def is_there(place: Place) -> bool:
+    """Whether there is anything of this name, be it a link that leads nowhere."""
+    if isinstance(place, Path):
+        return os.path.lexists(place)
+    try:
+        objects.object_state(place)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def file_state(place: Place) -> tuple[int, int | str]:
+    """The size of a file in bytes, and what is another after it was changed: a time in nanoseconds, or a version.
+
+    Raises:
+        OSError: there is none.
+    """
+    if isinstance(place, ObjectPath):
+        state = objects.object_state(place)
+        return state.size, state.version
+    status = place.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _refused(path: str | os.PathLike[str], reason: str) -> OSError:

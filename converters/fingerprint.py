@@ -160,39 +160,60 @@ def merge(parts: Iterable[Part], label_count: int) -> Fingerprint:
     Raises:
         ValueError: the parts do not follow each other from record 0 on.
     """
-    records = image_bytes = 0
-    counts = np.zeros(label_count, np.int64)
-    per_image: Counter[int] = Counter()
-    label_sets: set[bytes] = set()
-    labels = sha256()
-    images, identities = Tree(0), Tree(0)
-    identified = True
+    merger = Merger(label_count)
     for part in parts:
-        if part.first != records:
-            raise ValueError(f"expected a part that starts at record {records}, found {part.first}")
+        merger.add(part)
+    return merger.fingerprint()
+
+
+class Merger:
+    """Takes the parts that make up a split, in order, and holds no more than their fingerprint so far."""
+
+    def __init__(self, label_count: int) -> None:
+        self._width = -(-label_count // 8)
+        self._records = self._image_bytes = 0
+        self._counts = np.zeros(label_count, np.int64)
+        self._per_image: Counter[int] = Counter()
+        self._label_sets: set[bytes] = set()
+        self._labels = sha256()
+        self._images, self._identities = Tree(0), Tree(0)
+        self._identified = True
+
+    def add(self, part: Part) -> None:
+        """Take the next part.
+
+        Raises:
+            ValueError: it does not follow the one before.
+        """
+        if part.first != self._records:
+            raise ValueError(f"expected a part that starts at record {self._records}, found {part.first}")
         rows = part.label_rows()
-        labels.update(rows.tobytes())
-        counts += rows.sum(axis=0, dtype=np.int64)
-        per_image.update(rows.sum(axis=1, dtype=np.int64).tolist())
-        width = -(-label_count // 8)
-        label_sets.update(part.labels[start : start + width] for start in range(0, len(part.labels), width))
+        self._labels.update(rows.tobytes())
+        self._counts += rows.sum(axis=0, dtype=np.int64)
+        self._per_image.update(rows.sum(axis=1, dtype=np.int64).tolist())
+        self._label_sets.update(
+            part.labels[start : start + self._width] for start in range(0, len(part.labels), self._width)
+        )
         for node in part.images:
-            images.push(node)
-        identified = identified and part.identities is not None
+            self._images.push(node)
+        self._identified = self._identified and part.identities is not None
         for node in part.identities or ():
-            identities.push(node)
-        records += part.records
-        image_bytes += part.image_bytes
-    return Fingerprint(
-        records,
-        tuple(counts.tolist()),
-        dict(sorted(per_image.items())),
-        len(label_sets),
-        image_bytes,
-        labels.hexdigest(),
-        images.root(),
-        identities.root() if identified and records else None,
-    )
+            self._identities.push(node)
+        self._records += part.records
+        self._image_bytes += part.image_bytes
+
+    def fingerprint(self) -> Fingerprint:
+        """The fingerprint of all parts taken."""
+        return Fingerprint(
+            self._records,
+            tuple(self._counts.tolist()),
+            dict(sorted(self._per_image.items())),
+            len(self._label_sets),
+            self._image_bytes,
+            self._labels.hexdigest(),
+            self._images.root(),
+            self._identities.root() if self._identified and self._records else None,
+        )
 
 
 class Tree:

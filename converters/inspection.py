@@ -8,17 +8,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import compress
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from converters import proof
-from converters.conversion import Job, Progress, read_shard
+from converters.conversion import Job, read_shard
 from converters.errors import DataError
 from converters.fingerprint import Fingerprint, Part, PartBuilder, merge
+from converters.objects import Place
+from converters.plan import plan_shards
 from converters.report import Check, SourceFacts
-from converters.shards import RangeFacts, plan_shards
+from converters.shards import Progress, RangeFacts
 from converters.sources import SourceFile, SourceSplit, find_source
 from converters.spec import DatasetSpec, Split, load_spec
 from converters.tfrecord.streams import Compression
@@ -213,7 +214,7 @@ class Inspection:
         }
 
 
-def inspect_source(folder: Path, progress: Progress | None = None) -> Inspection:
+def inspect_source(folder: Place, progress: Progress | None = None) -> Inspection:
     """Read every split of a source folder through, and compare it with what is published.
 
     A damaged split does not stop the others: its entry has the error.
@@ -224,8 +225,7 @@ def inspect_source(folder: Path, progress: Progress | None = None) -> Inspection
     """
     spec = load_spec(folder)
     source = find_source(folder, spec)
-    # Never used: nothing is written.
-    job = Job(format="", folder=Path(), features=spec.features)
+    job = Job(format="", features=spec.features)
     splits = tuple(_inspect_split(job, found, progress) for found in source.splits)
     return Inspection(str(folder), spec, splits, source.absent)
 

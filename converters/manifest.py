@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from converters.errors import CallError, DataError, Location
-from converters.files import open_regular, read_bounded
+from converters.files import open_file, open_regular, read_bounded
+from converters.objects import Place
 from converters.report import Report
 from converters.shards import OutputFile
 from converters.spec import unique_keys
@@ -90,6 +91,11 @@ def _sums_lines(files: Iterable[OutputFile], manifest_sha256: str) -> Iterator[s
         yield f"{file.sha256}  {file.path}\n"
 
 
+def max_manifest_bytes(files: int) -> int:
+    """How large the manifest of an output of so many files may be."""
+    return _MAX_HEAD_BYTES + files * _MAX_ENTRY_BYTES
+
+
 def read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
     """The manifest of an output, and its bytes.
 
@@ -102,7 +108,7 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
         raise CallError(f"{folder}: there is no such folder.")
     try:
         files = sum(1 for _ in walk_files(folder))
-        data = read_bounded(path, _MAX_HEAD_BYTES + files * _MAX_ENTRY_BYTES, follow_links=False)
+        data = read_bounded(path, max_manifest_bytes(files), follow_links=False)
     except FileNotFoundError:
         raise CallError(
             f"{folder}: no {MANIFEST} is here, so this is no finished output of kfer-convert."
@@ -133,12 +139,12 @@ def hash_file(path: str | os.PathLike[str], *, follow_links: bool = False) -> tu
     return size, digest.hexdigest()
 
 
-def hash_ranges(path: str | os.PathLike[str], ends: Sequence[int]) -> tuple[str, list[str]]:
+def hash_ranges(path: Place, ends: Sequence[int]) -> tuple[str, list[str]]:
     """Hexadecimal SHA-256 of a file, and of each of its parts: from where one ends to where the next one does."""
     whole = hashlib.sha256()
     parts: list[str] = []
     start = 0
-    with open(open_regular(path), "rb", buffering=0) as file:  # noqa: PTH123  # a descriptor
+    with open_file(path) as file:
         for end in ends:
             digest = hashlib.sha256() if len(ends) > 1 else whole
             while start < end and (chunk := file.read(min(_HASH_CHUNK, end - start))):

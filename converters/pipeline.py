@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import os
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from converters import proof
-from converters.conversion import Job, Progress, Reader, clips, convert_shard, format_errors
-from converters.engines import Engine, load_engine, suitable_workers
-from converters.errors import CallError, CheckError, ConverterError, DataError, Location, MachineError
+from converters.completion import complete
+from converters.conversion import Job, Reader, convert_shard
+from converters.engines import Engine, load_engine
+from converters.errors import CallError, ConverterError, MachineError
 from converters.examination import ExaminedSource, examine_source
-from converters.fingerprint import merge
-from converters.formats import Finishes, Format, load_format
-from converters.manifest import MANIFEST, SUMS, file_states, hash_file, hash_ranges, write_manifest
-from converters.names import safe_path
-from converters.quarantine_folder import write_quarantine
-from converters.report import Report, SourceFacts, SplitReport
-from converters.resume import claim, describe_run, finished_shards
-from converters.shards import MAX_SHARD_BYTES, OutputFile, RangeFacts, ShardResult, plan_shards
-from converters.sources import Source, SourceFile, SourceSplit, find_source
-from converters.space import describe_space, require_space, source_bytes
+from converters.formats import Format, load_format
+from converters.nesting import refuse_nesting
+from converters.objects import Place
+from converters.plan import MAX_SHARD_BYTES, Plan, plan_shards
+from converters.report import Report
+from converters.resume import describe_run
+from converters.shards import Progress, ShardResult
+from converters.sources import Source, find_source
+from converters.space import DISK_ERRORS
 from converters.spec import load_spec
-from converters.staging import DISK_ERRORS, Staging, staging_folder
+from converters.staging import Staging, make_staging
 from converters.tfrecord.framing import MAX_RECORD_BYTES
 from converters.tfrecord.second_reader import require_tensorflow
 
@@ -52,6 +47,7 @@ class Options:
     max_shard_bytes: int = MAX_SHARD_BYTES
     workers: int | None = 1
     engine: str = "local"
+    engine_options: Mapping[str, Any] = field(default_factory=dict)
 
     def recorded(self) -> dict[str, Any]:
         """Those that the output may depend on, for the manifest."""
@@ -68,10 +64,80 @@ class Options:
         }
 
 
+@dataclass(frozen=True)
+class Conversion:
+    """A conversion that was rightly called for."""
+
+    source: Source
+    format: str
+    target: Format
+    out: Place
+    options: Options
+
+    def description(self) -> dict[str, Any]:
+        """What finished shards depend on; see :func:`converters.resume.describe_run`."""
+        return describe_run(self.source, self.format, self.options.recorded(), self.options.labels)
+
+    def job(self, staging: Staging, examined: ExaminedSource | None, *, durable: bool) -> Job:
+        """What its tasks share."""
+        options = self.options
+        return Job(
+            self.format,
+            self.source.spec.features,
+            staging.workspace(durable=durable),
+            dict(options.format_options),
+            options.labels,
+            options.reader,
+            options.decode,
+            options.max_record_bytes,
+            {} if examined is None else examined.lost_rows(),
+        )
+
+    def report(self, resumed_shards: int) -> Report:
+        """What is known of it before it is done."""
+        return Report(
+            spec=self.source.spec,
+            format=self.format,
+            out=str(self.out),
+            splits=(),
+            absent=self.source.absent,
+            allow_mismatch=self.options.allow_mismatch,
+            options=self.options.recorded(),
+            resumed_shards=resumed_shards,
+        )
+
+
+def prepare(source_folder: Place, format_name: str, out: Place, options: Options) -> Conversion:
+    """Check a call, and find its source.
+
+    Raises:
+        CallError: the call or the environment is wrong.
+        DataError: a source file cannot be matched to the dataset.
+    """
+    refuse_nesting(out, [source_folder, *([options.labels] if options.labels else [])])
+    if options.reader not in ("native", "tensorflow"):
+        raise CallError(f"no reader {options.reader!r}; there are native and tensorflow.")
+    if options.on_error not in ("fail", "quarantine"):
+        raise CallError(f"on_error is {options.on_error!r}; it can be fail or quarantine.")
+    if options.reader == "tensorflow":
+        if options.on_error == "quarantine":
+            raise CallError(
+                "--reader tensorflow does not go with --on-error quarantine: TensorFlow stops at the first damage."
+            )
+        if not isinstance(source_folder, Path):
+            raise CallError("--reader tensorflow reads files of this machine: copy the source here first.")
+        require_tensorflow()
+    target = load_format(format_name, **options.format_options)
+    spec = load_spec(source_folder)
+    source = find_source(source_folder, spec, options.configs, options.splits)
+    _refuse_missing_labels(source, options.labels)
+    return Conversion(source, format_name, target, out, options)
+
+
 def run(
-    source_folder: Path,
+    source_folder: Place,
     format_name: str,
-    out: Path,
+    out: Place,
     options: Options,
     *,
     overwrite: bool = False,
@@ -84,30 +150,25 @@ def run(
         DataError: the source is damaged; nothing was published.
         CheckError: a check failed; nothing was published. It carries the report.
     """
-    _refuse_nesting(out, [source_folder, *([options.labels] if options.labels else [])])
-    if options.reader not in ("native", "tensorflow"):
-        raise CallError(f"no reader {options.reader!r}; there are native and tensorflow.")
-    if options.on_error not in ("fail", "quarantine"):
-        raise CallError(f"on_error is {options.on_error!r}; it can be fail or quarantine.")
-    if options.reader == "tensorflow":
-        if options.on_error == "quarantine":
-            raise CallError(
-                "--reader tensorflow does not go with --on-error quarantine: TensorFlow stops at the first damage."
-            )
-        require_tensorflow()
-    target = load_format(format_name, **options.format_options)
-    spec = load_spec(source_folder)
-    source = find_source(source_folder, spec, options.configs, options.splits)
-    workers = suitable_workers(source_bytes(source)) if options.workers is None else options.workers
-    options = replace(options, workers=workers)
-    engine = load_engine(options.engine, workers)
-    _refuse_missing_labels(source, options.labels)
-    staging = Staging(out, overwrite=overwrite)
+    conversion = prepare(source_folder, format_name, out, options)
+    engine = load_engine(options.engine, options.workers, **options.engine_options)
+    staging = make_staging(out, overwrite=overwrite)
+    return published(
+        staging, conversion.source, lambda: _convert(conversion, engine, staging, progress=progress)
+    )
+
+
+def published(staging: Staging, source: Source, fill: Callable[[], Report]) -> Report:
+    """Publish what ``fill`` makes in the staging, and say what is kept where the environment prevents it.
+
+    Raises:
+        MachineError: a full disk, a failing one, or a worker that died.
+    """
     report: Report | None = None
     try:
         with staging:
-            report = _convert(source, format_name, target, engine, out, options, staging, progress)
-            staging.publish()
+            report = fill()
+            staging.publish(report.files)
     except KeyboardInterrupt as error:
         if not staging.published or report is None:
             error.add_note(f"interrupted; nothing was published. {staging.kept()}".rstrip())
@@ -115,290 +176,93 @@ def run(
         # Complete and in place; only the old output's remains were still being cleared away.
     except (OSError, MachineError) as error:
         if not staging.published or report is None:
-            raise _machine_error(error, source, staging) from error
+            raise machine_error(error, source, staging) from error
     return report
 
 
-def _machine_error(error: OSError | MachineError, source: Source, staging: Staging) -> MachineError:
+def machine_error(error: OSError | MachineError, source: Source, staging: Staging) -> MachineError:
     """The same, with all that a user needs to know to go on."""
     what = str(error).rstrip(".")
     if isinstance(error, OSError):
         what = f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
         if error.errno in DISK_ERRORS:
-            what += f". {describe_space(staging.destination, source, staging.kept_bytes())}"
+            what += f". {staging.describe_space(source)}"
     return MachineError(
         f"{staging.destination}: {what}. Nothing was published, and the source is as it was. {staging.kept()}".rstrip()
     )
 
 
-def _convert(
-    source: Source,
-    format_name: str,
-    target: Format,
-    engine: Engine,
-    out: Path,
-    options: Options,
-    staging: Staging,
-    progress: Progress | None,
-) -> Report:
-    """Fill the staging folder with a complete output, compared with its source."""
-    claim(
-        staging.folder,
-        staging.shards,
-        describe_run(source, format_name, options.recorded(), options.labels),
-    )
+def plan_conversion(conversion: Conversion, staging: Staging) -> tuple[Plan, ExaminedSource | None]:
+    """Make the staging this conversion's, and cut its source into shards; what is damaged, where that is passed over.
+
+    Raises:
+        CallError: the staging holds finished shards of another run.
+        DataError: the source is damaged.
+    """
+    source, options = conversion.source, conversion.options
+    staging.claim(conversion.description())
     examined: ExaminedSource | None = None
     if options.on_error == "quarantine":
         examined = examine_source(
             source, options.labels, decode=options.decode, max_record_bytes=options.max_record_bytes
         )
-    shards = plan_shards(source.splits, options.max_shard_bytes, examined.damage if examined else None)
-    finished = finished_shards(staging.shards, staging.output, shards)
-    require_space(staging.destination, source, staging.kept_bytes())
+    return plan_shards(
+        source.splits, options.max_shard_bytes, examined.damage if examined else None
+    ), examined
+
+
+def _convert(conversion: Conversion, engine: Engine, staging: Staging, progress: Progress | None) -> Report:
+    """Fill the staging with a complete output, compared with its source."""
+    source, options = conversion.source, conversion.options
+    plan, examined = plan_conversion(conversion, staging)
+    finished = staging.finished(plan)
+    staging.require_space(source)
     staging.begin()
-    job = Job(
-        format_name,
-        staging.attempt,
-        source.spec.features,
-        dict(options.format_options),
-        options.labels,
-        options.reader,
-        options.decode,
-        options.max_record_bytes,
-        {} if examined is None else examined.lost_rows(),
+    job = conversion.job(staging, examined, durable=options.engine != "local")
+    new = engine.run(partial(convert_shard, job), plan.without(finished), progress)
+    report = complete(
+        conversion.report(len(finished)),
+        source,
+        job,
+        conversion.target,
+        plan,
+        examined,
+        in_order(plan, finished, new, options.engine, staging, progress),
+        staging,
     )
-    # A callback cannot go to other processes; from there, progress comes shard by shard.
-    in_process = options.workers == 1 and options.engine == "local"
-    task = partial(convert_shard, job, progress=progress if in_process else None)
-    new = engine.run(task, [shard for shard in shards if shard.key not in finished])
-    results: dict[str, list[ShardResult]] = defaultdict(list)
-    for shard in shards:
-        result = finished.get(shard.key) or next(new)
-        if result.shard != shard:
-            raise ConverterError(f"the engine {options.engine!r} returned results out of order.")
-        results[shard.split.title].append(result)
-        if progress is not None and (shard.key in finished or not in_process):
-            progress("read", result.source.records)
-            progress("verified", result.output.records)
     if next(new, None) is not None:
         raise ConverterError(f"the engine {options.engine!r} returned more results than there are shards.")
-    report = _report(source, examined, job, options, format_name, out, results)
-    report = replace(report, resumed_shards=len(finished))
-    if failures := report.failures():
-        raise CheckError(f"nothing was published: {failures[0]}.", report)
-    for result in chain.from_iterable(results.values()):
-        staging.collect(result.folder)
-    report = replace(report, files=(*report.files, *write_quarantine(source, report, staging.output)))
-    report = _finish(target, report, staging.output)
-    for file in chain.from_iterable(found.files for found in source.splits):
-        _refuse_changed(file)
-    write_manifest(report, staging.output)
     return report
 
 
-def _report(
-    source: Source,
-    examined: ExaminedSource | None,
-    job: Job,
-    options: Options,
-    format_name: str,
-    out: Path,
-    results: Mapping[str, Sequence[ShardResult]],
-) -> Report:
-    # The source files are read again and hashed in here, which other threads do meanwhile.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        splits = list(
-            pool.map(
-                lambda found: _split_report(found, examined, job, results[found.split.title]), source.splits
-            )
-        )
-    warnings = [found.note for found in source.splits if found.note]
-    warnings += examined.warnings if examined else ()
-    for split in splits:
-        for check in split.checks:
-            if check.name == proof.LABEL_ORDER and check.reason.startswith(proof.REORDERED):
-                warnings.append(
-                    f"{split.split.title}: {proof.REORDERED}. The images keep their labels, but img_id and clip_id "
-                    "cannot be recovered from the CSVs."
-                )
-    return Report(
-        spec=source.spec,
-        format=format_name,
-        out=str(out),
-        splits=tuple(splits),
-        absent=source.absent,
-        warnings=tuple(warnings),
-        files=tuple(file for split in results.values() for result in split for file in result.files),
-        allow_mismatch=options.allow_mismatch,
-        options=options.recorded(),
-    )
-
-
-def _split_report(
-    found: SourceSplit, examined: ExaminedSource | None, job: Job, results: Sequence[ShardResult]
-) -> SplitReport:
-    split = found.split
-    ranges = [facts for result in results for facts in result.ranges]
-    sources = _tiled(found, ranges)
-    label_count = len(split.label_names)
-    expected = merge((result.source for result in results), label_count)
-    output = merge((result.output for result in results), label_count)
-    checks = proof.compare(
-        split, expected, output, sources, identified=job.labels is not None, clips=clips(job, split)
-    )
-    quarantine = None
-    if examined is not None:
-        there = examined.splits[split.title]
-        quarantine = there.quarantine(found, ranges)
-        checks = proof.explain(
-            split,
-            output,
-            checks,
-            quarantine,
-            csv_labels=there.csv_labels,
-            csv_identities=there.csv_identities,
-        )
-    files = tuple(file.path for result in results for file in result.files)
-    return SplitReport(split, sources, files, output, checks, quarantine)
-
-
-def _tiled(found: SourceSplit, ranges: Sequence[RangeFacts]) -> tuple[SourceFacts, ...]:
-    """The facts of each source file; its ranges must follow each other from its first byte to its last.
+def in_order(
+    plan: Plan,
+    finished: Mapping[str, Place],
+    new: Iterator[ShardResult],
+    engine: str,
+    staging: Staging,
+    progress: Progress | None,
+) -> Iterator[ShardResult]:
+    """The result of every shard of the plan: of those that are ``finished``, and the ``new`` ones.
 
     Raises:
-        DataError: they do not, or the file is not what it was when it was read.
+        MachineError: a result that was there is gone.
+        ConverterError: an engine returned something else than the next result.
     """
-    facts = []
-    remaining = list(ranges)
-    for file in found.files:
-        own = [piece for piece in remaining if piece.path == str(file.path)]
-        remaining = [piece for piece in remaining if piece.path != str(file.path)]
-        end = 0
-        for piece in own:
-            if piece.start != end:
-                break
-            end = piece.end
-        if end != file.size or not own:
-            raise DataError(
-                f"bytes {end} to {file.size} of the file were not converted.",
-                Location(str(file.path)),
-                "Try again.",
-            )
-        sha256 = _unchanged(file, own)
-        indexed = own[0].indexed if all(piece.indexed == own[0].indexed for piece in own) else None
-        records = sum(piece.records for piece in own)
-        facts.append(SourceFacts(file.path.name, file.size, sha256, records, file.compression, indexed))
-    if remaining:
-        raise DataError("a file was converted that is not in the plan.", Location(remaining[0].path))
-    return tuple(facts)
-
-
-def _unchanged(file: SourceFile, ranges: Sequence[RangeFacts]) -> str:
-    """SHA-256 of a source file, read again: it must still be the bytes that were converted.
-
-    Raises:
-        DataError: its size, its time or a byte of it changed.
-    """
-    whole, parts = hash_ranges(file.path, [piece.end for piece in ranges])
-    if parts != [piece.sha256 for piece in ranges]:
-        raise _changed(file)
-    _refuse_changed(file)
-    return whole
-
-
-def _refuse_changed(file: SourceFile) -> None:
-    status = file.path.stat()
-    if (status.st_size, status.st_mtime_ns) != (file.size, file.modified):
-        raise _changed(file)
-
-
-def _changed(file: SourceFile) -> DataError:
-    return DataError(
-        "the file changed while it was converted.",
-        Location(str(file.path)),
-        "Convert again when nothing writes to it.",
-    )
-
-
-def _finish(target: Format, report: Report, folder: Path) -> Report:
-    """Have the format write its dataset-level files, if it has any; the report with these added.
-
-    Raises:
-        ConverterError: the format failed, or touched a file of a shard, or took a name that is kfer-convert's.
-    """
-    added = _files_of_finish(target, report, folder) if isinstance(target, Finishes) else []
-    files = tuple(sorted((*report.files, *added), key=_path))
-    for file in files:
-        if file.path in (MANIFEST, SUMS):
-            raise ConverterError(
-                f"{file.path}: the format wrote a file of this name, which is kfer-convert's."
-            )
-    return replace(report, files=files)
-
-
-def _files_of_finish(target: Finishes, report: Report, folder: Path) -> list[OutputFile]:
-    before = file_states(folder)
-    with format_errors(report.format, "finishing"):
-        target.finish(report, folder)
-    after = file_states(folder)
-    for file in report.files:
-        if file.path not in after or after[file.path] != before[file.path]:
-            raise ConverterError(
-                f"{file.path}: the format {report.format!r} changed this file when it finished."
-            )
-    new = after.keys() - before.keys()
-    if unsafe := next((path for path in sorted(new) if not safe_path(path)), None):
-        raise ConverterError(
-            f"{unsafe!r}: the format {report.format!r} wrote a file of a name that is not safe."
-        )
-    return [OutputFile(path, *hash_file(folder / path)) for path in new]
-
-
-def _path(file: OutputFile) -> str:
-    return file.path
-
-
-def _refuse_nesting(out: Path, inputs: Sequence[Path]) -> None:
-    """Neither the output nor its staging folder may be, hold or lie in a folder that is read."""
-    try:
-        os.fspath(out).encode()
-    except UnicodeEncodeError:
-        raise CallError(f"{os.fspath(out)!r}: this path is not UTF-8. Choose another --out.") from None
-    try:
-        place = out.resolve()
-        if not place.name:
-            raise CallError(f"{out}: this cannot be an output folder.")
-        folders = [place, staging_folder(place).resolve()]
-        others = [path.resolve() for path in inputs]
-    except (OSError, RuntimeError) as error:  # Python before 3.13 raises RuntimeError for a loop of links
-        raise CallError(f"{out}: this cannot be an output folder: {error}. Choose another --out.") from None
-    for folder in folders:
-        for other in others:
-            if _lies_in(folder, other) or _lies_in(other, folder):
-                raise CallError(
-                    f"{out}: the output, which grows in {staging_folder(out)}, and {other}, which is read, must not "
-                    "lie in each other. Choose another --out."
-                )
-
-
-def _lies_in(path: Path, folder: Path) -> bool:
-    """Whether a path is a folder or below it, by name or by what the system says is the same folder.
-
-    One folder has several names where case does not count, and where it is mounted twice.
-    """
-    if path == folder or folder in path.parents:
-        return True
-    try:
-        status = folder.stat()
-    except OSError:
-        return False
-    for ancestor in (path, *path.parents):
-        try:
-            if os.path.samestat(ancestor.stat(), status):
-                return True
-        except OSError:
-            continue  # not there yet
-    return False
+    for shard in plan:
+        place = finished.get(shard.key)
+        if place is None:
+            result = next(new, None)
+            if result is None or result.shard != shard:
+                raise ConverterError(f"the engine {engine!r} returned results out of order.")
+        else:
+            result = staging.load(place, shard)
+            if result is None:
+                raise MachineError(f"{place}: the result of this shard is gone. Run the same command again")
+            if progress is not None:
+                progress("read", result.source.records)
+                progress("verified", result.output.records)
+        yield result
 
 
 def _refuse_missing_labels(source: Source, labels: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -54,7 +55,17 @@ class SourceFacts:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What was found of one split; ``quarantine`` is None where damage is an error."""
+    """What was found of one split.
+
+    Attributes:
+        split: the split.
+        sources: its source files.
+        files: paths of its files in the output, in the order of its shards.
+        fingerprint: of its records as they were read back.
+        checks: what was compared.
+        quarantine: what was left out; None where damage is an error.
+        summaries: what the format said of each shard when it was written, in order.
+    """
 
     split: Split
     sources: tuple[SourceFacts, ...]
@@ -62,6 +73,7 @@ class SplitReport:
     fingerprint: Fingerprint
     checks: tuple[Check, ...]
     quarantine: Quarantine | None = None
+    summaries: tuple[Any, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON object."""
@@ -74,6 +86,35 @@ class SplitReport:
             "fingerprint": self.fingerprint.to_json(),
             "checks": [check.to_json() for check in self.checks],
             **({} if self.quarantine is None else {"quarantine": self.quarantine.to_json()}),
+        }
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a conversion took.
+
+    Attributes:
+        records: how many this run converted; those of an interrupted run, which it took up, are not among them.
+        workers: how many processes did.
+        seconds: of all of them together, by step.
+    """
+
+    records: int
+    workers: int
+    seconds: Mapping[str, float]
+
+    @property
+    def records_per_second(self) -> float:
+        """Of one worker, while it worked."""
+        return self.records / total if (total := sum(self.seconds.values())) else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as a JSON object."""
+        return {
+            "records": self.records,
+            "workers": self.workers,
+            "records_per_second_per_worker": round(self.records_per_second, 1),
+            "seconds": {step: round(seconds, 3) for step, seconds in self.seconds.items()},
         }
 
 
@@ -93,6 +134,7 @@ class Report:
         allow_mismatch: whether differences from the published facts were allowed.
         options: those that the output depends on.
         resumed_shards: how many shards an interrupted run had finished.
+        work: what the conversion took; None of a verification.
     """
 
     spec: DatasetSpec
@@ -106,6 +148,7 @@ class Report:
     allow_mismatch: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     resumed_shards: int = 0
+    work: Work | None = None
 
     @property
     def records(self) -> int:
@@ -150,4 +193,5 @@ class Report:
             "problems": list(self.problems),
             "files": len(self.files),
             "bytes": sum(file.size for file in self.files),
+            **({} if self.work is None else {"work": self.work.to_json()}),
         }

@@ -15,15 +15,19 @@ import shlex
 import shutil
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from converters.errors import CallError
+from converters.files import file_state
 from converters.fingerprint import Node, Part
 from converters.manifest import hash_file, walk_files
 from converters.names import safe_path
+from converters.objects import Place
+from converters.plan import Plan
 from converters.shards import OutputFile, RangeFacts, Shard, ShardResult
 from converters.sources import Source
 
@@ -36,7 +40,9 @@ def describe_run(
 ) -> dict[str, Any]:
     """All that a finished shard depends on, as JSON; a run takes up only the shards of a run of the same."""
     files = [file for found in source.splits for file in found.files]
-    read = [file.path for file in files] + [file.index for file in files if file.index is not None]
+    read: list[Place] = [file.path for file in files] + [
+        file.index for file in files if file.index is not None
+    ]
     if labels is not None:
         read += [labels / found.split.labels_csv for found in source.splits if found.split.labels_csv]
     return {
@@ -44,7 +50,7 @@ def describe_run(
         "format": format_name,
         "options": dict(options),
         "dataset": source.spec.document,
-        "source": {os.path.abspath(path): _state(path) for path in read},  # noqa: PTH100  # links stay links
+        "source": {_absolute(path): list(file_state(path)) for path in read},
     }
 
 
@@ -59,74 +65,105 @@ def claim(folder: Path, shards: Path, run: Mapping[str, Any]) -> None:
     Raises:
         CallError: it holds finished shards of another run.
     """
-    text = json.dumps(run, indent=1, ensure_ascii=False, default=str)
-    stated = _read_json(folder / RUN)
+    text = run_text(run)
+    stated = read_json(folder / RUN)
     if stated != json.loads(text):
         if finished_folders(shards):
-            theirs = stated if isinstance(stated, dict) else {}
-            differs = [name for name in run if theirs.get(name) != json.loads(text)[name]]
-            raise CallError(
-                f"{folder}: this holds the finished shards of an interrupted run with another "
-                f"{' and '.join(differs)}, which this run cannot take up. Repeat that run to complete it, or "
-                f"remove what it left: rm -r {shlex.quote(str(folder))}"
-            )
+            raise other_run(folder, stated, text, f"rm -r {shlex.quote(str(folder))}")
         temporary = folder / f"{RUN}.new"
         temporary.write_text(text, encoding="utf-8")
         temporary.rename(folder / RUN)
+
+
+def run_text(run: Mapping[str, Any]) -> str:
+    """What describes a run, as it is written into its staging."""
+    return json.dumps(run, indent=1, ensure_ascii=False, default=str)
+
+
+def other_run(place: Place, stated: object, text: str, remove: str) -> CallError:
+    """The error of a staging that holds the finished shards of the run ``stated``, and not of this one."""
+    theirs = stated if isinstance(stated, dict) else {}
+    run = json.loads(text)
+    differs = [name for name in run if theirs.get(name) != run[name]]
+    return CallError(
+        f"{place}: this holds the finished shards of an interrupted run with another "
+        f"{' and '.join(differs)}, which this run cannot take up. Repeat that run to complete it, or "
+        f"remove what it left: {remove}"
+    )
 
 
 def save_result(result: ShardResult) -> None:
     """Put a shard's result beside its folder, at once or not at all: from now on the shard is finished."""
     path = _result_path(result.folder)
     temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(_to_json(result)), encoding="utf-8")
+    temporary.write_text(json.dumps(result_to_json(result)), encoding="utf-8")
     temporary.rename(path)
 
 
-def finished_shards(shards: Path, output: Path, plan: Sequence[Shard]) -> dict[str, ShardResult]:
-    """The results of the shards of ``plan`` that earlier runs finished, by their keys; each verified again.
+def finished_shards(shards: Path, output: Path, plan: Plan) -> dict[str, Path]:
+    """The folders of the shards of ``plan`` that earlier runs finished, by their keys; each verified again.
 
     Files that were moved to ``output`` before the run was interrupted are moved back to their shard's folder.
     All else that lies in ``shards`` is removed.
     """
-    kept: dict[str, ShardResult] = {}
     moved = _files_in(output)
-    for attempt in _folders(shards):
-        own = {}
-        for shard in plan:
-            folder = attempt / shard.key
-            result = (
-                None if shard.key in kept else _from_json(_read_json(_result_path(folder)), shard, folder)
-            )
-            if result is not None:
-                _move_back(result, output, moved)
-                if _intact(result):
-                    own[shard.key] = result
-        kept |= own
-        remove_unfinished(attempt, {result.folder for result in own.values()})
+
+    def intact(folder: Path) -> bool:
+        shard = plan.find(key_of(folder))
+        result = None if shard is None else load_result(folder, shard)
+        if result is None:
+            return False
+        _move_back(result, output, moved)
+        return _intact(result)
+
+    kept: dict[str, Path] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
+        folders = finished_folders(shards)
+        for folder, whole in zip(folders, pool.map(intact, folders), strict=True):
+            if whole and key_of(folder) not in kept:
+                kept[key_of(folder)] = folder
+            else:
+                _result_path(folder).unlink(missing_ok=True)
+    remove_unfinished(shards)
     return kept
 
 
-def remove_unfinished(attempt: Path, finished: Collection[Path]) -> None:
-    """Remove what lies in the folder of an attempt and belongs to none of the shard folders ``finished``."""
-    if not finished:
-        shutil.rmtree(attempt)
-        return
-    for config in _folders(attempt):
-        for folder in set(_folders(config)) - set(finished):
-            _result_path(folder).unlink(missing_ok=True)
-            shutil.rmtree(folder)
+def load_result(folder: Path, shard: Shard) -> ShardResult | None:
+    """The result that stands beside a shard's folder; None where there is none of this very shard."""
+    return result_from_json(read_json(_result_path(folder)), shard, folder)
+
+
+def remove_unfinished(shards: Path) -> None:
+    """Remove what lies in the attempts and belongs to no finished shard."""
+    for attempt in _folders(shards):
+        finished = set(_finished_in(attempt))
+        if not finished:
+            shutil.rmtree(attempt)
+            continue
+        for config in _folders(attempt):
+            for folder in set(_folders(config)) - finished:
+                _result_path(folder).unlink(missing_ok=True)
+                shutil.rmtree(folder)
+
+
+def key_of(folder: Path) -> str:
+    """The key of the shard that a folder in staging is for."""
+    return f"{folder.parent.name}/{folder.name}"
 
 
 def finished_folders(shards: Path) -> list[Path]:
     """The folders of the shards that have a result, in all attempts."""
-    return [
-        folder
-        for attempt in _folders(shards)
+    return [folder for attempt in _folders(shards) for folder in _finished_in(attempt)]
+
+
+def _finished_in(attempt: Path) -> list[Path]:
+    """By their results: the folder itself may have been moved to the output already."""
+    return sorted(
+        Path(entry.path.removesuffix(_RESULT))
         for config in _folders(attempt)
-        for folder in _folders(config)
-        if _result_path(folder).is_file()
-    ]
+        for entry in os.scandir(config)
+        if entry.name.endswith(_RESULT) and entry.is_file(follow_symlinks=False)
+    )
 
 
 def _result_path(folder: Path) -> Path:
@@ -145,12 +182,11 @@ def _files_in(folder: Path) -> set[str]:
     return set(walk_files(folder)) if folder.is_dir() else set()
 
 
-def _state(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+def _absolute(path: Place) -> str:
+    return os.path.abspath(path) if isinstance(path, Path) else path.url  # noqa: PTH100  # links stay links
 
 
-def _read_json(path: Path) -> Any:  # noqa: ANN401  # JSON
+def read_json(path: Path) -> Any:  # noqa: ANN401  # JSON
     """What a file holds; None where there is none, or no JSON in it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -181,16 +217,18 @@ def _intact(result: ShardResult) -> bool:
         return False
 
 
-def _to_json(result: ShardResult) -> dict[str, Any]:
+def result_to_json(result: ShardResult) -> dict[str, Any]:
+    """A result as a JSON object, without its shard and its effort."""
     return {
-        "ranges": [vars(facts) for facts in result.ranges],
+        "ranges": [asdict(facts) for facts in result.ranges],
         "source": _part_to_json(result.source),
         "output": _part_to_json(result.output),
-        "files": [vars(file) for file in result.files],
+        "files": [asdict(file) for file in result.files],
+        "summary": result.summary,
     }
 
 
-def _from_json(document: Any, shard: Shard, folder: Path) -> ShardResult | None:  # noqa: ANN401  # JSON
+def result_from_json(document: Any, shard: Shard, folder: Path) -> ShardResult | None:  # noqa: ANN401  # JSON
     """The result that ``document`` says; None where it is no result of this very shard."""
     try:
         result = ShardResult(
@@ -200,6 +238,7 @@ def _from_json(document: Any, shard: Shard, folder: Path) -> ShardResult | None:
             tuple(_typed(RangeFacts(**facts)) for facts in document["ranges"]),
             _part_from_json(document["source"]),
             _part_from_json(document["output"]),
+            document["summary"],
         )
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         return None

@@ -1,19 +1,21 @@
-"""Shards: the unit of work. What one is, how the source is cut into them, and what converting one results in."""
+"""Shards: the unit of work. What one is, and what converting one results in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from converters.fingerprint import Part
-from converters.sources import SourceFile, SourceSplit
 from converters.spec import Split
-from converters.tfrecord.damage import LostRange
-from converters.tfrecord.reader import SourceRange, scan_units
+from converters.tfrecord.reader import SourceRange
 
-# As `datasets`: a shard's output is about as large as its part of the source.
-MAX_SHARD_BYTES = 500_000_000
+# As in the names of sharded files everywhere; more where there are more shards, so that names sort by number.
+_MIN_DIGITS = 5
+
+Progress = Callable[[str, int], None]
+"""Called with what was done to records ("read", "verified") and to how many."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,11 @@ class Shard:
 
     def numbered(self) -> str:
         """``00000-of-00001``, as in the names of sharded files."""
-        return f"{self.index:05d}-of-{self.count:05d}"
+        digits = max(_MIN_DIGITS, len(str(self.count)))
+        return f"{self.index:0{digits}d}-of-{self.count:0{digits}d}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class OutputFile:
     """A written file: its path in the output with forward slashes, size in bytes, and SHA-256 as read back."""
 
@@ -65,7 +68,7 @@ class OutputFile:
     sha256: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RangeFacts:
     """What was found in a range of a source file.
 
@@ -87,12 +90,14 @@ class RangeFacts:
     record_bytes: int = 0
 
 
-@dataclass(frozen=True)
-class FileDamage:
-    """The damaged ranges of a source file, in order, and whether its index tells of them rightly."""
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """Which process converted a shard, as host and process number, and the seconds that its steps took there."""
 
-    lost: tuple[LostRange, ...]
-    indexed: bool
+    worker: str
+    reading: float
+    writing: float
+    reading_back: float
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,8 @@ class ShardResult:
         ranges: what was found in the source.
         source: the fingerprint of the records as they were read from the source.
         output: the fingerprint of the records as they were read back from the output.
+        summary: what the format has to say of the shard for the files that describe the whole dataset, as JSON.
+        effort: what it took; None for a shard that an interrupted run had finished.
     """
 
     shard: Shard
@@ -114,70 +121,9 @@ class ShardResult:
     ranges: tuple[RangeFacts, ...]
     source: Part
     output: Part
+    summary: Any = None
+    effort: Effort | None = field(default=None, compare=False)
 
 
-def plan_shards(
-    splits: Sequence[SourceSplit],
-    max_shard_bytes: int = MAX_SHARD_BYTES,
-    damage: Mapping[Path, FileDamage] | None = None,
-) -> list[Shard]:
-    """Cut the source into shards; they follow from the data and ``max_shard_bytes`` alone.
-
-    A split of at most ``max_shard_bytes`` is one shard, whose records nobody counts beforehand. A larger one is
-    cut between records, at most so many bytes of source a shard; its files are scanned for that. ``damage`` says
-    which ranges of which files are damaged and to be passed over; these belong to the shard before them.
-
-    Raises:
-        DataError: a file that has to be scanned is damaged.
-    """
-    shards: list[Shard] = []
-    for source in splits:
-        whole = [_whole_file(file, (damage or {}).get(file.path)) for file in source.files]
-        if sum(piece.end - piece.start for piece in whole) <= max_shard_bytes:
-            shards.append(Shard(source.split, 0, 1, 0, tuple(whole)))
-            continue
-        groups = list(_grouped(whole, max_shard_bytes))
-        first = 0
-        for index, (ranges, records) in enumerate(groups):
-            shards.append(Shard(source.split, index, len(groups), first, ranges))
-            first += records
-    return shards
-
-
-def _whole_file(file: SourceFile, damage: FileDamage | None) -> SourceRange:
-    whole = SourceRange(file.path, 0, file.size, 0, file.compression, file.index)
-    if damage is None:
-        return whole
-    return replace(whole, index=file.index if damage.indexed else None, lost=damage.lost)
-
-
-def _grouped(
-    files: Sequence[SourceRange], max_shard_bytes: int
-) -> Iterator[tuple[tuple[SourceRange, ...], int]]:
-    """Ranges of consecutive records, and their number, at most ``max_shard_bytes`` of source a group."""
-    group: list[SourceRange] = []
-    group_bytes = group_records = 0
-    for file in files:
-        start, start_record, record = file.start, 0, 0
-        for unit in scan_units(file):
-            if unit.records and group_records and group_bytes + unit.size > max_shard_bytes:
-                if unit.offset > start:
-                    group.append(_cut(file, start, unit.offset, start_record))
-                    start, start_record = unit.offset, record
-                yield tuple(group), group_records
-                group, group_bytes, group_records = [], 0, 0
-            if unit.records:  # what is lost takes no room in the output
-                group_bytes += unit.size
-            group_records += unit.records
-            record += unit.records + unit.lost
-        group.append(_cut(file, start, file.end, start_record))
-    yield tuple(group), group_records
-
-
-def _cut(file: SourceRange, start: int, end: int, first_record: int) -> SourceRange:
-    """A part of a whole file's range, with the damaged ranges in it."""
-    if (start, end) == (file.start, file.end):
-        # Also a compressed file, which is never cut: its damaged ranges count other bytes than its ends.
-        return file
-    lost = tuple(piece for piece in file.lost if start <= piece.start < end or piece.start == end == file.end)
-    return replace(file, start=start, end=end, first_record=first_record, lost=lost)
+Task = Callable[[Shard, Progress | None], ShardResult]
+"""Converts a shard; picklable, and may be called again for a shard when what it ran in has died."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
-import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 from converters.errors import CallError, DataError, Location
+from converters.files import file_state, is_folder, names_in
+from converters.objects import Place, side_by_side
 from converters.spec import DatasetSpec, Split
 from converters.tfrecord.reader import first_label_count
 from converters.tfrecord.streams import Compression, detect_compression
@@ -34,16 +35,17 @@ class SourceFile:
     Attributes:
         path: the file.
         size: in bytes.
-        modified: when it was last modified, in nanoseconds.
+        version: what is another after it was changed: when it was last modified, in nanoseconds, or its version in
+            a store.
         compression: how it is compressed.
         index: its index, where there is one.
     """
 
-    path: Path
+    path: Place
     size: int
-    modified: int
+    version: int | str
     compression: Compression
-    index: Path | None
+    index: Place | None
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,14 @@ class SourceSplit:
 class Source:
     """What was found in a source folder: the splits that are there, and those that are not."""
 
-    folder: Path
+    folder: Place
     spec: DatasetSpec
     splits: tuple[SourceSplit, ...]
     absent: tuple[Split, ...]
 
 
 def find_source(
-    folder: Path, spec: DatasetSpec, configs: Collection[str] = (), splits: Collection[str] = ()
+    folder: Place, spec: DatasetSpec, configs: Collection[str] = (), splits: Collection[str] = ()
 ) -> Source:
     """Find the files of the wanted configs and splits (all, where none are named).
 
@@ -77,11 +79,11 @@ def find_source(
         CallError: the folder is not there, a name is unknown, or nothing that was asked for is there.
         DataError: a file cannot belong to any split, or could belong to more than one.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise CallError(f"{folder}: there is no such folder. Name the folder that holds the TFRecord files.")
     wanted = _wanted(spec, configs, splits)
     try:
-        names = sorted(entry.name for entry in folder.iterdir())
+        names = names_in(folder)
     except OSError as error:
         raise CallError(f"{folder}: cannot be read: {error.strerror}.") from error
     found: dict[Split, list[str]] = {split: _matching(split.file, names) for split in spec.splits()}
@@ -97,7 +99,9 @@ def find_source(
             )
     present = [
         SourceSplit(
-            split, tuple(_source_file(folder / name, split) for name in found[split]), notes.get(split)
+            split,
+            tuple(_look(partial(_source_file, split, folder, frozenset(names)), found[split])),
+            notes.get(split),
         )
         for split in wanted
         if found[split]
@@ -133,7 +137,7 @@ def _matching(pattern: str, names: Sequence[str]) -> list[str]:
     ]
 
 
-def _refuse_shared(found: dict[Split, list[str]], folder: Path) -> None:
+def _refuse_shared(found: dict[Split, list[str]], folder: Place) -> None:
     owners: dict[str, Split] = {}
     for split, names in found.items():
         if len(names) > 1 and not re.search(r"[*?\[]", split.file):
@@ -151,7 +155,7 @@ def _refuse_shared(found: dict[Split, list[str]], folder: Path) -> None:
             owners[name] = split
 
 
-def _match_unknown(path: Path, spec: DatasetSpec, found: dict[Split, list[str]]) -> Split:
+def _match_unknown(path: Place, spec: DatasetSpec, found: dict[Split, list[str]]) -> Split:
     """The one split that a file of unknown name can belong to."""
     label_count = first_label_count(path, detect_compression(path), spec.features)
     configs = [config for config in spec.configs if len(config.label_names) == label_count]
@@ -182,23 +186,28 @@ def _words(split_name: str) -> frozenset[str]:
     return next((row for row in _SPLIT_WORDS if name in row), frozenset({name}))
 
 
-def _source_file(path: Path, split: Split) -> SourceFile:
-    index = path.with_name(split.index) if split.index and path.name.startswith(split.file) else None
-    # A link that leads nowhere is an index that cannot be read, not one that is absent.
-    if index is None or not os.path.lexists(index):
-        index = next((other for other in _index_names(path) if os.path.lexists(other)), None)
+def _look(look: Callable[[str], SourceFile], names: Sequence[str]) -> Iterable[SourceFile]:
+    """What is found at each name. Where there are many, requests to a store go side by side."""
+    return side_by_side(look, names) if len(names) > 1 else map(look, names)
+
+
+def _source_file(split: Split, folder: Place, there: Collection[str], name: str) -> SourceFile:
+    path = folder / name
+    index = split.index if split.index and name.startswith(split.file) else None
+    # A link that leads nowhere is an index that cannot be read, not one that is absent; its name is there.
+    if index is None or index not in there:
+        index = next((other for other in _index_names(path) if other in there), None)
     compression = detect_compression(path)
-    status = path.stat()
-    return SourceFile(path, status.st_size, status.st_mtime_ns, compression, index)
+    return SourceFile(path, *file_state(path), compression, None if index is None else folder / index)
 
 
-def _index_names(path: Path) -> tuple[Path, Path]:
-    """Where DALI's tools put the index of a file: beside it, with the extension replaced or added."""
-    return path.with_suffix(".idx"), path.with_name(f"{path.name}.idx")
+def _index_names(path: Place) -> tuple[str, str]:
+    """What DALI's tools call the index of a file: with the extension replaced or added."""
+    return path.with_suffix(".idx").name, f"{path.name}.idx"
 
 
 def _refuse_absent(
-    folder: Path,
+    folder: Place,
     spec: DatasetSpec,
     wanted: Sequence[Split],
     present: Sequence[SourceSplit],

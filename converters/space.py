@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 from converters.errors import MachineError
 from converters.sources import Source
+
+# What a full or failing disk says, of which the call is not to blame.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 # An output is about as large as its source: nearly all of both are the images. Where less than this part of it is
 # free, it cannot fit; in between it is tried, because labels and headers take more in some sources than in outputs.

@@ -11,12 +11,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from pathlib import Path
 from typing import Any, Literal
 
 from converters.errors import CallError
-from converters.files import read_bounded
+from converters.files import is_folder, is_there, read_bounded
 from converters.names import MAX_NAME_BYTES, first_collision, unsafe_name
+from converters.objects import Place
 
 Kind = Literal["single-label", "multi-label"]
 
@@ -155,14 +155,14 @@ def kfer() -> DatasetSpec:
     return parse_spec(json.loads(resource.read_text("utf-8")), "kfer.json")
 
 
-def load_spec(folder: Path) -> DatasetSpec:
+def load_spec(folder: Place) -> DatasetSpec:
     """The description that applies to a source folder: its ``dataset.json``, or else KFER's.
 
     Raises:
         CallError: ``dataset.json`` cannot be read, is not JSON, or is not of the form.
     """
-    if not folder.is_dir():
-        problem = "this is a file" if folder.exists() else "there is no such folder"
+    if not is_folder(folder):
+        problem = "this is a file" if is_there(folder) else "there is no such folder"
         raise CallError(f"{folder}: {problem}. Name the folder that holds the TFRecord files.")
     path = folder / DESCRIPTION_FILE
     try:

@@ -38,6 +38,19 @@ def report_lines(report: Report) -> Iterator[str]:
         yield f"Absent from the source: {files}"
 
 
+def work_lines(report: Report) -> Iterator[str]:
+    """How fast a conversion was, and where the time went."""
+    work = report.work
+    if work is None or not work.records:
+        return
+    total = sum(work.seconds.values())
+    steps = ", ".join(
+        f"{step.replace('_', ' ')} {seconds / total:.0%}" for step, seconds in work.seconds.items()
+    )
+    workers = "1 worker" if work.workers == 1 else f"{work.workers:,} workers"
+    yield f"{work.records_per_second:,.0f} records a second per worker, {workers}: {steps}"
+
+
 def _result(check: Check) -> str:
     return "explained" if check.explained else check.result
 

@@ -16,8 +16,9 @@ from typing import Any
 
 from converters import proof
 from converters.checks import RecordChecker
-from converters.conversion import Job, Progress, Reader, output_location, read_shard
+from converters.conversion import Job, Reader, output_location, read_shard
 from converters.errors import CallError, ConverterError, DataError, Location
+from converters.fetching import fetched
 from converters.files import read_bounded
 from converters.fingerprint import Fingerprint, PartBuilder, merge
 from converters.formats import Format, load_format
@@ -31,13 +32,16 @@ from converters.manifest import (
     walk_files,
 )
 from converters.names import safe_path, unsafe_name
+from converters.objects import Place
+from converters.plan import plan_shards
 from converters.quarantine import LIST, Quarantine, list_text, parse_quarantine
 from converters.quarantine_folder import differing_range
 from converters.records import conform
 from converters.report import Check, Report, SourceFacts, SplitReport
-from converters.shards import FileDamage, OutputFile, RangeFacts, plan_shards
+from converters.shards import OutputFile, Progress, RangeFacts
 from converters.sources import SourceSplit, find_source
 from converters.spec import DatasetSpec, Split, parse_spec
+from converters.tfrecord.damage import FileDamage
 from converters.tfrecord.second_reader import require_tensorflow
 
 SOURCE = "source"
@@ -45,8 +49,16 @@ SOURCE = "source"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def verify_output(out: Path, source: Path | None, reader: Reader, progress: Progress | None) -> Report:
+def verify_output(out: Place, source: Place | None, reader: Reader, progress: Progress | None) -> Report:
     """See :func:`converters.api.verify`."""
+    if isinstance(out, Path):
+        return _verify_folder(out, source, reader, progress)
+    with fetched(out) as folder:
+        report = _verify_folder(folder, source, reader, progress)
+    return replace(report, out=str(out))
+
+
+def _verify_folder(out: Path, source: Place | None, reader: Reader, progress: Progress | None) -> Report:
     if reader == "tensorflow":
         if source is None:
             raise CallError("--reader tensorflow reads the originals, so --source is needed with it.")
@@ -362,14 +374,13 @@ def _verify_split(
 
 
 def _verify_source(
-    report: Report, manifest: _Manifest, folder: Path, reader: Reader, progress: Progress | None
+    report: Report, manifest: _Manifest, folder: Place, reader: Reader, progress: Progress | None
 ) -> Report:
     """Read the originals again and compare them with the output, file by file and record by record."""
     configs = tuple(dict.fromkeys(entry.split.config for entry in manifest.splits))
     source = find_source(folder, manifest.spec, configs)
     job = Job(
         format=manifest.format,
-        folder=Path(),
         features=manifest.spec.features,
         reader=reader,
         max_record_bytes=manifest.max_record_bytes,
@@ -391,7 +402,7 @@ def _verify_source(
     return replace(report, splits=tuple(splits))
 
 
-def _damage(original: SourceSplit, split: SplitReport) -> dict[Path, FileDamage]:
+def _damage(original: SourceSplit, split: SplitReport) -> dict[Place, FileDamage]:
     """Which ranges of the originals are to be passed over, by what the manifest says.
 
     Raises:

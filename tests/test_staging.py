@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from converters import CallError, convert
-from converters.staging import Staging, staging_folder
+from converters.folder_staging import FolderStaging
+from converters.staging import staging_place
 
 
 def output(folder: Path, text: str) -> Path:
@@ -87,14 +88,14 @@ def test_whatever_interrupts_the_renames_one_of_the_outputs_is_there(
             raise error
         return result
 
-    staging = Staging(destination, overwrite=True)
+    staging = FolderStaging(destination, overwrite=True)
     with pytest.raises((KeyboardInterrupt, OSError)), staging:
         output(staging.output / "x", "new")
         for path in list((staging.output / "x").iterdir()):
             path.rename(staging.output / path.name)
         (staging.output / "x").rmdir()
         monkeypatch.setattr(Path, "rename", interrupted)
-        staging.publish()
+        staging.publish(())
     assert tree(destination)["data"] == ("new" if staging.published else "old")
     assert staging.published == (step > 1 and (step, when) != (2, "before"))
     assert list(tmp_path.iterdir()) == [destination]
@@ -102,20 +103,20 @@ def test_whatever_interrupts_the_renames_one_of_the_outputs_is_there(
 
 def test_an_output_that_was_moved_aside_by_a_killed_run_comes_back(tmp_path):
     destination = tmp_path / "out"
-    with Staging(destination):
+    with FolderStaging(destination):
         pass
-    output(staging_folder(destination) / "replaced", "old")
-    (staging_folder(destination) / "lock").write_bytes(b"")
-    with pytest.raises(CallError, match="exists already"), Staging(destination):
+    output(staging_place(destination) / "replaced", "old")
+    (staging_place(destination) / "lock").write_bytes(b"")
+    with pytest.raises(CallError, match="exists already"), FolderStaging(destination):
         pass
     assert tree(destination)["data"] == "old"
 
 
 def test_one_that_was_being_deleted_does_not(tmp_path):
     destination = tmp_path / "out"
-    output(staging_folder(destination) / "garbage", "half")
-    (staging_folder(destination) / "lock").write_bytes(b"")
-    with Staging(destination):
+    output(staging_place(destination) / "garbage", "half")
+    (staging_place(destination) / "lock").write_bytes(b"")
+    with FolderStaging(destination):
         assert not destination.exists()
     assert list(tmp_path.iterdir()) == []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -11,7 +11,7 @@ from converters.errors import CallError, ConverterError
 from converters.plugins import registered
 
 if TYPE_CHECKING:
-    from converters.shards import Shard, ShardResult
+    from converters.shards import Progress, Shard, ShardResult, Task
 
 GROUP = "kfer_convert.engines"
 
@@ -20,10 +20,21 @@ _BYTES_PER_WORKER = 32 << 20
 
 
 class Engine(Protocol):
-    """Runs a task for each shard. Constructed with ``workers``, the number of processes that may be used."""
+    """Runs a task for each shard.
 
-    def run(self, task: Callable[[Shard], ShardResult], shards: Sequence[Shard]) -> Iterator[ShardResult]:
-        """The results, in the order of the shards. The first error of a task is raised; later shards stop."""
+    Constructed with ``workers``, the number of processes that may be used (None: as it sees fit), and with its own
+    options, such as the address of a cluster.
+    """
+
+    def run(
+        self, task: Task, shards: Sequence[Shard], progress: Progress | None = None
+    ) -> Iterator[ShardResult]:
+        """The results, in the order of the shards. The first error of a task is raised; later shards stop.
+
+        ``task(shard, progress)`` converts a shard wherever it is called; it is picklable, and may be called again
+        for a shard when the process or the machine it ran in has died. ``progress`` has to be called from here, as
+        records pass or once a shard is done. No more results are held than a bounded number of shards.
+        """
         ...
 
 
@@ -38,20 +49,25 @@ def available_engines() -> dict[str, EntryPoint]:
     return registered(GROUP)
 
 
-def load_engine(name: str, workers: int) -> Engine:
-    """The engine called ``name``.
+def load_engine(name: str, workers: int | None, **options: object) -> Engine:
+    """The engine called ``name``, with ``options`` for its constructor.
 
     Raises:
-        CallError: no such engine is installed, or it cannot be imported.
+        CallError: no such engine is installed, it cannot be imported, or it does not take these options.
     """
     entries = available_engines()
     if name not in entries:
         raise CallError(f"no engine {name!r} is installed; there are {', '.join(entries)}.")
     try:
-        return cast("Engine", entries[name].load()(workers=workers))
+        engine = entries[name].load()
     except ConverterError:
         raise
     except Exception as error:  # anything may be wrong with somebody else's module
         raise CallError(
             f"the engine {name!r} cannot be loaded: {type(error).__name__}: {error}. Is all it needs installed?"
         ) from error
+    try:
+        return cast("Engine", engine(workers=workers, **options))
+    except TypeError as error:
+        wanted = ", ".join(f"--{option.replace('_', '-')}" for option in options)
+        raise CallError(f"the engine {name!r} does not take {wanted or 'no options'}: {error}.") from error

@@ -7,37 +7,54 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from multiprocessing.queues import SimpleQueue
 
+from converters.engines import suitable_workers
 from converters.errors import CallError, MachineError
-from converters.shards import Shard, ShardResult
+from converters.shards import Progress, Shard, ShardResult, Task
+
+# So many shards are looked at together: within them the largest begins first, and no more results wait for an
+# earlier one.
+_WINDOW = 64
+_POLL_SECONDS = 0.2
+
+_Events = SimpleQueue[tuple[str, int]]
 
 
 class LocalEngine:
     """One worker runs the tasks in this process; any more are processes beside it."""
 
-    def __init__(self, workers: int = 1) -> None:
-        if workers < 1:
+    def __init__(self, workers: int | None = 1) -> None:
+        if workers is not None and workers < 1:
             raise CallError(f"at least one worker is needed, not {workers}.")
         self._workers = workers
 
-    def run(self, task: Callable[[Shard], ShardResult], shards: Sequence[Shard]) -> Iterator[ShardResult]:
+    def run(
+        self, task: Task, shards: Sequence[Shard], progress: Progress | None = None
+    ) -> Iterator[ShardResult]:
         """See :class:`converters.engines.Engine`."""
-        others = min(self._workers, len(shards)) - 1
+        workers = self._workers
+        if workers is None:
+            workers = suitable_workers(sum(shard.source_bytes for shard in shards))
+        others = min(workers, len(shards)) - 1
         if others < 1:
-            yield from map(task, shards)
+            for shard in shards:
+                yield task(shard, progress)
             return
         # Not forked: the threads of pyarrow would not come along.
         context = multiprocessing.get_context("spawn")
+        events: _Events = context.SimpleQueue()
         # Workers end when the pipe's other end closes: when we say so, or with this process, however that ends.
         alive, ours = context.Pipe(duplex=False)
         with alive, ours:
             pool = ProcessPoolExecutor(
-                others, mp_context=context, initializer=_end_with_the_parent, initargs=(alive,)
+                others, mp_context=context, initializer=_begin_worker, initargs=(alive, events)
             )
             # A thread for each process hands it one shard after the other; what no thread has taken yet can be
             # cancelled, and is done here. (The pool itself would give out shards ahead.)
@@ -47,7 +64,7 @@ class LocalEngine:
                 with _ignored_interrupts():
                     for _ in range(others):
                         pool.submit(os.getpid)  # starts a process
-                yield from _share(task, shards, lambda shard: pool.submit(task, shard).result(), threads)
+                yield from _Sharing(task, pool, threads, events, progress).run(shards)
             except BrokenProcessPool as error:
                 raise MachineError(
                     "a worker process died (out of memory, or killed). Try fewer --workers"
@@ -60,33 +77,75 @@ class LocalEngine:
                 pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _share(
-    here: Callable[[Shard], ShardResult],
-    shards: Sequence[Shard],
-    elsewhere: Callable[[Shard], ShardResult],
-    threads: ThreadPoolExecutor,
-) -> Iterator[ShardResult]:
-    """The results of all shards, in order, where some are done ``here`` and others ``elsewhere`` by ``threads``."""
-    # The largest begin first, so that none is left to one worker alone at the end.
-    largest_first = sorted(shards, key=lambda shard: shard.source_bytes, reverse=True)
-    futures = {shard: threads.submit(elsewhere, shard) for shard in largest_first}
-    failed: list[Future[ShardResult]] = []
-    for future in futures.values():
+@dataclass(frozen=True)
+class _Sharing:
+    """The work of a run, shared between this process and those of ``pool``.
+
+    ``events`` is how the others tell of their progress. ``progress`` is only ever called in the thread that takes
+    the results.
+    """
+
+    task: Task
+    pool: ProcessPoolExecutor
+    threads: ThreadPoolExecutor
+    events: _Events
+    progress: Progress | None
+    failed: list[Future[ShardResult]] = field(default_factory=list)
+
+    def run(self, shards: Sequence[Shard]) -> Iterator[ShardResult]:
+        """The results of all shards, in order."""
+        waiting: deque[Future[ShardResult]] = deque()
+        taken: deque[tuple[Shard, Future[ShardResult]]] = deque()
+        begun = 0
+        while waiting or begun < len(shards):
+            if begun < len(shards) and len(waiting) <= _WINDOW:
+                window = shards[begun : begun + _WINDOW]
+                begun += len(window)
+                futures: dict[int, Future[ShardResult]] = {}
+                # The largest begin first, so that none is left to one worker alone at the end.
+                for number in sorted(range(len(window)), key=lambda number: -window[number].source_bytes):
+                    futures[number] = self._submit(window[number])
+                    taken.append((window[number], futures[number]))
+                waiting += [futures[number] for number in range(len(window))]
+            elif taken:
+                shard, future = taken.popleft()
+                if future.cancel():
+                    done: Future[ShardResult] = Future()
+                    done.set_result(self.task(shard, self._here if self.progress else None))
+                    waiting[waiting.index(future)] = done
+            else:
+                wait([waiting[0]], _POLL_SECONDS)
+            yield from self._ready(waiting)
+
+    def _submit(self, shard: Shard) -> Future[ShardResult]:
+        future = self.threads.submit(self._elsewhere, shard)
         future.add_done_callback(
-            lambda done: None if done.cancelled() or not done.exception() else failed.append(done)
+            lambda done: None if done.cancelled() or not done.exception() else self.failed.append(done)
         )
-    waiting = deque(shards)
-    for shard in largest_first:
-        if futures[shard].cancel():
-            futures[shard] = Future()
-            futures[shard].set_result(here(shard))
-        # An error is raised, and results are passed on, as soon as this process looks up from its own work.
-        if failed:
-            failed[0].result()
-        while waiting and futures[waiting[0]].done():
-            yield futures[waiting.popleft()].result()
-    for shard in waiting:
-        yield futures[shard].result()
+        return future
+
+    def _elsewhere(self, shard: Shard) -> ShardResult:
+        return self.pool.submit(_work, self.task, shard, self.progress is not None).result()
+
+    def _ready(self, waiting: deque[Future[ShardResult]]) -> Iterator[ShardResult]:
+        """An error is raised, and results are passed on, as soon as this process looks up from its own work."""
+        if self.failed:
+            self.failed[0].result()
+        self._pass_on()
+        while waiting and waiting[0].done():
+            yield waiting.popleft().result()
+
+    def _here(self, stage: str, count: int) -> None:
+        """The progress of this process; what the others have told meanwhile is passed on too."""
+        self._pass_on()
+        if self.progress is not None:
+            self.progress(stage, count)
+
+    def _pass_on(self) -> None:
+        while not self.events.empty():
+            event = self.events.get()
+            if self.progress is not None:
+                self.progress(*event)
 
 
 @contextmanager
@@ -102,8 +161,13 @@ def _ignored_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def _end_with_the_parent(alive: Connection) -> None:
+_told: list[_Events] = []
+"""In a worker: where it tells of its progress."""
+
+
+def _begin_worker(alive: Connection, events: _Events) -> None:
     """Have this worker end as soon as nothing holds the other end of a pipe any more."""
+    _told.append(events)
     threading.Thread(target=_wait_and_end, args=(alive,), daemon=True).start()
 
 
@@ -111,3 +175,8 @@ def _wait_and_end(alive: Connection) -> None:
     with suppress(EOFError, OSError):
         alive.recv_bytes()
     os._exit(1)
+
+
+def _work(task: Task, shard: Shard, told: bool) -> ShardResult:
+    """Runs a task in a worker."""
+    return task(shard, (lambda stage, count: _told[0].put((stage, count))) if told else None)

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from converters.errors import CallError
 from converters.plugins import registered
@@ -63,8 +63,21 @@ class Finishes(Protocol):
     def finish(self, report: Report, folder: Path) -> None:
         """Write the files that describe the whole dataset (a card, an index).
 
-        Called once, when all shards are written, compared and in place. Files of shards must not be changed.
+        Called once, when all shards are written and compared. Files of shards must not be changed; they need not
+        be in ``folder``, as an output in an object store is not.
         """
+        ...
+
+
+@runtime_checkable
+class Summarizes(Protocol):
+    """What a format has in addition to :class:`Finishes` if these files tell of what is in the shards.
+
+    There may be more shards than one machine holds, so ``finish`` gets these summaries and need not read them.
+    """
+
+    def summarize(self, folder: Path, shard: Shard) -> Any:  # noqa: ANN401  # JSON
+        """Something small about a shard that was written to ``folder``, as JSON: see ``SplitReport.summaries``."""
         ...
 
 

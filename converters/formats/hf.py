@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -67,6 +68,16 @@ class HfFormat(ParquetFormat):
             )
         return super().write(batches, shard, folder)
 
+    def summarize(self, folder: Path, shard: Shard) -> dict[str, Any]:
+        """The size that `datasets` will say the shard has, and how many images each clip has, where that is known."""
+        (path,) = self.paths(folder, shard.split)
+        clips: Counter[str] = Counter()
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            if "clip_id" in file.schema_arrow.names:
+                for rows in file.iter_batches(columns=["clip_id"], use_threads=False):
+                    clips.update(rows["clip_id"].to_pylist())
+        return {"num_bytes": arrow_bytes(path), "clips": dict(clips)}
+
     def finish(self, report: Report, folder: Path) -> None:
         """Write the dataset card, the licence, and the description that Croissant readers take.
 
@@ -74,19 +85,20 @@ class HfFormat(ParquetFormat):
             CallError: two splits of a config would be one on the Hub.
         """
         self._refuse_one_name([split.split for split in report.splits])
+        sizes = {file.path: file.size for file in report.files}
         splits = [
             _SplitCard(
                 report=split,
                 name=self.split_name(split.split),
-                num_bytes=sum(arrow_bytes(folder / file) for file in split.files)
+                num_bytes=sum(summary["num_bytes"] for summary in split.summaries)
                 + split.fingerprint.image_bytes
                 + _OFFSET_BYTES * split.fingerprint.records,
-                file_bytes=sum((folder / file).stat().st_size for file in split.files),
+                file_bytes=sum(sizes[file] for file in split.files),
             )
             for split in report.splits
         ]
         configs = _configs(splits)
-        shared = [row for config in configs if config.identified for row in _shared_clips(config, folder)]
+        shared = [row for config in configs if config.identified for row in _shared_clips(config)]
         _write(folder / CARD, _card(report, configs, shared))
         _write(folder / LICENCE, licence_text(report.spec.about.title, report.spec.about.licence))
         super().finish(report, folder)
@@ -148,27 +160,27 @@ class _SharedClips:
     shared: int
 
 
-def _shared_clips(config: _ConfigCard, folder: Path) -> list[_SharedClips]:
-    import pyarrow.compute as pc  # a tenth of a second, which few conversions need
-
-    clips = {
-        split.name: pa.concat_arrays(
-            chunk
-            for file in split.report.files
-            for chunk in pq.read_table(folder / file, columns=["clip_id"], use_threads=False)[
-                "clip_id"
-            ].chunks
-        )
-        for split in config.splits
-    }
+def _shared_clips(config: _ConfigCard) -> list[_SharedClips]:
+    clips = {split.name: _images_of_clips(split.report.summaries) for split in config.splits}
     first, *others = clips
-    known = clips[first].unique()
     return [
         _SharedClips(
-            config.name, name, first, len(clips[name]), pc.sum(pc.is_in(clips[name], known)).as_py() or 0
+            config.name,
+            name,
+            first,
+            clips[name].total(),
+            sum(images for clip, images in clips[name].items() if clip in clips[first]),
         )
         for name in others
     ]
+
+
+def _images_of_clips(summaries: Sequence[Any]) -> Counter[str]:
+    """How many images each clip has."""
+    images: Counter[str] = Counter()
+    for summary in summaries:
+        images.update(summary["clips"])
+    return images
 
 
 def arrow_bytes(path: Path) -> int:

@@ -38,8 +38,8 @@ IMAGES_FOLDER = "images"
 _IDENTITIES = ("img_id", "clip_id")
 _BATCH_ROWS = 2048
 _BATCH_BYTES = 8 << 20
-_SHARD_FOLDER = re.compile(r"\d{5}-of-\d{5}")
-_LABELS_FILE = re.compile(r"metadata(-\d{5}-of-\d{5})?\.csv")
+_SHARD_FOLDER = re.compile(r"\d{5,}-of-\d{5,}")
+_LABELS_FILE = re.compile(r"metadata(-\d{5,}-of-\d{5,})?\.csv")
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 

@@ -28,7 +28,7 @@ ROW_GROUP_BYTES = 64 << 20
 
 _READ_ROWS = 2048
 _READ_BYTES = 1 << 18  # read at once; without it, a whole column of a row group is
-_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.parquet")
+_NAME = re.compile(r"(.+)-(\d{5,})-of-(\d{5,})\.parquet")
 
 
 class ParquetFormat:

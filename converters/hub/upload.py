@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from converters.conversion import Progress
 from converters.errors import CallError, CheckError, DataError, Location
 from converters.formats.hf import HfFormat
 from converters.hub.destination import MAIN, RIGHT_NEEDED, Destination
@@ -19,7 +18,7 @@ from converters.hub.remote import Remote, RepoState
 from converters.hub.session import find_token, hub_session
 from converters.manifest import read_manifest
 from converters.report import Report
-from converters.shards import OutputFile
+from converters.shards import OutputFile, Progress
 from converters.verification import verify_output
 
 _log = logging.getLogger(__name__)

@@ -33,6 +33,14 @@ class LostRange:
 
 
 @dataclass(frozen=True)
+class FileDamage:
+    """The damaged ranges of a source file, in order, and whether its index tells of them rightly."""
+
+    lost: tuple[LostRange, ...]
+    indexed: bool
+
+
+@dataclass(frozen=True)
 class SoundPart:
     """A stretch of whole records between lost ranges.
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from converters.errors import DataError, Location
+from converters.files import file_state
+from converters.objects import Place
 from converters.records import record_batch
 from converters.spec import Features
 from converters.tfrecord.damage import LostRange, drain, sound_parts, stored_stream
@@ -23,12 +24,15 @@ from converters.tfrecord.framing import (
     OVERHEAD_BYTES,
     ByteStream,
     Frames,
+    is_header,
     read_frames,
     record_size,
 )
-from converters.tfrecord.index import IndexChecker
+from converters.tfrecord.index import IndexChecker, index_pairs, index_tiles
 from converters.tfrecord.layout import ExampleParser, RecordError
 from converters.tfrecord.streams import Compression, DecompressedStream, SourceFile
+
+_SCANNED_UNITS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -44,30 +48,30 @@ class SourceRange:
         lost: damaged ranges in it, in order, that are passed over; what lies between them is read as strictly.
     """
 
-    path: Path
+    path: Place
     start: int
     end: int
     first_record: int
     compression: Compression = "none"
-    index: Path | None = None
+    index: Place | None = None
     lost: tuple[LostRange, ...] = ()
 
 
 @dataclass(frozen=True)
-class ScanUnit:
-    """What a file can be cut between: a record, a damaged range, or the whole of a compressed file.
+class Units:
+    """What a file can be cut between, one after the other: records, damaged ranges, or the whole of a compressed file.
 
     Attributes:
-        offset: where it starts.
-        size: in bytes.
-        records: number of records in it that are sound.
-        lost: number of records in it that are lost, as far as known.
+        offsets: int64, where each starts, as stored.
+        sizes: int64, bytes that each takes in an output; none of a damaged range.
+        records: int64, number of sound records in each.
+        lost: int64, number of records in each that are lost, as far as known.
     """
 
-    offset: int
-    size: int
-    records: int
-    lost: int = 0
+    offsets: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    records: npt.NDArray[np.int64]
+    lost: npt.NDArray[np.int64]
 
 
 class RangeReader:
@@ -160,13 +164,13 @@ def parse_frames(parser: ExampleParser, path: str, frames: Frames) -> pa.RecordB
     return record_batch(images, parsed.labels, parsed.sizes)
 
 
-def first_label_count(path: Path, compression: Compression, features: Features) -> int:
+def first_label_count(path: Place, compression: Compression, features: Features) -> int:
     """How many label values the file's first record has.
 
     Raises:
         DataError: the file is damaged, or its first record has no such feature.
     """
-    with closing(RangeReader(SourceRange(path, 0, path.stat().st_size, 0, compression)).frames()) as reader:
+    with closing(RangeReader(SourceRange(path, 0, file_state(path)[0], 0, compression)).frames()) as reader:
         frames = next(reader)
     try:
         label = parse_example(frames.data(0)).features.get(features.label)
@@ -177,8 +181,11 @@ def first_label_count(path: Path, compression: Compression, features: Features) 
     return label.count
 
 
-def scan_units(source: SourceRange, max_record_bytes: int = MAX_RECORD_BYTES) -> Iterator[ScanUnit]:
-    """Where the file can be cut, from its record headers alone (or, compressed, by reading it through).
+def scan_units(source: SourceRange, max_record_bytes: int = MAX_RECORD_BYTES) -> Iterator[Units]:
+    """Where a whole file can be cut: by its index, by its record headers, or, compressed, by reading it through.
+
+    An index is only followed where it tiles the file; whether it is right, reading the records shows, and before it
+    :func:`starts_record` of each cut.
 
     Raises:
         DataError: a header is damaged.
@@ -187,19 +194,42 @@ def scan_units(source: SourceRange, max_record_bytes: int = MAX_RECORD_BYTES) ->
         reader = RangeReader(source, max_record_bytes)
         for _ in reader.frames():
             pass
-        yield ScanUnit(0, reader.record_bytes, reader.records)
-        return
+        yield _units([(0, reader.record_bytes, reader.records, 0)])
+    elif source.index is not None and not source.lost and index_tiles(source.index, source.end):
+        for offsets, sizes in index_pairs(source.index):
+            yield Units(offsets, sizes, np.ones_like(sizes), np.zeros_like(sizes))
+    else:
+        yield from _scan_headers(source, max_record_bytes)
+
+
+def _scan_headers(source: SourceRange, max_record_bytes: int) -> Iterator[Units]:
     lost = {piece.start: piece for piece in source.lost}
+    units: list[tuple[int, int, int, int]] = []
     with SourceFile(source.path) as file:
         offset, record = source.start, source.first_record
         while offset < source.end:
             if offset in lost:
                 piece = lost.pop(offset)
-                yield ScanUnit(offset, piece.end - offset, 0, piece.records or 0)
+                units.append((offset, 0, 0, piece.records or 0))
                 offset, record = piece.end, record + (piece.records or 0)
-                continue
-            header = os.pread(file.fileno(), HEADER_BYTES, offset)
-            size = OVERHEAD_BYTES + record_size(header, file.path, record, offset, max_record_bytes)
-            yield ScanUnit(offset, size, 1)
-            offset += size
-            record += 1
+            else:
+                header = file.read_at(offset, HEADER_BYTES)
+                size = OVERHEAD_BYTES + record_size(header, file.path, record, offset, max_record_bytes)
+                units.append((offset, size, 1, 0))
+                offset += size
+                record += 1
+            if len(units) == _SCANNED_UNITS:
+                yield _units(units)
+                units = []
+    if units:
+        yield _units(units)
+
+
+def _units(units: list[tuple[int, int, int, int]]) -> Units:
+    return Units(*np.array(units, np.int64).T)
+
+
+def starts_record(path: Place, offset: int) -> bool:
+    """Whether a header whose checksum holds is at this byte of a file that is not compressed."""
+    with SourceFile(path) as file:
+        return is_header(file.read_at(offset, HEADER_BYTES))

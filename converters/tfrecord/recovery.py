@@ -24,12 +24,13 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from converters.errors import DataError, Location
+from converters.files import open_file
+from converters.objects import Place
 from converters.tfrecord.damage import LimitedStream, LostRange, drain, stored_stream
 from converters.tfrecord.framing import (
     CHUNK_BYTES,
@@ -81,9 +82,9 @@ class Examination:
 
 
 def examine(
-    path: Path,
+    path: Place,
     compression: Compression,
-    index: Path | None,
+    index: Place | None,
     check: Check,
     max_record_bytes: int = MAX_RECORD_BYTES,
     *,
@@ -115,7 +116,7 @@ def examine(
 
 
 def _examine(
-    path: Path,
+    path: Place,
     compression: Compression,
     lines: _Index | None,
     check: Check,
@@ -139,7 +140,7 @@ def _examine(
 
 
 def lost_bytes(
-    path: Path, compression: Compression, lost: Sequence[LostRange]
+    path: Place, compression: Compression, lost: Sequence[LostRange]
 ) -> Iterator[tuple[LostRange, ByteStream]]:
     """The bytes of each lost range, as a stream; read what is wanted of one before the next.
 
@@ -621,15 +622,13 @@ class _Index:
         strange: whether a sound header was met that is in no line.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.strange = False
         self._passed = 0
         self._number = 0
         self._next: tuple[int, int] | None = (0, 0)
-        if not path.is_file():
-            raise _IndexDisagreesError("it is no regular file")
         try:
-            self._file = path.open("rb")
+            self._file = open_file(path)
         except OSError as error:
             raise _IndexDisagreesError(f"it cannot be read: {error.strerror}") from error
 

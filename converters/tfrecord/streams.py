@@ -8,14 +8,15 @@ end marker and trailer, and nothing but further members may follow.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import zlib
-from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import IO, Literal, Self
 
 from converters.errors import CallError, DataError, Location
 from converters.files import open_regular
+from converters.objects import ObjectPath, Place, open_object
 from converters.tfrecord.framing import HEADER_BYTES, ByteStream, is_header
 
 Compression = Literal["none", "gzip", "zlib"]
@@ -48,10 +49,10 @@ class SourceFile:
         size: of the file, in bytes.
     """
 
-    def __init__(self, path: Path, start: int = 0, end: int | None = None) -> None:
+    def __init__(self, path: Place, start: int = 0, end: int | None = None) -> None:
         self.path = str(path)
         try:
-            descriptor = open_regular(path)
+            self._file, self.size = _open(path)
         except FileNotFoundError as error:
             raise CallError(f"{path}: there is no such file.") from error
         except OSError as error:
@@ -60,8 +61,6 @@ class SourceFile:
                 Location(str(path)),
                 "Put a TFRecord file here.",
             ) from error
-        self._file = open(descriptor, "rb", buffering=0)  # noqa: SIM115, PTH123  # closed by __exit__
-        self.size = os.fstat(descriptor).st_size
         self._left = (self.size if end is None else end) - start
         self._digest = hashlib.sha256()
         if start:
@@ -81,9 +80,15 @@ class SourceFile:
         self._digest.update(data)
         return data
 
-    def fileno(self) -> int:
-        """The file's descriptor."""
-        return self._file.fileno()
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Bytes from anywhere in the file, fewer at its end; they are not hashed."""
+        if isinstance(self._file, io.FileIO):
+            return os.pread(self._file.fileno(), size, offset)
+        place = self._file.tell()
+        self._file.seek(offset)
+        data = self._file.read(size)
+        self._file.seek(place)
+        return data
 
     def sha256(self) -> str:
         """Hexadecimal SHA-256 of the bytes read so far, as stored."""
@@ -98,7 +103,16 @@ class SourceFile:
         self._file.close()
 
 
-def detect_compression(path: Path) -> Compression:
+def _open(path: Place) -> tuple[IO[bytes], int]:
+    """A file, opened for reading, and its size."""
+    if isinstance(path, ObjectPath):
+        opened = open_object(path)
+        return opened, opened.seek(0, os.SEEK_END) - opened.seek(0)
+    file = open(open_regular(path), "rb", buffering=0)  # noqa: PTH123, SIM115  # a descriptor; closed by __exit__
+    return file, os.fstat(file.fileno()).st_size
+
+
+def detect_compression(path: Place) -> Compression:
     """How the file is compressed, from its first bytes.
 
     Raises:

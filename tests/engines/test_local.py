@@ -7,12 +7,12 @@ import pytest
 
 from converters.engines.local import LocalEngine
 from converters.errors import DataError
-from converters.shards import plan_shards
+from converters.plan import plan_shards
 from converters.sources import find_source
 from converters.spec import load_spec
 
 
-def who(shard):
+def who(shard, progress):
     """Some work, and which process did it."""
     time.sleep(0.02)
     return shard, os.getpid()
@@ -31,7 +31,7 @@ class FailElsewhere:
         self.parent = os.getpid()
         self.done = 0
 
-    def __call__(self, shard):
+    def __call__(self, shard, progress):
         self.done += 1
         return fail_elsewhere(shard, self.parent)
 
@@ -46,7 +46,7 @@ def shards(sample):
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_results_come_in_the_order_of_the_shards(shards, workers):
     results = list(LocalEngine(workers).run(who, shards))
-    assert [shard for shard, _ in results] == shards
+    assert [shard for shard, _ in results] == list(shards)
     processes = {process for _, process in results}
     assert os.getpid() in processes
     assert 1 <= len(processes) <= workers

@@ -1,0 +1,126 @@
+"""The end of a conversion: all shards are merged, compared, and put together to a complete output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, islice
+from pathlib import Path
+
+from converters import proof
+from converters.conversion import Job, clips, format_errors
+from converters.errors import CheckError, ConverterError
+from converters.examination import ExaminedSource
+from converters.formats import Finishes, Format
+from converters.manifest import MANIFEST, SUMS, file_states, hash_file, write_manifest
+from converters.merging import WorkDone, merge_split, refuse_changed, split_reports
+from converters.names import safe_path
+from converters.plan import Plan
+from converters.quarantine_folder import write_quarantine
+from converters.report import Report, SplitReport
+from converters.shards import OutputFile, ShardResult
+from converters.sources import Source
+from converters.staging import Staging
+
+
+def complete(
+    report: Report,
+    source: Source,
+    job: Job,
+    target: Format,
+    plan: Plan,
+    examined: ExaminedSource | None,
+    results: Iterator[ShardResult],
+    staging: Staging,
+) -> Report:
+    """Merge the results of all shards, and fill ``staging.output`` with an output that equals its source.
+
+    Args:
+        report: what is known beforehand.
+        source: what was converted.
+        job: how.
+        target: the format.
+        plan: the shards.
+        examined: what is damaged, where that is passed over.
+        results: of all shards of the plan, in order.
+        staging: where they are.
+
+    Raises:
+        CheckError: the output is not its source, or not as published.
+        DataError: a source file changed.
+    """
+    done = WorkDone()
+    merged = [
+        merge_split(found, islice(results, split.count), done)
+        for found, split in zip(source.splits, plan.splits, strict=True)
+    ]
+    reports = split_reports(
+        merged, examined, identified=job.labels is not None, clips=lambda found: clips(job, found.split)
+    )
+    report = replace(
+        report,
+        splits=tuple(reports),
+        warnings=tuple(_warnings(source, examined, reports)),
+        files=tuple(file for split in merged for file in split.files),
+        work=done.work(),
+    )
+    if failures := report.failures():
+        raise CheckError(f"nothing was published: {failures[0]}.", report)
+    for folder in chain.from_iterable(split.folders for split in merged):
+        staging.collect(folder)
+    report = replace(report, files=(*report.files, *write_quarantine(source, report, staging.output)))
+    report = _finish(target, report, staging.output)
+    for file in chain.from_iterable(found.files for found in source.splits):
+        refuse_changed(file)
+    write_manifest(report, staging.output)
+    return report
+
+
+def _warnings(
+    source: Source, examined: ExaminedSource | None, reports: Sequence[SplitReport]
+) -> Iterator[str]:
+    yield from (found.note for found in source.splits if found.note)
+    yield from examined.warnings if examined else ()
+    for split in reports:
+        for check in split.checks:
+            if check.name == proof.LABEL_ORDER and check.reason.startswith(proof.REORDERED):
+                yield (
+                    f"{split.split.title}: {proof.REORDERED}. The images keep their labels, but img_id and clip_id "
+                    "cannot be recovered from the CSVs."
+                )
+
+
+def _finish(target: Format, report: Report, folder: Path) -> Report:
+    """Have the format write its dataset-level files, if it has any; the report with these added.
+
+    Raises:
+        ConverterError: the format failed, or touched a file of a shard, or took a name that is kfer-convert's.
+    """
+    added = _files_of_finish(target, report, folder) if isinstance(target, Finishes) else []
+    files = tuple(sorted((*report.files, *added), key=_path))
+    for file in files:
+        if file.path in (MANIFEST, SUMS):
+            raise ConverterError(
+                f"{file.path}: the format wrote a file of this name, which is kfer-convert's."
+            )
+    return replace(report, files=files)
+
+
+def _files_of_finish(target: Finishes, report: Report, folder: Path) -> list[OutputFile]:
+    before = file_states(folder)
+    with format_errors(report.format, "finishing"):
+        target.finish(report, folder)
+    after = file_states(folder)
+    for path, state in before.items():
+        if after.get(path) != state:
+            raise ConverterError(f"{path}: the format {report.format!r} changed this file when it finished.")
+    new = after.keys() - before.keys()
+    if unsafe := next((path for path in sorted(new) if not safe_path(path)), None):
+        raise ConverterError(
+            f"{unsafe!r}: the format {report.format!r} wrote a file of a name that is not safe."
+        )
+    return [OutputFile(path, *hash_file(folder / path)) for path in new]
+
+
+def _path(file: OutputFile) -> str:
+    return file.path

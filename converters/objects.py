@@ -1,0 +1,327 @@
+"""Files in an object store, by their fsspec URLs. The one room that asks a store anything.
+
+A store has no rename, no lock and no folders, but an object is there whole or not at all, and what is read right
+after it was written is what was written (S3, Google Cloud Storage and their like have promised so for years).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+from urllib.parse import unquote
+
+from converters.errors import CallError, ConverterError, MachineError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+_LOCAL = "file://"
+_CHUNK = 4 << 20
+_READ_AHEAD = 8 << 20
+# Requests wait for the network, so many may be under way at once.
+_THREADS = 16
+# What stores call that which is another for each version of an object.
+_VERSIONS = ("ETag", "etag", "generation", "md5Hash", "blob_id", "LastModified", "mtime", "created")
+
+
+@dataclass(frozen=True, order=True)
+class ObjectPath:
+    """The URL of an object, or of all that begin with it and a slash.
+
+    Attributes:
+        url: without a slash at its end.
+    """
+
+    url: str
+
+    @property
+    def name(self) -> str:
+        """What follows the last slash."""
+        return self.url.rpartition("/")[2]
+
+    def __truediv__(self, path: str) -> ObjectPath:
+        return ObjectPath(f"{self.url}/{path}")
+
+    def with_name(self, name: str) -> ObjectPath:
+        """What is beside it, called ``name``."""
+        return ObjectPath(f"{self.url.rpartition('/')[0]}/{name}")
+
+    def with_suffix(self, suffix: str) -> ObjectPath:
+        """What is beside it, with another extension."""
+        return self.with_name(posixpath.splitext(self.name)[0] + suffix)
+
+    def __str__(self) -> str:
+        return self.url
+
+
+@dataclass(frozen=True)
+class ObjectState:
+    """Size in bytes of an object, and what its store says that is another for each version of it."""
+
+    size: int
+    version: str
+
+
+Place = Path | ObjectPath
+"""Where a file or a folder is: on this machine, or in a store."""
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is a URL and no path."""
+    return _URL.match(text) is not None
+
+
+def place(text: str | os.PathLike[str] | ObjectPath) -> Place:
+    """Where a path, or a URL, says that something is.
+
+    Raises:
+        CallError: it is a URL that nothing installed reads.
+    """
+    url = text.url if isinstance(text, ObjectPath) else os.fspath(text)
+    if not is_url(url):
+        return Path(url)
+    if url.startswith(_LOCAL):
+        return Path(unquote(url.removeprefix(_LOCAL)))
+    return object_path(url)
+
+
+def object_path(url: str) -> ObjectPath:
+    """The place that a URL of a store means.
+
+    Raises:
+        CallError: nothing installed reads such URLs, or it names no place in a store.
+    """
+    place = ObjectPath(url.rstrip("/"))
+    _file_system(place)
+    if not _URL.sub("", place.url):
+        raise CallError(f"{url}: this names no place in a store.")
+    return place
+
+
+def _file_system(place: ObjectPath) -> tuple[Any, str]:
+    """The fsspec file system of a place, and its path there.
+
+    Raises:
+        CallError: it is not installed, or cannot be set up.
+    """
+    from fsspec.core import url_to_fs
+
+    protocol = place.url.partition("://")[0]
+    try:
+        system, path = url_to_fs(place.url)
+    except ImportError as error:
+        extra = _EXTRAS.get(protocol)
+        install = f"pip install 'kfer-convert[{extra}]'" if extra else str(error)
+        raise CallError(f"{place}: {protocol}:// needs a package that is not installed: {install}") from error
+    except Exception as error:  # anybody's file system
+        raise CallError(f"{place}: this URL cannot be used: {_words(error)}") from error
+    return system, path
+
+
+def list_objects(folder: ObjectPath) -> dict[str, ObjectState]:
+    """All objects below a folder, as their paths in it; none where there is nothing."""
+    with store_errors(folder):
+        system, root = _file_system(folder)
+        system.invalidate_cache()
+        try:
+            found = system.find(root, detail=True)
+        except FileNotFoundError:
+            return {}
+    root = root.rstrip("/") + "/"
+    return {
+        path.lstrip("/").removeprefix(root.lstrip("/")): _state(details)
+        for path, details in found.items()
+        if details["type"] == "file" and path.lstrip("/").startswith(root.lstrip("/"))
+    }
+
+
+def object_names(folder: ObjectPath) -> list[str]:
+    """The names of what is directly below a folder, sorted; none where there is nothing.
+
+    Raises:
+        CallError: the store does not let us look.
+    """
+    try:
+        with store_errors(folder):
+            system, root = _file_system(folder)
+            system.invalidate_cache()
+            try:
+                found = system.ls(root, detail=False)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+    except MachineError as error:
+        raise CallError(str(error)) from error  # nothing was begun yet
+    root = root.strip("/")
+    return sorted(
+        {
+            path.strip("/").rpartition("/")[2]
+            for path in found
+            if path.strip("/") != root and path.strip("/").rpartition("/")[0] == root
+        }
+    )
+
+
+def object_state(place: ObjectPath) -> ObjectState:
+    """Size and version of an object.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    with store_errors(place):
+        system, path = _file_system(place)
+        system.invalidate_cache()
+        details = system.info(path)
+        if details["type"] != "file":
+            raise FileNotFoundError(str(place))
+        return _state(details)
+
+
+def _state(details: dict[str, Any]) -> ObjectState:
+    versions = [str(details[name]) for name in _VERSIONS if details.get(name) is not None]
+    return ObjectState(int(details["size"] or 0), " ".join(versions))
+
+
+class _ObjectReader(io.RawIOBase):
+    """An open object; what its file system raises is put in words."""
+
+    def __init__(self, place: ObjectPath, opened: IO[bytes]) -> None:
+        self._place = place
+        self._opened = opened
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401  # anything that can be written to
+        with store_errors(self._place), memoryview(buffer).cast("B") as view:
+            data = self._opened.read(len(view))
+            view[: len(data)] = data
+            return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return self._opened.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._opened.tell()
+
+    def close(self) -> None:
+        self._opened.close()
+        super().close()
+
+
+def open_object(place: ObjectPath) -> IO[bytes]:
+    """An object, opened for reading.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    with store_errors(place):
+        system, path = _file_system(place)
+        system.invalidate_cache()  # another process may have written since
+        opened = system.open(path, "rb", block_size=_READ_AHEAD, cache_type="readahead")
+        return io.BufferedReader(_ObjectReader(place, opened))
+
+
+def read_object(place: ObjectPath, max_bytes: int) -> bytes:
+    """The content of a small object.
+
+    Raises:
+        FileNotFoundError: there is none.
+        MachineError: it is larger than ``max_bytes``.
+    """
+    with store_errors(place):
+        with open_object(place) as file:
+            data = file.read(max_bytes + 1)
+        if len(data) > max_bytes:
+            raise MachineError(f"{place}: it is larger than {max_bytes} bytes")
+        return data
+
+
+def hash_object(place: ObjectPath, copy_to: Path | None = None) -> tuple[int, str]:
+    """Size in bytes and hexadecimal SHA-256 of an object as it is read; the bytes also go to the new ``copy_to``.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    digest, size = hashlib.sha256(), 0
+    target = None if copy_to is None else copy_to.open("xb")
+    try:
+        with store_errors(place), open_object(place) as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+                if target is not None:
+                    target.write(chunk)
+    finally:
+        if target is not None:
+            target.close()
+    return size, digest.hexdigest()
+
+
+def put_file(path: Path, place: ObjectPath) -> None:
+    """Store a file as an object, in the place of one that may be there."""
+    with store_errors(place):
+        system, target = _file_system(place)
+        system.put_file(str(path), target)
+
+
+def put_bytes(data: bytes, place: ObjectPath) -> None:
+    """Store a few bytes as an object, in the place of one that may be there."""
+    with store_errors(place):
+        system, target = _file_system(place)
+        system.pipe_file(target, data)
+
+
+def delete_object(place: ObjectPath) -> None:
+    """Delete an object."""
+    with store_errors(place):
+        system, path = _file_system(place)
+        system.rm_file(path)
+
+
+def side_by_side(action: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """What ``action`` makes of each item, in order; many requests are under way at once."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(action, items))
+
+
+@contextmanager
+def store_errors(place: ObjectPath) -> Iterator[None]:
+    """Put what a file system raises, which may be anything, in words.
+
+    Raises:
+        FileNotFoundError: as it was.
+        CallError: the store does not let us.
+        MachineError: all else.
+    """
+    try:
+        yield
+    except (ConverterError, FileNotFoundError):
+        raise
+    except PermissionError as error:
+        raise CallError(
+            f"{place}: the store refuses this: {_words(error)}. Are the credentials right, where its file system takes "
+            "them from?"
+        ) from error
+    except Exception as error:
+        if "credentials" in f"{type(error).__name__} {error}".lower():
+            raise CallError(f"{place}: {_words(error)}: the store needs credentials.") from error
+        raise MachineError(f"{place}: the store failed: {_words(error)}") from error
+
+
+def _words(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
