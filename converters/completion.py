@@ -67,7 +67,7 @@ def complete(
     if failures := report.failures():
         raise CheckError(f"nothing was published: {failures[0]}.", report)
     for folder in chain.from_iterable(split.folders for split in merged):
-        staging.collect(folder)
+        staging.collect(Path(folder))
     report = replace(report, files=(*report.files, *write_quarantine(source, report, staging.output)))
     report = _finish(target, report, staging.output)
     for file in chain.from_iterable(found.files for found in source.splits):

@@ -20,7 +20,6 @@ from converters.identity import Identities, read_identities
 from converters.names import folded
 from converters.objects import Place
 from converters.quarantine import FOLDER, FileBytes, Quarantine, QuarantinedRange, raw_name
-from converters.shards import RangeFacts
 from converters.sources import Source, SourceFile, SourceSplit
 from converters.spec import Features
 from converters.tfrecord.damage import FileDamage, LostRange, first_lost, records_lost
@@ -55,16 +54,16 @@ class ExaminedSplit:
             if piece.split_record is not None and piece.records
         )
 
-    def quarantine(self, found: SourceSplit, ranges: Sequence[RangeFacts]) -> Quarantine:
-        """What was left out of the split, and where all bytes went: ``ranges`` is what its conversion read."""
+    def quarantine(self, found: SourceSplit, record_bytes: Sequence[int]) -> Quarantine:
+        """What was left out of the split, and where all bytes went: ``record_bytes`` is what was read of each file."""
         files = []
-        for file, size in zip(found.files, self.stream_bytes, strict=True):
+        for file, size, read in zip(found.files, self.stream_bytes, record_bytes, strict=True):
             own = [piece for piece in self.ranges if piece.file == file.path.name]
             files.append(
                 FileBytes(
                     file.path.name,
                     size,
-                    sum(piece.record_bytes for piece in ranges if piece.path == str(file.path)),
+                    read,
                     sum(piece.bytes for piece in own if piece.inflated is None),
                     file.size,
                     sum(piece.bytes for piece in own if piece.inflated is not None),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import chain, islice
 from typing import Any
 
 from converters import proof
@@ -20,6 +21,44 @@ from converters.shards import Effort, OutputFile, RangeFacts, ShardResult
 from converters.sources import SourceFile, SourceSplit
 
 
+@dataclass
+class FileRead:
+    """What was read of a source file, range after range; 40 bytes of each are held.
+
+    Attributes:
+        file: the file.
+        ends: where each range ends; the next one begins there.
+        digests: the SHA-256 of each, one after the other.
+        records: number of records.
+        record_bytes: their size with headers and checksums, decompressed.
+        indexed: whether all ranges agreed with the file's index; None where there is none.
+    """
+
+    file: SourceFile
+    ends: array[int] = field(default_factory=lambda: array("q"))
+    digests: bytearray = field(default_factory=bytearray)
+    records: int = 0
+    record_bytes: int = 0
+    indexed: bool | None = None
+
+    @property
+    def end(self) -> int:
+        """How far it was read."""
+        return self.ends[-1] if self.ends else 0
+
+    def add(self, piece: RangeFacts) -> None:
+        """Take the next range."""
+        self.indexed = piece.indexed if not self.ends or piece.indexed == self.indexed else None
+        self.ends.append(piece.end)
+        self.digests += bytes.fromhex(piece.sha256)
+        self.records += piece.records
+        self.record_bytes += piece.record_bytes
+
+    def sha256(self) -> list[str]:
+        """The SHA-256 of each range, hexadecimal."""
+        return [self.digests[start : start + 32].hex() for start in range(0, len(self.digests), 32)]
+
+
 @dataclass(frozen=True)
 class MergedSplit:
     """What the results of a split's shards add up to.
@@ -27,18 +66,18 @@ class MergedSplit:
     Attributes:
         found: the split's source files.
         expected: the fingerprint of the records as they were read from the source; ``output``: as they were read back.
-        ranges: what was found in each source file, in order.
+        read: what was read of each source file, in order.
         files: the files of the output.
-        folders: the folders in staging that hold them, in the order of the shards.
+        folders: paths of the folders in staging that hold them, in the order of the shards.
         summaries: what the format said of each shard, as far as it said anything.
     """
 
     found: SourceSplit
     expected: Fingerprint
     output: Fingerprint
-    ranges: tuple[tuple[RangeFacts, ...], ...]
+    read: tuple[FileRead, ...]
     files: tuple[OutputFile, ...]
-    folders: tuple[Path, ...]
+    folders: tuple[str, ...]
     summaries: tuple[Any, ...]
 
 
@@ -75,7 +114,7 @@ def merge_split(found: SourceSplit, results: Iterable[ShardResult], done: WorkDo
     expected, output = Merger(label_count), Merger(label_count)
     tiles = _Tiles(found.files)
     files: list[OutputFile] = []
-    folders: list[Path] = []
+    folders: list[str] = []
     summaries: list[Any] = []
     for result in results:
         expected.add(result.source)
@@ -83,7 +122,7 @@ def merge_split(found: SourceSplit, results: Iterable[ShardResult], done: WorkDo
         for piece in result.ranges:
             tiles.add(piece)
         files += result.files
-        folders.append(result.folder)
+        folders.append(str(result.folder))
         if result.summary is not None:
             summaries.append(result.summary)
         if result.effort is not None:
@@ -104,41 +143,39 @@ class _Tiles:
 
     def __init__(self, files: Sequence[SourceFile]) -> None:
         self._left = iter(files)
-        self._file: SourceFile | None = None
-        self._end = 0
-        self._ranges: list[list[RangeFacts]] = []
+        self._read: list[FileRead] = []
 
     def add(self, piece: RangeFacts) -> None:
         """Take the next range."""
-        if self._file is None or self._end == self._file.size:
-            self._next()
-        if self._file is None or piece.path != str(self._file.path):
+        read = self._current()
+        if read is None or piece.path != str(read.file.path):
             raise DataError("a file was converted that is not in the plan.", Location(piece.path))
-        if piece.start != self._end or not piece.start < piece.end <= self._file.size:
-            raise self._hole()
-        self._end = piece.end
-        self._ranges[-1].append(piece)
+        if piece.start != read.end or not piece.start < piece.end <= read.file.size:
+            raise _hole(read)
+        read.add(piece)
 
-    def finish(self) -> tuple[tuple[RangeFacts, ...], ...]:
-        """The ranges of each file; all files must have been tiled."""
-        if self._file is None or self._end == self._file.size:
-            self._next()
-        if self._file is not None:
-            raise self._hole()
-        return tuple(map(tuple, self._ranges))
+    def finish(self) -> tuple[FileRead, ...]:
+        """What was read of each file; all files must have been tiled."""
+        if (read := self._current()) is not None:
+            raise _hole(read)
+        return tuple(self._read)
 
-    def _next(self) -> None:
-        self._file, self._end = next(self._left, None), 0
-        if self._file is not None:
-            self._ranges.append([])
+    def _current(self) -> FileRead | None:
+        """The file that the next range must belong to; None where all were read."""
+        if not self._read or self._read[-1].end == self._read[-1].file.size:
+            file = next(self._left, None)
+            if file is None:
+                return None
+            self._read.append(FileRead(file))
+        return self._read[-1]
 
-    def _hole(self) -> DataError:
-        assert self._file is not None
-        return DataError(
-            f"bytes {self._end} to {self._file.size} of the file were not converted.",
-            Location(str(self._file.path)),
-            "Try again.",
-        )
+
+def _hole(read: FileRead) -> DataError:
+    return DataError(
+        f"bytes {read.end} to {read.file.size} of the file were not converted.",
+        Location(str(read.file.path)),
+        "Try again.",
+    )
 
 
 def split_reports(
@@ -157,18 +194,11 @@ def split_reports(
     """
     # Files are hashed while other threads go on.
     with ThreadPoolExecutor() as pool:
-        facts = pool.map(
-            lambda pair: _source_facts(*pair),
-            [pair for split in merged for pair in zip(split.found.files, split.ranges, strict=True)],
-        )
+        facts = pool.map(_source_facts, chain.from_iterable(split.read for split in merged))
         return [
-            _split_report(split, _taken(facts, len(split.ranges)), examined, identified, clips)
+            _split_report(split, tuple(islice(facts, len(split.read))), examined, identified, clips)
             for split in merged
         ]
-
-
-def _taken(facts: Iterator[SourceFacts], count: int) -> tuple[SourceFacts, ...]:
-    return tuple(next(facts) for _ in range(count))
 
 
 def _split_report(
@@ -183,7 +213,7 @@ def _split_report(
     quarantine = None
     if examined is not None:
         there = examined.splits[split.title]
-        quarantine = there.quarantine(found, [piece for pieces in merged.ranges for piece in pieces])
+        quarantine = there.quarantine(found, [read.record_bytes for read in merged.read])
         checks = proof.explain(
             split,
             output,
@@ -196,23 +226,22 @@ def _split_report(
     return SplitReport(split, sources, files, output, checks, quarantine, merged.summaries)
 
 
-def _source_facts(file: SourceFile, ranges: Sequence[RangeFacts]) -> SourceFacts:
-    """The facts of a source file, whose ranges tile it.
+def _source_facts(read: FileRead) -> SourceFacts:
+    """The facts of a source file that was read from its first byte to its last.
 
     Raises:
         DataError: its size, its time or a byte of it changed since.
     """
-    if isinstance(file.path, ObjectPath) and len(ranges) == 1:
+    file, parts = read.file, read.sha256()
+    if isinstance(file.path, ObjectPath) and len(parts) == 1:
         # What was hashed when it was converted is the whole object, and an object has a version.
-        whole, parts = ranges[0].sha256, [ranges[0].sha256]
+        whole, now = parts[0], parts
     else:
-        whole, parts = hash_ranges(file.path, [piece.end for piece in ranges])
-    if parts != [piece.sha256 for piece in ranges]:
+        whole, now = hash_ranges(file.path, read.ends)
+    if now != parts:
         raise _changed(file)
     refuse_changed(file)
-    indexed = ranges[0].indexed if all(piece.indexed == ranges[0].indexed for piece in ranges) else None
-    records = sum(piece.records for piece in ranges)
-    return SourceFacts(file.path.name, file.size, whole, records, file.compression, indexed)
+    return SourceFacts(file.path.name, file.size, whole, read.records, file.compression, read.indexed)
 
 
 def refuse_changed(file: SourceFile) -> None:

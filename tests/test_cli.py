@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import digests, flip, tfrecords
+from conftest import RECORDS, digests, flip, tfrecords
 
 
 @pytest.fixture
@@ -47,8 +47,25 @@ def test_json_is_one_object_on_success(kfer_convert, sample, tmp_path, output):
         ("sample", tmp_path / "new", "--records", "9"),
     ):
         done = kfer_convert(*arguments, "--json")
-        assert (done.status, done.err) == (0, "")
+        assert done.status == 0
         assert isinstance(json.loads(done.out), dict)
+        # Standard error has the events, a line each; with --quiet it has nothing.
+        events = [json.loads(line) for line in done.err.splitlines()]
+        assert {event["event"] for event in events} <= {"progress"}
+
+
+def test_events_tell_how_far_a_conversion_is(kfer_convert, sample, tmp_path):
+    done = kfer_convert(sample, "--to", "parquet", "--out", tmp_path / "out", "--json", "--workers", 2)
+    last = json.loads(done.err.splitlines()[-1])
+    assert last["event"] == "progress"
+    assert last["read"] == last["verified"] == last["total"] == RECORDS
+    work = json.loads(done.out)["work"]
+    assert work["records"] == RECORDS
+    assert work["workers"] in (1, 2)
+    assert set(work["seconds"]) == {"reading", "writing", "reading_back"}
+    assert work["records_per_second_per_worker"] > 0
+    quiet = kfer_convert(sample, "--to", "parquet", "--out", tmp_path / "quiet", "--json", "--quiet")
+    assert (quiet.status, quiet.err) == (0, "")
 
 
 def test_json_is_one_object_on_failure(kfer_convert, source, tmp_path, output):
