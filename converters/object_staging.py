@@ -39,6 +39,7 @@ from converters.staging import staging_place
 _RESULTS = "results"
 _RESULT = ".json"
 _SCRATCH = "kfer-convert-"
+_HUB = "hf://"
 _MAX_RUN_BYTES = 64 << 20
 _MAX_RESULT_BYTES = 1 << 30
 
@@ -107,6 +108,10 @@ class ObjectStaging:
     """
 
     def __init__(self, destination: ObjectPath, *, overwrite: bool = False) -> None:
+        if destination.url.startswith(_HUB):
+            raise CallError(
+                f"{destination}: an output goes to the Hub with `kfer-convert push`, which keeps it private and gated."
+            )
         if overwrite:
             raise CallError(
                 f"{destination}: a store has no rename, so an output in it cannot be replaced by a proven one at once. "

@@ -320,6 +320,12 @@ def test_the_extra_that_is_missing_is_named(monkeypatch, url, extra):
     assert extra in str(caught.value)
 
 
+def test_the_hub_is_reached_by_push_alone(sample):
+    """Nothing goes public without being told to in so many words, and a file system asks nobody."""
+    with pytest.raises(CallError, match="kfer-convert push"):
+        convert(sample, to="hf", out="hf://datasets/me/faces")
+
+
 def test_a_file_url_is_a_path(sample, tmp_path):
     out = tmp_path / "an out"
     convert(
