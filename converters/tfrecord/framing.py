@@ -30,7 +30,7 @@ CHUNK_BYTES = 4 << 20
 MAX_RECORD_BYTES = 256 << 20
 
 # Records of one writer have few different lengths; a header that was found sound once need not be checked again.
-_MAX_SIZES_SEEN = 1 << 16
+MAX_SIZES_SEEN = 1 << 16
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
@@ -195,7 +195,7 @@ def read_frames(
                 except DataError as error:
                     damaged = error
                     break
-                if len(sizes_seen) == _MAX_SIZES_SEEN:
+                if len(sizes_seen) == MAX_SIZES_SEEN:
                     sizes_seen.clear()
                 sizes_seen[header] = size
             data = position + HEADER_BYTES

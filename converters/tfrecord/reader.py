@@ -21,6 +21,7 @@ from converters.tfrecord.framing import (
     CHUNK_BYTES,
     HEADER_BYTES,
     MAX_RECORD_BYTES,
+    MAX_SIZES_SEEN,
     OVERHEAD_BYTES,
     ByteStream,
     Frames,
@@ -205,6 +206,7 @@ def scan_units(source: SourceRange, max_record_bytes: int = MAX_RECORD_BYTES) ->
 def _scan_headers(source: SourceRange, max_record_bytes: int) -> Iterator[Units]:
     lost = {piece.start: piece for piece in source.lost}
     units: list[tuple[int, int, int, int]] = []
+    sizes_seen: dict[bytes, int] = {}
     with SourceFile(source.path) as file:
         offset, record = source.start, source.first_record
         while offset < source.end:
@@ -214,7 +216,11 @@ def _scan_headers(source: SourceRange, max_record_bytes: int) -> Iterator[Units]
                 offset, record = piece.end, record + (piece.records or 0)
             else:
                 header = file.read_at(offset, HEADER_BYTES)
-                size = OVERHEAD_BYTES + record_size(header, file.path, record, offset, max_record_bytes)
+                size = sizes_seen.get(header)
+                if size is None:
+                    size = OVERHEAD_BYTES + record_size(header, file.path, record, offset, max_record_bytes)
+                    if len(sizes_seen) < MAX_SIZES_SEEN:
+                        sizes_seen[header] = size
                 units.append((offset, size, 1, 0))
                 offset += size
                 record += 1
