@@ -25,7 +25,11 @@ def imported(*arguments) -> set[str]:
 
 
 def heavy(names: set[str]) -> set[str]:
-    return {name for name in names if name.startswith("tensorflow") or name in ("datasets", "torch")}
+    return {
+        name
+        for name in names
+        if name.startswith("tensorflow") or name in ("datasets", "torch", "ray", "converters.engines.ray")
+    }
 
 
 @pytest.mark.parametrize("to", ["parquet", "jpeg", "hf"])

@@ -11,16 +11,17 @@ from __future__ import annotations
 import importlib.util
 import multiprocessing
 import os
+import re
 import secrets
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,7 +33,7 @@ MAX_ATTEMPTS = 3
 # Finished shards that wait for an earlier one, and those under way, are so many times those under way at most.
 _AHEAD = 4
 _ANSWER_SECONDS = 5.0  # in which the machine at an address answers at all
-_CONNECT_SECONDS = 30.0  # in which Ray is connected to a cluster
+_CONNECT_SECONDS = 20.0  # in which Ray is connected to a cluster
 _START_SECONDS = (
     120.0  # in which Ray is started on this machine; it takes a few seconds where nothing else runs
 )
@@ -81,7 +82,7 @@ class Slots:
 class Broken:
     """Nothing more can be done."""
 
-    error: Exception
+    error: BaseException
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ class RayEngine:
         if not shards:
             return
         versions = {name: version(name) for name in ("kfer-convert", "pyarrow")}
-        orders = Orders(self._address, self._workers, task, progress is not None, os.getcwd(), versions)
+        orders = Orders(self._address, self._workers, task, progress is not None, str(Path.cwd()), versions)
         with _Driver(orders) as driver:
             yield from _results(driver, shards, progress)
 
@@ -239,7 +240,7 @@ class _Driver:
     def __init__(self, orders: Orders) -> None:
         self.slots = 0
         self._orders = orders
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  # closed when this is left
         self._connection, theirs = multiprocessing.Pipe()
         program = f"from converters.engines.ray_driver import main; main({theirs.fileno()})"
         with theirs:
@@ -311,10 +312,12 @@ class _Driver:
         status = self._process.wait()
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
         self._said.seek(0)
-        lines = [line for line in self._said.read().decode(errors="replace").splitlines() if line.strip()]
-        telling = [line for line in lines if " C " in line or "Error" in line] or lines
-        said = f": {telling[-1].strip()[:300]}" if telling else ""
-        return MachineError(f"the connection to Ray is lost: its process ended ({how}){said}")
+        lines = [
+            line.strip() for line in self._said.read().decode(errors="replace").splitlines() if line.strip()
+        ]
+        # "[date and time, process] file: what happened. See …"
+        said = re.sub(r"^\[[^]]*\] \S+ ", "", lines[-1]).split(". ")[0][:300] if lines else "nothing"
+        return MachineError(f"the connection to Ray is lost; its process ended ({how}) and said: {said}")
 
     def _close(self, seconds: float) -> None:
         """Have it cancel what runs, let go of Ray and end; after so many seconds, it is ended."""
@@ -342,8 +345,8 @@ def _require_answer(address: str) -> None:
     """Raise a CallError where nothing answers at an address; Ray itself would try for minutes."""
     if "://" in address:
         raise CallError(
-            f"--ray-address {address}: Ray Client is not supported. Run this command on a node of the cluster (`ray job "
-            "submit` does), with the host and port that `ray start --head` showed, or `auto`."
+            f"--ray-address {address}: Ray Client is not supported. Run this command on a node of the cluster "
+            "(`ray job submit` does), with the host and port that `ray start --head` showed, or `auto`."
         )
     host, _, port = address.rpartition(":")
     if not host or not port.isascii() or not port.isdigit():

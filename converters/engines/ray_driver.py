@@ -37,7 +37,7 @@ from converters.engines.ray import (
     Start,
 )
 from converters.errors import CallError, ConverterError, MachineError
-from converters.shards import Shard
+from converters.shards import Shard, ShardResult
 
 _TOLD_EVERY_SECONDS = 0.5
 _WAIT_SECONDS = 0.05  # for news of attempts, before orders are looked at
@@ -186,11 +186,12 @@ def explain(error: exceptions.RayError, number: int) -> Died | Failed:
         return Died(number, f"{type(error).__name__}: {_in_a_line(error)}")
     if isinstance(error, exceptions.RayTaskError):
         # Whatever a task raises is told in a message; so this comes from before the task.
+        what = _in_a_line(error.cause or error)
         return Failed(
             number,
             CallError(
-                f"a node of the Ray cluster ({error.ip}) cannot run kfer-convert: {_in_a_line(error.cause)}. Every node "
-                "needs the same installation of it."
+                f"a node of the Ray cluster ({error.ip}) cannot run kfer-convert: {what}. It has to be installed alike "
+                "on every node."
             ),
         )
     return Failed(number, MachineError(f"Ray: {type(error).__name__}: {_in_a_line(error)}"))
@@ -207,24 +208,27 @@ def _in_a_line(error: BaseException) -> str:
 
 def attempt(orders: Orders, number: int, shard: Shard) -> Iterator[Message]:
     """An attempt at a shard, as a stream of messages; whatever the task raises is one of them."""
-    context = ray.get_runtime_context()
-    host = f"node {ray.util.get_node_ip_address()} ({context.get_node_id()[:8]})"
-    yield Begun(number, context.get_node_id(), host)
-    try:
-        _require_same_versions(orders.versions, host)
-        with suppress(OSError):
-            os.chdir(orders.folder)  # not there: no matter, unless a path is relative
-        counted: deque[tuple[str, int]] = deque()
-        progress = (lambda stage, count: counted.append((stage, count))) if orders.told else None
-        # A thread of its own, so that this one can tell of progress meanwhile.
-        with ThreadPoolExecutor(1) as thread:
-            future = thread.submit(orders.task, shard, progress)
-            while wait([future], _TOLD_EVERY_SECONDS).not_done:
-                yield from _counted(number, counted)
-        yield from _counted(number, counted)
-        yield Finished(number, future.result())
-    except BaseException as error:  # noqa: BLE001  # also what a format raises to end the process
-        yield Failed(number, _sendable(error))
+    node = ray.get_runtime_context().get_node_id()
+    host = f"node {ray.util.get_node_ip_address()} ({node[:8]})"
+    yield Begun(number, node, host)
+    counted: deque[tuple[str, int]] = deque()
+    # The task has a thread of its own, so that this one can tell of its progress.
+    with ThreadPoolExecutor(1) as thread:
+        future = thread.submit(_run_task, orders, shard, host, counted)
+        while wait([future], _TOLD_EVERY_SECONDS).not_done:
+            yield from _counted(number, counted)
+    yield from _counted(number, counted)
+    error = future.exception()
+    yield Finished(number, future.result()) if error is None else Failed(number, _sendable(error))
+
+
+def _run_task(orders: Orders, shard: Shard, host: str, counted: deque[tuple[str, int]]) -> ShardResult:
+    for name, wanted in orders.versions.items():
+        if (found := version(name)) != wanted:
+            raise CallError(f"{host} of the Ray cluster has {name} {found}, and this machine has {wanted}.")
+    with suppress(OSError):
+        os.chdir(orders.folder)  # not there: no matter, unless a path is relative
+    return orders.task(shard, (lambda stage, count: counted.append((stage, count))) if orders.told else None)
 
 
 def _counted(number: int, counted: deque[tuple[str, int]]) -> Iterator[Counted]:
@@ -235,12 +239,6 @@ def _counted(number: int, counted: deque[tuple[str, int]]) -> Iterator[Counted]:
         counts[stage] += count
     if counts:
         yield Counted(number, dict(counts))
-
-
-def _require_same_versions(versions: dict[str, str], host: str) -> None:
-    for name, wanted in versions.items():
-        if (found := version(name)) != wanted:
-            raise CallError(f"{host} of the Ray cluster has {name} {found}, and this machine has {wanted}.")
 
 
 def _sendable(error: BaseException) -> BaseException:
