@@ -57,15 +57,8 @@ class SplitPlan:
         return self.cuts[_CUT_NUMBERS * index : _CUT_NUMBERS * (index + 1)]
 
 
-class Plan(Sequence[Shard]):
-    """The shards of all splits, in order. There may be a million, so each is only made when it is asked for."""
-
-    def __init__(self, splits: Sequence[SplitPlan]) -> None:
-        self.splits = tuple(splits)
-        self._by_title = {plan.split.title: plan for plan in self.splits}
-
-    def __len__(self) -> int:
-        return sum(plan.count for plan in self.splits)
+class _Shards(Sequence[Shard]):
+    """Shards that are only made when they are asked for."""
 
     @overload
     def __getitem__(self, index: int) -> Shard: ...
@@ -77,11 +70,30 @@ class Plan(Sequence[Shard]):
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         number = index + len(self) if index < 0 else index
+        if not 0 <= number < len(self):
+            raise IndexError(index)
+        return self._make(number)
+
+    def _make(self, number: int) -> Shard:
+        raise NotImplementedError
+
+
+class Plan(_Shards):
+    """The shards of all splits, in order. There may be a million, so each is only made when it is asked for."""
+
+    def __init__(self, splits: Sequence[SplitPlan]) -> None:
+        self.splits = tuple(splits)
+        self._by_title = {plan.split.title: plan for plan in self.splits}
+
+    def __len__(self) -> int:
+        return sum(plan.count for plan in self.splits)
+
+    def _make(self, number: int) -> Shard:
         for plan in self.splits:
-            if 0 <= number < plan.count:
+            if number < plan.count:
                 return plan.shard(number)
             number -= plan.count
-        raise IndexError(index)
+        raise IndexError(number)
 
     def __iter__(self) -> Iterator[Shard]:
         for plan in self.splits:
@@ -112,7 +124,7 @@ class Plan(Sequence[Shard]):
         return [{"split": plan.split.title, "cuts": plan.cuts.tolist()} for plan in self.splits]
 
 
-class _Chosen(Sequence[Shard]):
+class _Chosen(_Shards):
     """Some shards of a plan, by their numbers."""
 
     def __init__(self, plan: Plan, numbers: array[int]) -> None:
@@ -122,16 +134,8 @@ class _Chosen(Sequence[Shard]):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    @overload
-    def __getitem__(self, index: int) -> Shard: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Shard]: ...
-
-    def __getitem__(self, index: int | slice) -> Shard | list[Shard]:
-        if isinstance(index, slice):
-            return [self._plan[number] for number in self._numbers[index]]
-        return self._plan[self._numbers[index]]
+    def _make(self, number: int) -> Shard:
+        return self._plan[self._numbers[number]]
 
 
 def plan_shards(
