@@ -37,7 +37,7 @@ _CONNECT_SECONDS = 20.0  # in which Ray is connected to a cluster
 _START_SECONDS = (
     120.0  # in which Ray is started on this machine; it takes a few seconds where nothing else runs
 )
-_LEAVE_SECONDS = 20.0  # in which Ray is disconnected, and ended where it was started here
+_LEAVE_SECONDS = 10.0  # in which what runs is cancelled, and Ray disconnected or ended; it takes one or two
 _INTERRUPT_SECONDS = 0.5  # the same, where somebody waits for us to end
 
 
@@ -277,7 +277,8 @@ class _Driver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close(_LEAVE_SECONDS if kind is None else _INTERRUPT_SECONDS)
+        interrupted = kind is not None and not issubclass(kind, Exception)
+        self._close(_INTERRUPT_SECONDS if interrupted else _LEAVE_SECONDS)
 
     def start(self, order: Start) -> None:
         """Have an attempt begun."""

@@ -43,7 +43,8 @@ _TOLD_EVERY_SECONDS = 0.5
 _WAIT_SECONDS = 0.05  # for news of attempts, before orders are looked at
 _LOOK_SECONDS = 5.0  # after which the cluster may be found grown or shrunk
 _NO_CORE_SECONDS = 600.0  # after which a cluster without any core is given up; one that grows takes minutes
-_UNHEARD_SECONDS = 5.0  # in which this process has to end once nobody hears it any more
+_CANCEL_SECONDS = 2.0  # in which what is cancelled has ended
+_UNHEARD_SECONDS = 8.0  # in which this process has to end once nobody hears it any more
 _OBJECT_STORE_BYTES = 100 << 20  # results are small; Ray would reserve a third of the memory
 
 # The node's or the worker's failures, which say nothing about the task: it is tried again. The result may be lost with
@@ -138,16 +139,27 @@ def _serve(connection: Connection, orders: Orders, starts: queue.SimpleQueue[Sta
         while not (running and starts.empty()):
             start = starts.get()
             if start is None:
-                for generator in running:
-                    ray.cancel(generator, force=True)
+                _cancel(set(running))
                 return
-            placed = begin.options(name=f"kfer-convert {start.shard.key}", scheduling_strategy=_place(start))
+            # Each task has the same name: Ray would keep every other one until the end.
+            placed = begin.options(name="kfer-convert", scheduling_strategy=_place(start))
             running[placed.remote(orders, start.number, start.shard)] = start.number
         for generator in _ready(list(running)):
             message = _news(generator, running[generator])
             connection.send(message)
             if isinstance(message, Finished | Failed | Died):
                 del running[generator]
+
+
+def _cancel(running: set[ray.ObjectRefGenerator]) -> None:
+    """End what runs, and wait a moment until it has ended, so that nothing is written after us."""
+    for generator in running:
+        ray.cancel(generator, force=True)
+    deadline = time.monotonic() + _CANCEL_SECONDS
+    while running and time.monotonic() < deadline:
+        for generator in _ready(list(running)):
+            if isinstance(_news(generator, 0), Finished | Failed | Died):
+                running.remove(generator)
 
 
 def _place(start: Start) -> str | NodeAffinitySchedulingStrategy:
