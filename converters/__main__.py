@@ -3,9 +3,14 @@
 Processes of one's own import this module again, so the command line is imported only to be run.
 """
 
+import os
+
 
 def main() -> None:
     """Run the command line and exit with its status."""
+    # NumPy comes with a library for linear algebra, of which nothing is used here, and which starts a thread a core
+    # when it is loaded; these spin for a while, here and in every worker process, and take the cores from the work.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from converters.cli import main
     except KeyboardInterrupt:

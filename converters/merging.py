@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -192,9 +193,14 @@ def split_reports(
     Raises:
         DataError: a source file is not.
     """
-    # Files are hashed while other threads go on.
-    with ThreadPoolExecutor() as pool:
-        facts = pool.map(_source_facts, chain.from_iterable(split.read for split in merged))
+    # Hashing lets other threads run; the largest files go first, so that none is left to one thread at the end.
+    read = list(chain.from_iterable(split.read for split in merged))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        hashed = {
+            id(file): pool.submit(_source_facts, file)
+            for file in sorted(read, key=lambda file: -file.file.size)
+        }
+        facts = (hashed[id(file)].result() for file in read)
         return [
             _split_report(split, tuple(islice(facts, len(split.read))), examined, identified, clips)
             for split in merged

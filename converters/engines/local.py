@@ -59,12 +59,14 @@ class LocalEngine:
             # A thread for each process hands it one shard after the other; what no thread has taken yet can be
             # cancelled, and is done here. (The pool itself would give out shards ahead.)
             threads = ThreadPoolExecutor(others)
+            done = False
             try:
                 # Ctrl-C reaches every process of the terminal; the parent decides what becomes of the workers.
                 with _ignored_interrupts():
                     for _ in range(others):
                         pool.submit(os.getpid)  # starts a process
                 yield from _Sharing(task, pool, threads, events, progress).run(shards)
+                done = True
             except BrokenProcessPool as error:
                 raise MachineError(
                     "a worker process died (out of memory, or killed). Try fewer --workers"
@@ -74,7 +76,8 @@ class LocalEngine:
                 raise
             finally:
                 threads.shutdown(wait=False, cancel_futures=True)
-                pool.shutdown(wait=True, cancel_futures=True)
+                # When all is done, the processes are idle and may end while this one goes on.
+                pool.shutdown(wait=not done, cancel_futures=True)
 
 
 @dataclass(frozen=True)
