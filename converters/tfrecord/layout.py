@@ -1,10 +1,11 @@
 """Parses many Examples at once.
 
-Records of one writer share one layout: the same features in the same order, so that only the image, its
-size, the label values and a few numbers differ. A :class:`Layout` is learnt from one record that the strict
-parser accepted; NumPy then checks, for a whole batch, that every other byte of every record is the same, and
-that every length prefix says what the record's size demands. What it accepts, the strict parser accepts with
-the same result; what differs goes to the strict parser.
+Records of one writer are alike: the same features, each in the same bytes but for the image, its size, the label
+values and a few numbers. Only their order may differ from record to record, for a protobuf map has none. A
+:class:`Layout` is learnt from one record that the strict parser accepted; NumPy then finds, for a whole batch,
+which feature comes where, and checks that every other byte is the same, and that every length prefix says what
+the record's size demands. What it accepts, the strict parser accepts with the same result; what differs goes to
+the strict parser.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ from converters.spec import Features
 from converters.tfrecord.example import Example, ExampleError, Feature, parse_example
 from converters.tfrecord.framing import Frames
 
-# Writers with per-record feature orders have at most 5! = 120; after this many, the strict parser takes over.
-MAX_LAYOUTS = 128
+# Layouts differ in how many bytes a length or a size takes, so a dataset has a few; after this many, the strict
+# parser takes over.
+MAX_LAYOUTS = 32
+
+_FEATURES = _IMAGE, _LABEL, *_SIZES = range(5)
+_HEAD_TAG = 0x0A
 
 _INT32 = range(-(1 << 31), 1 << 31)
 
@@ -138,35 +143,58 @@ def _expected(example: Example, features: Features, label_count: int) -> list[Fe
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Bytes of fixed number in the prefix or suffix of a layout."""
+class _Entry:
+    """How one feature stands in the records: its entry in the map, up to the image where it holds that.
 
-    in_prefix: bool
-    position: int
-    width: int
+    Attributes:
+        feature: which one it is.
+        template: uint8, the learnt record's bytes; ``fixed`` is 255 where they are the same in every record, else 0.
+        values: where the label values or the number stand in it; empty for the image, which comes after it.
+        lengths: where the length prefixes of all that encloses the image stand, and by how much each exceeds the
+            image's size; none for the others, whose lengths are the same in every record.
+    """
+
+    feature: int
+    template: npt.NDArray[np.uint8]
+    fixed: npt.NDArray[np.uint8]
+    values: slice
+    lengths: tuple[tuple[slice, int], ...]
+
+    @classmethod
+    def learn(cls, data: bytes | memoryview, example: Example, feature: int, span: tuple[int, int]) -> _Entry:
+        """The entry of a parsed record whose image, or whose packed values, lie at ``span``."""
+        start, end = span
+        # The first length is that of all features; the strict parser saw to it that an entry ends with its values.
+        enclosing = [length for length in example.lengths[1:] if length.start <= start and length.end >= end]
+        entry_start = enclosing[0].position - 1
+        # A copy: a view would keep the whole record, which may be large.
+        template = np.frombuffer(bytes(data[entry_start : start if feature == _IMAGE else end]), np.uint8)
+        fixed = np.full(len(template), 255, np.uint8)
+        values = slice(start - entry_start, len(template))
+        fixed[values] = 0
+        lengths = []
+        for length in enclosing if feature == _IMAGE else ():
+            place = slice(length.position - entry_start, length.start - entry_start)
+            fixed[place] = 0
+            lengths.append((place, length.end - length.start - (end - start)))
+        return cls(feature, template, fixed, values, tuple(lengths))
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything stands in the records of one writer.
+    """What the records of one writer have in common.
 
-    A record is a prefix of fixed size, the image, and a suffix of fixed size.
+    A record is a head, which tells the length of the rest, and an entry for each feature, in any order.
 
     Attributes:
-        prefix: uint8, the learnt record's bytes before its image; likewise ``suffix`` after it.
-        prefix_fixed: bool, which bytes of the prefix are the same in every record; likewise ``suffix_fixed``.
-        lengths: the length prefixes of all that encloses the image, and by how much each exceeds its size.
-        label: whether the label values stand in the prefix, where there, and how many they are.
-        scalars: where height, width and depth stand.
+        head_bytes: size of the head.
+        entries: the features, in the order in which the learnt record has them.
+        other_bytes: size of a record without its image.
     """
 
-    prefix: npt.NDArray[np.uint8]
-    suffix: npt.NDArray[np.uint8]
-    prefix_fixed: npt.NDArray[np.bool_]
-    suffix_fixed: npt.NDArray[np.bool_]
-    lengths: tuple[tuple[_Place, int], ...]
-    label: _Place
-    scalars: tuple[_Place, ...]
+    head_bytes: int
+    entries: tuple[_Entry, ...]
+    other_bytes: int
 
     @classmethod
     def learn(
@@ -178,37 +206,17 @@ class Layout:
         scalars: list[Feature],
     ) -> Layout | None:
         """The layout of a parsed record, or None where its numbers are not packed or too long to be sizes."""
-        image_start, image_end = image.spans[0]
-        packed = [feature.packed for feature in (label, *scalars)]
-        if None in packed or any(end - start > 4 for start, end in packed[1:]):  # type: ignore[misc]
+        spans = [image.spans[0]]
+        for feature in (label, *scalars):
+            if feature.packed is None:
+                return None
+            spans.append(feature.packed)
+        if any(end - start > 4 for start, end in spans[2:]):
             return None
-        # Copies: a view would keep the whole record, which may be large.
-        prefix = np.frombuffer(bytes(data[:image_start]), np.uint8)
-        suffix = np.frombuffer(bytes(data[image_end:]), np.uint8)
-        prefix_fixed, suffix_fixed = np.ones(len(prefix), np.bool_), np.ones(len(suffix), np.bool_)
-
-        def varint(start: int, end: int) -> _Place:
-            in_prefix = end <= image_start
-            place = _Place(in_prefix, start if in_prefix else start - image_end, end - start)
-            fixed = prefix_fixed if in_prefix else suffix_fixed
-            fixed[place.position : place.position + place.width] = False
-            return place
-
-        lengths = tuple(
-            (varint(length.position, length.start), length.end - length.start - (image_end - image_start))
-            for length in example.lengths
-            if length.start <= image_start and length.end >= image_end
-        )
-        label_place, *scalar_places = (varint(*span) for span in packed)  # type: ignore[misc]
-        return cls(
-            prefix,
-            suffix,
-            prefix_fixed,
-            suffix_fixed,
-            lengths,
-            label_place,
-            tuple(scalar_places),
-        )
+        in_order = sorted(_FEATURES, key=lambda feature: spans[feature])
+        entries = tuple(_Entry.learn(data, example, feature, spans[feature]) for feature in in_order)
+        head_bytes = example.lengths[0].start
+        return cls(head_bytes, entries, head_bytes + sum(len(entry.template) for entry in entries))
 
     def fill(
         self,
@@ -218,44 +226,90 @@ class Layout:
         frames: Frames,
     ) -> npt.NDArray[np.bool_]:
         """Fill in those of ``rows`` whose records have this layout; bool, which ones did."""
-        before, after = len(self.prefix), len(self.suffix)
-        starts, sizes = frames.starts[rows], frames.sizes[rows]
-        image_sizes = sizes - before - after
-        matches = image_sizes >= 0
-        # Rows too short to hold prefix and suffix are masked; clipping keeps the gather inside the buffer.
-        prefix = _gather(buffer, np.minimum(starts, len(buffer) - before), before)
-        suffix = _gather(buffer, np.maximum(starts + sizes - after, 0), after)
-        matches &= (prefix[:, self.prefix_fixed] == self.prefix[self.prefix_fixed]).all(axis=1)
-        matches &= (suffix[:, self.suffix_fixed] == self.suffix[self.suffix_fixed]).all(axis=1)
-        for place, excess in self.lengths:
-            matches &= _encodes(_at(place, prefix, suffix), image_sizes + excess)
-        labels = _at(self.label, prefix, suffix)
+        long_enough = frames.sizes[rows] >= self.other_bytes
+        tried = rows[long_enough]
+        starts, sizes = frames.starts[tried], frames.sizes[tried]
+        image_sizes = sizes - self.other_bytes
+        heads = _gather(buffer, starts, self.head_bytes)
+        matches = (heads[:, 0] == _HEAD_TAG) & _encodes(heads[:, 1:], sizes - self.head_bytes)
+        image_starts, found = self._find(matches, starts, sizes, buffer)
+        image, label = found[_IMAGE], found[_LABEL]
+        for place, excess in self._entry(_IMAGE).lengths:
+            matches &= _encodes(image[:, place], image_sizes + excess)
+        labels = label[:, self._entry(_LABEL).values]
         matches &= (labels <= 1).all(axis=1)
         scalars = []
-        for place in self.scalars:
-            value = _decode(_at(place, prefix, suffix))
-            matches &= _encodes(_at(place, prefix, suffix), value)
-            scalars.append(value)
-        filled = rows[matches]
-        parsed.image_starts[filled] = starts[matches] + before
+        for feature in _SIZES:
+            encoded = found[feature][:, self._entry(feature).values]
+            scalars.append(_decode(encoded))
+            matches &= _encodes(encoded, scalars[-1])
+        filled = tried[matches]
+        parsed.image_starts[filled] = image_starts[matches]
         parsed.image_sizes[filled] = image_sizes[matches]
         parsed.labels[filled] = labels[matches]
         parsed.sizes[filled] = np.stack(scalars, axis=1)[matches]
-        return matches
+        long_enough[long_enough] = matches
+        return long_enough
+
+    def _entry(self, feature: int) -> _Entry:
+        return next(entry for entry in self.entries if entry.feature == feature)
+
+    def _find(
+        self,
+        matches: npt.NDArray[np.bool_],
+        starts: npt.NDArray[np.int64],
+        sizes: npt.NDArray[np.int64],
+        buffer: npt.NDArray[np.uint8],
+    ) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.uint8]]]:
+        """Find each feature of each record once, whatever their order.
+
+        Args:
+            matches: the records to look at; set to false where one has anything else than these features.
+            starts: where each record begins in ``buffer``.
+            sizes: how long it is; at least ``other_bytes``.
+            buffer: the bytes.
+
+        Returns:
+            Where each image begins, and for each feature the bytes of its entry, one row each.
+        """
+        image_starts = np.zeros(len(starts), np.int64)
+        found = [np.empty((0, 0), np.uint8)] * len(self.entries)
+        for entry in self.entries:
+            found[entry.feature] = np.zeros((len(starts), len(entry.template)), np.uint8)
+        missing = np.ones((len(self.entries), len(starts)), np.bool_)
+        positions, ends = starts + self.head_bytes, starts + sizes
+        for step in range(len(self.entries)):
+            unknown = matches.copy()
+            # Most likely, this record has them in the order of the learnt one.
+            for entry in self.entries[step:] + self.entries[:step]:
+                width = len(entry.template)
+                rows = np.flatnonzero(unknown & missing[entry.feature] & (positions + width <= ends))
+                if not len(rows):
+                    continue
+                there = _gather(buffer, positions[rows], width)
+                same = ~((there ^ entry.template) & entry.fixed).any(axis=1)
+                if not same.all():
+                    rows, there = rows[same], there[same]
+                if len(rows) == len(starts):
+                    found[entry.feature] = there
+                else:
+                    found[entry.feature][rows] = there
+                unknown[rows] = missing[entry.feature, rows] = False
+                positions[rows] += width
+                if entry.feature == _IMAGE:
+                    image_starts[rows] = positions[rows]
+                    positions[rows] += sizes[rows] - self.other_bytes
+            matches &= ~unknown
+        return image_starts, found
 
 
 def _gather(
     buffer: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], width: int
 ) -> npt.NDArray[np.uint8]:
     """uint8, shape (records, width): the bytes of the buffer from each start on."""
-    if width == 0 or width > len(buffer):
-        return np.zeros((len(starts), width), np.uint8)
+    if not len(starts):
+        return np.zeros((0, width), np.uint8)
     return sliding_window_view(buffer, width)[starts]
-
-
-def _at(place: _Place, prefix: npt.NDArray[np.uint8], suffix: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    side = prefix if place.in_prefix else suffix
-    return side[:, place.position : place.position + place.width]
 
 
 def _decode(encoded: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """Parsing a batch at once gives what parsing each record alone gives, or the same error."""
 
 import random
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.spec import Features
+from converters.tfrecord import layout
 from converters.tfrecord.example import ExampleError, parse_example
 from converters.tfrecord.framing import Frames
 from converters.tfrecord.layout import ExampleParser, RecordError
@@ -250,8 +252,26 @@ def test_what_the_description_does_not_say_is_an_error(data, message):
     assert caught.value.row == 2
 
 
-def test_more_orders_than_layouts_are_kept():
-    """120 orders times several size widths are more layouts than are kept; all are read."""
+def test_one_record_teaches_all_orders(monkeypatch):
+    """A protobuf map has no order, and some writers leave its entries in another one in each record."""
+    taught = []
+
+    def counted(data):
+        taught.append(data)
+        return parse_example(data)
+
+    monkeypatch.setattr(layout, "parse_example", counted)
+    records, expected = [], []
+    for number, order in enumerate(permutations(range(5))):
+        image, label = bytes([number]) * (number + 200), tuple(number >> bit & 1 for bit in range(LABELS))
+        records.append(record(image, label, (number, 64, 3), order))
+        expected.append((image, label, (number, 64, 3)))
+    assert outcome(ExampleParser(Features(), LABELS), records) == (expected, None)
+    assert len(taught) == 1
+
+
+def test_more_layouts_than_are_kept():
+    """Numbers of several widths, in several orders, are more layouts than are kept; all are read."""
     chance = random.Random(5)
     records, expected = [], []
     for number in range(400):
