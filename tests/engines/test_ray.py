@@ -14,15 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from dataclasses import dataclass
+from collections import Counter, deque
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import converters.engines.ray
-from converters.engines.ray import Begun, Counted, Died, Failed, Finished, RayEngine, Slots, _results
+from converters.engines.ray import Begun, Counted, Died, Failed, Finished, Orders, RayEngine, Slots, _results
 from converters.errors import CallError, DataError, Location, MachineError
 
 needs_ray = pytest.mark.skipif(
@@ -539,3 +539,19 @@ def test_an_error_gets_out_of_the_worker_as_it_is():
     stubborn = ValueError("strange")
     stubborn.reason = lambda: None  # cannot be pickled
     assert str(_sendable(stubborn)) == "ValueError: strange"
+
+
+@needs_ray
+def test_a_node_with_another_version_is_refused(tmp_path, monkeypatch):
+    from converters.engines.ray_driver import _run_task
+
+    monkeypatch.chdir(tmp_path)
+    orders = Orders(
+        None, None, lambda shard, progress: progress("read", 3), True, str(tmp_path), {"pyarrow": "0"}
+    )
+    counted = deque()
+    with pytest.raises(CallError, match="node b of the Ray cluster has pyarrow .*, and this machine has 0"):
+        _run_task(orders, FakeShard("shard"), "node b", counted)
+    assert not counted
+    _run_task(replace(orders, versions={}), FakeShard("shard"), "node b", counted)
+    assert list(counted) == [("read", 3)]
