@@ -77,7 +77,7 @@ def main(descriptor: int) -> None:
     try:
         _connect(orders)
         _serve(connection, orders, starts)
-    except OSError:
+    except (BrokenPipeError, ConnectionResetError):
         pass  # nobody hears us any more
     except Exception as error:  # noqa: BLE001  # whatever it is, it must be heard of
         with suppress(OSError):

@@ -550,7 +550,7 @@ def test_a_node_with_another_version_is_refused(tmp_path, monkeypatch):
         None, None, lambda shard, progress: progress("read", 3), True, str(tmp_path), {"pyarrow": "0"}
     )
     counted = deque()
-    with pytest.raises(CallError, match="node b of the Ray cluster has pyarrow .*, and this machine has 0"):
+    with pytest.raises(CallError, match=r"node b of the Ray cluster has pyarrow .*, and this machine has 0"):
         _run_task(orders, FakeShard("shard"), "node b", counted)
     assert not counted
     _run_task(replace(orders, versions={}), FakeShard("shard"), "node b", counted)
