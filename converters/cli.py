@@ -217,7 +217,9 @@ def _conversion_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Where the work runs.",
 )
 @click.option(
-    "--ray-address", metavar="ADDRESS", help="ray: the cluster.  [default: one started on this machine]"
+    "--ray-address",
+    metavar="ADDRESS",
+    help="ray: the cluster.  [default: RAY_ADDRESS, or one started on this machine]",
 )
 @click.option(
     "--sample", is_flag=True, help=f"Make the synthetic sample in SOURCE (./{SAMPLE_FOLDER}) first."
@@ -254,6 +256,8 @@ def convert_command(
     format_name = _required_format(format_name)
     if ray_address is not None and options["engine"] != "ray":
         raise click.UsageError("--ray-address needs --engine ray.")
+    if options["engine"] == "ray":
+        ray_address = ray_address or os.environ.get("RAY_ADDRESS")  # as Ray itself has it
     from converters.api import convert
     from converters.formats import load_format
 

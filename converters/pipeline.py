@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from converters.objects import Place
 from converters.plan import MAX_SHARD_BYTES, Plan, plan_shards
 from converters.report import Report
 from converters.resume import describe_run
-from converters.shards import Progress, ShardResult
+from converters.shards import Progress, Shard, ShardResult, Task
 from converters.sources import Source, find_source
 from converters.space import DISK_ERRORS
 from converters.spec import load_spec
@@ -219,20 +220,29 @@ def _convert(conversion: Conversion, engine: Engine, staging: Staging, progress:
     staging.require_space(source)
     staging.begin()
     job = conversion.job(staging, examined, durable=options.engine != "local")
-    new = engine.run(partial(convert_shard, job), plan.without(finished), progress)
-    report = complete(
-        conversion.report(len(finished)),
-        source,
-        job,
-        conversion.target,
-        plan,
-        examined,
-        in_order(plan, finished, new, options.engine, staging, progress),
-        staging,
-    )
-    if next(new, None) is not None:
-        raise ConverterError(f"the engine {options.engine!r} returned more results than there are shards.")
+    # Closed whatever happens, so that no task goes on when the staging is tidied up.
+    with closing(_results(engine, partial(convert_shard, job), plan.without(finished), progress)) as new:
+        report = complete(
+            conversion.report(len(finished)),
+            source,
+            job,
+            conversion.target,
+            plan,
+            examined,
+            in_order(plan, finished, new, options.engine, staging, progress),
+            staging,
+        )
+        if next(new, None) is not None:
+            raise ConverterError(
+                f"the engine {options.engine!r} returned more results than there are shards."
+            )
     return report
+
+
+def _results(
+    engine: Engine, task: Task, shards: Sequence[Shard], progress: Progress | None
+) -> Generator[ShardResult, None, None]:
+    yield from engine.run(task, shards, progress)
 
 
 def in_order(

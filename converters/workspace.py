@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from converters.durability import sync_tree
+from converters.errors import MachineError
 from converters.resume import save_result
 from converters.shards import Shard, ShardResult
 
@@ -46,6 +47,10 @@ class SharedFolder:
     @contextmanager
     def attempt(self, shard: Shard) -> Iterator[Path]:
         """See :class:`Workspace`. What an attempt that fails leaves, the driver removes."""
+        if not self.folder.is_dir():
+            raise MachineError(
+                f"{self.folder}: this folder is not there. It must be on a file system that all machines share"
+            )
         # An attempt that was taken for dead may still write for a moment; not into another one's folder.
         folder = self.folder / uuid.uuid4().hex / shard.key
         folder.mkdir(parents=True)

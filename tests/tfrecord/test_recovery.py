@@ -387,7 +387,7 @@ def damaged(draw: st.DrawFn) -> tuple[list[bytes], bytes, bool]:
     """Records, the bytes of their file after damage, and whether an index is there."""
     seed = draw(st.integers(0, 2**32))
     records = some_records(draw(st.integers(1, 25)), seed, 1, draw(st.sampled_from([30, 300, 2000])))
-    for number in draw(st.lists(st.integers(0, len(records) - 1), max_size=3)):
+    for number in draw(st.lists(st.integers(0, len(records) - 1), max_size=3, unique=True)):
         # A record with a record inside; the latter must never come out.
         records[number] = example(
             records[number][:5] + frame(example(b"inside" + records[number][5:])) + b"after"
