@@ -162,6 +162,11 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
 
 
+def _printable(text: str) -> str:
+    """``text`` without what would move a terminal's cursor; names of somebody else's files may hold it."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def push_lines(report: PushReport, out: Path) -> Iterator[str]:
     """What a push will do, before it does it."""
     plan, destination = report.plan, report.destination
@@ -174,7 +179,7 @@ def push_lines(report: PushReport, out: Path) -> Iterator[str]:
     rows += [["send", file.path, f"{file.size:,}"] for file in plan.new]
     rows += [["replace", file.path, f"{file.size:,}"] for file in plan.replaced]
     extra = "delete" if destination.delete_extra else "extra"
-    rows += [[extra, path, "-"] for path in plan.extra]
+    rows += [[extra, _printable(path), "-"] for path in plan.extra]
     if len(rows) > 1:
         yield from _table(rows)
     sizes = f"{len(plan.pending):,}, {plan.pending_bytes:,} bytes"

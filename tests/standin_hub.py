@@ -88,7 +88,10 @@ class Request:
 
 @dataclass
 class Fault:
-    """What goes wrong with requests that match: a status, or a cut after so many bytes of the request's body."""
+    """What goes wrong with requests that match: a status, or a cut after so many bytes of the request's body.
+
+    ``instead`` is called in the place of an answer, which never comes.
+    """
 
     pattern: str
     times: int = 1
@@ -98,6 +101,7 @@ class Fault:
     cut_after: int | None = None
     cut_answer: int | None = None
     skip: int = 0
+    instead: Callable[[], object] | None = None
 
 
 class Hub:
@@ -223,6 +227,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and fault.status:
             self._send(fault.status, fault.body, fault.headers)
             return
+        if fault and fault.instead:
+            fault.instead()
+            self._cut()
         self._cut_answer = fault.cut_answer if fault else None
         with self.hub.lock:
             self._route(request, path, parse_qs(parts.query))

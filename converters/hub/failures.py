@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import httpx2
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
 from converters.errors import CallError, ConverterError, DataError, Location
 from converters.formats.hf import CARD
@@ -141,7 +142,7 @@ def _answered(
             "shows what would be replaced, and goes on from there."
         )
     elif status == 429:
-        text = f"too many requests (429). {rate_limited(error.response.headers.get('retry-after'))}"
+        text = f"too many requests (429). {rate_limited(asked_wait(error.response))}"
     elif status >= 500:
         text = f"the Hub has trouble of its own ({status}). Try later. {_RESUME}"
     else:
@@ -149,7 +150,16 @@ def _answered(
     return HubError(f"{where}: {text}{added}")
 
 
-def rate_limited(seconds: object) -> str:
+def asked_wait(response: httpx2.Response) -> int | None:
+    """For how many seconds the Hub asks to wait, in either way of saying it; None where it does not."""
+    limit = parse_ratelimit_headers(response.headers)
+    if limit is not None and limit.remaining == 0:
+        return limit.reset_in_seconds
+    wait = response.headers.get("retry-after", "").strip()
+    return int(wait) if wait.isdigit() else None
+
+
+def rate_limited(seconds: int | None) -> str:
     """What to do about a rate limit."""
-    wait = f"{seconds} seconds" if str(seconds or "").isdigit() else "a while"
+    wait = "a while" if seconds is None else "1 second" if seconds == 1 else f"{seconds} seconds"
     return f"Wait {wait}, then run the same command again: it goes on from where it was."

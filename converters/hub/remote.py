@@ -16,12 +16,12 @@ from pathlib import Path
 import httpx2
 from huggingface_hub import HfApi, RepoFile, RepoFolder, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import http_stream_backoff  # type: ignore[attr-defined]
+from huggingface_hub.utils import hf_raise_for_status, http_stream_backoff  # type: ignore[attr-defined]
 
 from converters.hub.destination import MAIN, Destination, Gating
 from converters.hub.failures import clean, in_words
 from converters.hub.plan import RemoteFile
-from converters.hub.session import patiently
+from converters.hub.session import HubSession, after_rate_limits, patiently
 from converters.shards import OutputFile
 
 _log = logging.getLogger(__name__)
@@ -45,9 +45,10 @@ class RepoState:
 class Remote:
     """The repo of a destination. Every method may raise :class:`HubError`."""
 
-    def __init__(self, destination: Destination, token: str) -> None:
+    def __init__(self, destination: Destination, token: str, session: HubSession) -> None:
         self._destination = destination
         self._token = token
+        self._session = session
         self._api = HfApi(endpoint=destination.endpoint, token=token, library_name="kfer-convert")
         self._repo = destination.repo
         self.revision = destination.revision
@@ -157,15 +158,20 @@ class Remote:
                 parent_commit=None if self._destination.create_pr else self._parent,
             )
             # Sent again, a request that opens a pull request could open a second one.
-            done = send() if opens else patiently(send)
+            done = self._session.interruptible(send if opens else partial(after_rate_limits, send))
             self.start_from(done.oid)
             if opens and done.pr_url:
-                self.pull_request, self.revision = done.pr_url, done.pr_revision or self.revision
+                self.pull_request = clean(done.pr_url, self._token)
+                self.revision = done.pr_revision or self.revision
         return [
             clean(warning.message, self._token)
             for warning in caught
             if "metadata" in str(warning.message)  # the others are about libraries
         ]
+
+    def holds(self, file: OutputFile) -> bool:
+        """Whether the Hub hands out this very file."""
+        return self.digest(file) == file.sha256
 
     def digest(self, file: OutputFile) -> str | None:
         """SHA-256 of what the Hub hands out for a file, read as a stream and to no more than its size.
@@ -211,9 +217,7 @@ def _digest(url: str, headers: Mapping[str, str], size: int) -> str:
     digest = hashlib.sha256()
     found = 0
     with http_stream_backoff("GET", url, headers=dict(headers), follow_redirects=True) as response:
-        if response.status_code >= 400:
-            response.read()
-            raise HfHubHTTPError(f"{response.status_code}", response=response)
+        hf_raise_for_status(response)
         for chunk in response.iter_bytes(_READ_BYTES):
             digest.update(chunk)
             found += len(chunk)

@@ -1,19 +1,23 @@
 """The way to the Hub: to its address alone, quietly, and never with the token in sight.
 
 ``huggingface_hub`` sends everything through one client, which anybody may replace. For the time of a push it is
-the user's own client with a guard before each request.
+the user's own client with a guard before each request and a watch on its connections, so that Ctrl-C can cut them.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+import socket
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import httpx2
 from huggingface_hub import constants, get_token, set_client_factory
@@ -23,12 +27,14 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     are_progress_bars_disabled,
     disable_progress_bars,
     enable_progress_bars,
+    hf_raise_for_status,
 )
 from huggingface_hub.utils import logging as hub_logging
+from huggingface_hub.utils._runtime import is_xet_available
 
 from converters.errors import CallError
 from converters.hub.destination import Destination
-from converters.hub.failures import HubError, rate_limited
+from converters.hub.failures import HubError, asked_wait, rate_limited
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +44,9 @@ _TIMEOUT_SECONDS = 300.0
 _CONNECT_SECONDS = 30.0
 # A longer wait is the user's to decide about.
 _LONGEST_WAIT_SECONDS = 60
-_TRIES = 5
+_WAITS_SECONDS = (1, 2, 4, 8)
+_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+_CUT_SECONDS = 10.0
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _PORTS = {"http": 80, "https": 443}
 _TOKEN = re.compile(r"[!-~]+")
@@ -47,10 +55,20 @@ _TOKEN = re.compile(r"[!-~]+")
 def find_token() -> str:
     """The token, from ``HF_TOKEN`` or the login cache.
 
+    To be called in a :func:`hub_session`: huggingface_hub may have the Hub renew a token that has expired.
+
     Raises:
         CallError: there is none, or it cannot be one. The text does not hold it.
     """
-    token = get_token()
+    try:
+        token = get_token()
+    except HubError:
+        raise
+    except Exception as error:  # noqa: BLE001  # a file that is none, a renewal that fails; its text may hold the token
+        raise CallError(
+            f"the token cannot be read ({type(error).__name__}). Set HF_TOKEN, or run `hf auth login` again. Nothing "
+            "was sent."
+        ) from None
     if not token:
         raise CallError(
             "there is no token. Make one with write access on the Hub's settings page and set HF_TOKEN, or run "
@@ -64,8 +82,60 @@ def find_token() -> str:
     return token
 
 
+class HubSession:
+    """The connections of a push, and what is done with requests that fail or take long."""
+
+    def __init__(self) -> None:
+        self._sockets: WeakSet[socket.socket] = WeakSet()
+        self._stopped = threading.Event()
+
+    def follow(self, request: httpx2.Request) -> None:
+        """Remember the connection that a request opens; none goes out any more after :meth:`cut`."""
+        if self._stopped.is_set():
+            raise HubError("interrupted.")
+        request.extensions["trace"] = self._opened
+
+    def cut(self) -> None:
+        """End all requests that are under way, also where another thread waits for one."""
+        self._stopped.set()
+        for connection in list(self._sockets):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def interruptible(self, call: Callable[[], _T]) -> _T:
+        """The result of an upload, which Ctrl-C ends.
+
+        By the large file protocol huggingface_hub sends files in threads and, interrupted, waits until each of them
+        is through. Xet's uploads it ends itself.
+        """
+        if is_xet_available():
+            return call()
+        done: Future[_T] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(call())
+            except BaseException as error:  # noqa: BLE001  # is raised below
+                done.set_exception(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        try:
+            return done.result()
+        except KeyboardInterrupt:
+            self.cut()
+            thread.join(_CUT_SECONDS)
+            raise
+
+    def _opened(self, event: str, info: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            self._sockets.add(info["return_value"].get_extra_info("socket"))
+            if self._stopped.is_set():
+                self.cut()
+
+
 @contextmanager
-def hub_session(destination: Destination, *, bars: bool = False) -> Iterator[None]:
+def hub_session(destination: Destination, *, bars: bool = False) -> Iterator[HubSession]:
     """Within it, huggingface_hub reaches ``destination`` alone, logs nothing of its own, and waits with limits.
 
     ``bars`` lets it show how far an upload is.
@@ -73,13 +143,14 @@ def hub_session(destination: Destination, *, bars: bool = False) -> Iterator[Non
     factory = _http._GLOBAL_CLIENT_FACTORY  # there is no public way to learn what is set
     verbosity = hub_logging.get_verbosity()
     no_xet, no_telemetry = constants.HF_HUB_DISABLE_XET, constants.HF_HUB_DISABLE_TELEMETRY
+    session = HubSession()
 
     def guarded() -> httpx2.Client:
         client = factory()
         client.timeout = httpx2.Timeout(_TIMEOUT_SECONDS, connect=_CONNECT_SECONDS)
         hooks = client.event_hooks
         client.event_hooks = {
-            "request": [_guard(destination), *hooks["request"]],
+            "request": [_guard(destination), *hooks["request"], session.follow],
             "response": [*hooks["response"], _watch],
         }
         return client
@@ -96,7 +167,7 @@ def hub_session(destination: Destination, *, bars: bool = False) -> Iterator[Non
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield
+            yield session
     finally:
         constants.HF_HUB_DISABLE_XET, constants.HF_HUB_DISABLE_TELEMETRY = no_xet, no_telemetry
         if silenced:
@@ -106,16 +177,36 @@ def hub_session(destination: Destination, *, bars: bool = False) -> Iterator[Non
 
 
 def patiently(call: Callable[[], _T]) -> _T:
-    """The result of a request, made again after the wait that the Hub asks for when it limits the rate."""
-    for last in [False] * (_TRIES - 1) + [True]:
+    """The result of a request that may be made twice: made again where a rate limit or a passing fault stopped it.
+
+    A Hub that is not there at all is no passing fault.
+    """
+    for pause in _WAITS_SECONDS:
         try:
             return call()
         except HfHubHTTPError as error:
-            wait = str(error.response.headers.get("retry-after", ""))
-            if last or error.response.status_code != 429 or not wait.isdigit():
+            if error.response.status_code not in _TRANSIENT:
                 raise
-            time.sleep(int(wait))
-    raise AssertionError
+            wait = asked_wait(error.response)
+            time.sleep(pause if wait is None else wait)
+        except httpx2.ConnectError:
+            raise
+        except httpx2.TransportError:
+            time.sleep(pause)
+    return call()
+
+
+def after_rate_limits(call: Callable[[], _T]) -> _T:
+    """The result of a request that must not be made twice: made again only where the Hub says when to."""
+    for _ in _WAITS_SECONDS:
+        try:
+            return call()
+        except HfHubHTTPError as error:
+            wait = asked_wait(error.response)
+            if error.response.status_code != 429 or wait is None:
+                raise
+            time.sleep(wait)
+    return call()
 
 
 def _guard(destination: Destination) -> Callable[[httpx2.Request], None]:
@@ -144,13 +235,17 @@ def _guard(destination: Destination) -> Callable[[httpx2.Request], None]:
 def _watch(response: httpx2.Response) -> None:
     _log.debug("%s %s%s", response.status_code, response.request.url.host, response.request.url.path)
     if response.status_code == 429:
-        wait = response.headers.get("retry-after", "")
-        if wait.isdigit() and int(wait) > _LONGEST_WAIT_SECONDS:
+        wait = asked_wait(response)
+        if wait is not None and wait > _LONGEST_WAIT_SECONDS:
             raise HubError(f"the Hub limits the rate of requests (429). {rate_limited(wait)}")
         _log.warning(
             "The Hub limits the rate of requests (429)%s.",
-            f"; waiting {wait} seconds" if wait.isdigit() else "",
+            "" if wait is None else f"; waiting {wait} seconds",
         )
+    if response.status_code > 400 and response.request.url.path.endswith("/api/validate-yaml"):
+        # huggingface_hub takes this answer for JSON before it looks at the status.
+        response.read()
+        hf_raise_for_status(response)
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

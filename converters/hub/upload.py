@@ -117,7 +117,8 @@ def push(
         CheckError: the output does not verify; nothing was sent.
         DataError: the Hub rejects the card, or holds something else than the output after the upload.
     """
-    token = _token(needed=not dry_run)
+    with hub_session(destination):
+        token = _token(needed=not dry_run)
     report = _verified(out, progress)
     files = local_files(out, report)
     about = report.spec.about
@@ -135,11 +136,11 @@ def push(
         # Nothing of a private repo can be seen; what would be sent is known all the same.
         announce(intent)
         return intent
-    with hub_session(destination, bars=progress is not None):
-        remote = Remote(destination, token)
+    with hub_session(destination, bars=progress is not None) as session:
+        remote = Remote(destination, token, session)
         state = remote.state()
         _refuse_public(destination, state)
-        plan = make_plan(out, files, remote.files() if state else {})
+        plan = make_plan(out, files, remote.files() if state else {}, remote.holds)
         intent = replace(intent, plan=plan, state=state, looked=True)
         announce(intent)
         if dry_run:
@@ -147,7 +148,7 @@ def push(
         state = _prepare(remote, destination, state)
         if destination.revision != MAIN:
             remote.make_branch()
-            plan = make_plan(out, files, remote.files())
+            plan = make_plan(out, files, remote.files(), remote.holds)
         warnings, deleted = _upload(remote, out, report, destination, plan, state)
         _compare(remote, files, deleted, destination, progress)
         state = _settle(remote, destination)
@@ -168,9 +169,9 @@ def check(destination: Destination) -> None:
     Raises:
         CallError: there is no token, the Hub is not there, or the repo is public already and may not be.
     """
-    token = find_token()
-    with hub_session(destination):
-        _refuse_public(destination, Remote(destination, token).state())
+    with hub_session(destination) as session:
+        token = find_token()
+        _refuse_public(destination, Remote(destination, token, session).state())
 
 
 def _token(*, needed: bool) -> str | None:

@@ -5,6 +5,8 @@ import itertools
 import json
 import logging
 import shutil
+import signal
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import huggingface_hub.constants
 import pytest
 from conftest import edit_description, flip
 from huggingface_hub.utils import are_progress_bars_disabled
-from standin_hub import TOKEN, Fault, Hub, Repo
+from standin_hub import TOKEN, Fault, File, Hub, Repo
 
 import converters.hub.upload
 from converters import CallError, CheckError, DataError, convert
@@ -407,6 +409,22 @@ def test_no_token(hub, push_small, monkeypatch, token):
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"], ids=["a folder", "no text"])
+def test_a_login_cache_that_cannot_be_read(hub, push_small, monkeypatch, tmp_path, content):
+    monkeypatch.delenv("HF_TOKEN")
+    cached = tmp_path / "cached"
+    if content is None:
+        cached.mkdir()
+    else:
+        cached.write_bytes(content)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(cached))
+    done = push_small()
+    assert done.status == 2
+    assert "the token cannot be read" in done.err
+    assert "hf auth login" in done.err
+    assert hub.requests == []
+
+
 def test_the_login_cache_has_the_token_too(hub, push, monkeypatch, tmp_path):
     monkeypatch.delenv("HF_TOKEN")
     (tmp_path / "cached").write_text(TOKEN)
@@ -595,14 +613,53 @@ def test_a_short_rate_limit_is_waited_for(hub, push_small, small_output, naps):
     assert min(naps) >= 7
 
 
+@pytest.mark.parametrize(
+    "asked", [{"Retry-After": "3600"}, {"RateLimit": '"api";r=0;t=3600'}], ids=["retry-after", "ratelimit"]
+)
 @pytest.mark.parametrize("step", STEPS)
-def test_a_long_rate_limit_is_not(hub, push_small, naps, step):
+def test_a_long_rate_limit_is_not(hub, push_small, naps, step, asked):
     make_reachable(hub, step)
-    hub.faults = [Fault(STEPS[step], status=429, headers={"Retry-After": "3600"}, times=99)]
+    hub.faults = [Fault(STEPS[step], status=429, headers=asked, times=99)]
     done = push_small()
     assert done.status == 2
     assert "3600 seconds" in done.err
     assert naps == []
+
+
+@pytest.mark.parametrize("step", ["look", "create", "gate", "commit"])
+def test_a_rate_limit_in_its_other_form_is_waited_for(hub, push_small, naps, step):
+    # The last number is the rest of the window; a limit that has requests left is no reason to wait.
+    hub.faults = [
+        Fault(STEPS[step], status=429, headers={"RateLimit": '"api";r=0;t=7'}),
+        Fault(STEPS[step], status=429, headers={"RateLimit": '"api";r=3;t=299', "Retry-After": "5"}),
+    ]
+    assert push_small().status == 0
+    assert naps == [7, 5]
+
+
+@pytest.mark.parametrize("step", ["look", "create", "gate"])
+@pytest.mark.parametrize("fault", [{"status": 502}, {"cut_after": 0}], ids=["502", "cut"])
+def test_what_may_be_asked_twice_is_asked_again(hub, push_small, small_output, naps, step, fault):
+    hub.faults = [Fault(STEPS[step], times=4, **fault)]
+    assert push_small().status == 0
+    assert naps == [1, 2, 4, 8]
+    assert hub.repos[REPO].files() == contents(small_output)
+
+
+def test_a_commit_is_not_sent_again_unasked(hub, push_small):
+    hub.faults = [Fault(STEPS["commit"], status=502)]
+    assert push_small().status == 2
+    assert len(hub.commits()) == 1
+
+
+def test_a_validator_that_is_down_does_not_reject_the_card(hub, push_small):
+    hub.faults = [
+        Fault(STEPS["card"], status=503, headers={"Content-Type": "text/html"}, body=b"<html>down</html>")
+    ]
+    done = push_small()
+    assert done.status == 2
+    assert "the Hub has trouble of its own (503)" in done.err
+    assert hub.commits() == []
 
 
 @pytest.mark.parametrize("namespace", ["nobody"])
@@ -628,6 +685,30 @@ def test_a_hub_that_lists_nothing_is_compared_by_what_it_hands_out(hub, push_sma
     assert push_small().status == 0
     assert hub.repos[REPO].messages == messages
     assert hub.repos[REPO].files() == contents(small_output)
+
+
+def test_files_that_are_listed_with_other_digests_are_not_sent_again(hub, push, monkeypatch, storage):
+    listed = File.entry
+
+    def entry(self, path):
+        return {"type": "file", "path": path, "size": listed(self, path)["size"], "oid": "0" * 40}
+
+    monkeypatch.setattr(File, "entry", entry)
+    monkeypatch.setattr(File, "etag", "0" * 40)
+    push()
+    messages = list(hub.repos[REPO].messages)
+    done = push()
+    assert (done.status, done.err) == (0, "")
+    assert "nothing had to be sent" in done.out
+    assert hub.repos[REPO].messages == messages
+
+
+def test_names_in_the_repo_do_not_reach_the_terminal_as_they_are(hub, push):
+    hub.repos[REPO] = Repo(private=True)
+    hub.repos[REPO].at("main")[1]["\x1b[2Jaway\r.txt"] = File(b"")
+    done = push("--dry-run")
+    assert "?[2Jaway?.txt" in done.out
+    assert "\x1b" not in done.out
 
 
 def test_a_listed_file_that_is_not_handed_out(hub, push_small):
@@ -760,6 +841,26 @@ def test_interrupted(hub, push, monkeypatch):
     assert done.status == 130
     assert "goes on from there" in done.err
     assert "nothing was published" not in done.err
+
+
+def test_ctrl_c_ends_an_upload_that_hangs(hub, push):
+    over = threading.Event()
+    pressed = threading.Lock()
+
+    def hang():
+        if pressed.acquire(blocking=False):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        over.wait(60)
+
+    hub.large = lambda path: True
+    hub.faults = [Fault(STEPS["put"], times=99, instead=hang)]
+    done = push()
+    assert not over.is_set()
+    over.set()
+    assert done.status == 130
+    assert "goes on from there" in done.err
+    assert hub.commits() == []
+    assert {thread.name for thread in threading.enumerate() if "ThreadPool" in thread.name} == set()
 
 
 # --- What it leaves behind in this process, and says ----------------------------------------------------
