@@ -90,7 +90,7 @@ class Request:
 class Fault:
     """What goes wrong with requests that match: a status, or a cut after so many bytes of the request's body.
 
-    ``instead`` is called in the place of an answer, which never comes.
+    ``first`` is called before an answer of that status, and ``instead`` in the place of one, which never comes.
     """
 
     pattern: str
@@ -101,6 +101,7 @@ class Fault:
     cut_after: int | None = None
     cut_answer: int | None = None
     skip: int = 0
+    first: Callable[[], object] | None = None
     instead: Callable[[], object] | None = None
 
 
@@ -224,6 +225,8 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, unquote(path), headers, len(body), body, parts.query)
         with self.hub.lock:
             self.hub.requests.append(request)
+        if fault and fault.first:
+            fault.first()
         if fault and fault.status:
             self._send(fault.status, fault.body, fault.headers)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -13,6 +14,9 @@ Gating = Literal["manual", "auto", "no"]
 
 OFFICIAL = "https://huggingface.co"
 MAIN = "main"
+
+# What git allows in no branch's name (git check-ref-format); some of it would be another address on the Hub.
+_NO_BRANCH = re.compile(r"^@?$|^[-/]|[\s~^:?*\[\\]|\.\.|//|@\{|(^|/)\.|\.(lock)?(/|$)|/$")
 
 RIGHT_NEEDED = (
     "A public repo lets anybody copy the data, and that cannot be undone. --public is taken only together with "
@@ -54,7 +58,7 @@ class Destination:
     @classmethod
     def configured(cls, repo: str, **options: Any) -> Destination:  # noqa: ANN401  # the fields
         """A repo on the Hub of this environment: the one at ``HF_ENDPOINT``, or the official one."""
-        return cls(repo, (os.environ.get("HF_ENDPOINT") or OFFICIAL).rstrip("/"), **options)
+        return cls(repo, configured_endpoint(), **options)
 
     def __post_init__(self) -> None:
         from huggingface_hub.errors import HFValidationError
@@ -84,15 +88,11 @@ class Destination:
                 "--create-pr opens a pull request on main, so it goes without --revision. To go on with a pull "
                 "request that is there, give --revision refs/pr/N and no --create-pr."
             )
-        if not self.revision or not self.revision.isprintable():
-            raise CallError(f"--revision: {self.revision!r} names no branch.")
+        if not self.revision.isprintable() or _NO_BRANCH.search(self.revision):
+            raise CallError(f"--revision: {self.revision!r} names no branch; git takes no such name.")
         if self.commit_message is not None and not self.commit_message.strip():
             raise CallError("--commit-message: the message is empty.")
-        parts = urlsplit(self.endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
-            raise CallError(
-                "HF_ENDPOINT is no address of a Hub: expected https://HOST, without a name or password in it."
-            )
+        check_endpoint(self.endpoint)
 
     @property
     def official(self) -> bool:
@@ -103,3 +103,25 @@ class Destination:
     def url(self) -> str:
         """The repo's page."""
         return f"{self.endpoint}/datasets/{self.repo}"
+
+
+def configured_endpoint() -> str:
+    """The address of this environment's Hub: the one at ``HF_ENDPOINT``, or the official one."""
+    return (os.environ.get("HF_ENDPOINT") or OFFICIAL).rstrip("/")
+
+
+def check_endpoint(endpoint: str) -> None:
+    """Refuse what is no address of a Hub, without repeating it: it may hold a password.
+
+    Raises:
+        CallError: it is none.
+    """
+    try:
+        parts = urlsplit(endpoint)
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound or parts.username or parts.password or parts.query or parts.fragment:
+        raise CallError(
+            "HF_ENDPOINT is no address of a Hub: expected https://HOST, without a name, password or query in it."
+        )

@@ -6,9 +6,11 @@ pre-signed address.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import quote, quote_plus
 
 import httpx2
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
@@ -50,7 +52,10 @@ def clean(text: object, *secrets: str | None) -> str:
     """``text`` on one line, short, without what looks like a secret."""
     line = str(text)
     for secret in filter(None, secrets):
-        line = line.replace(secret, "[secret]")
+        # As it is, and as it stands in addresses and in JSON.
+        forms = {secret, quote(secret), quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]}
+        for form in sorted(forms, key=len, reverse=True):
+            line = line.replace(form, "[secret]")
     line = " ".join(_SECRET.sub("[secret]", line).split())
     line = "".join(character if character.isprintable() else "?" for character in line)
     return line if len(line) <= _MOST_CHARACTERS else line[:_MOST_CHARACTERS] + " …"

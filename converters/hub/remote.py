@@ -76,6 +76,10 @@ class Remote:
                 # `exist_ok` would have huggingface_hub look for an address in this answer, which may have none.
                 if error.response.status_code != 409:
                     raise
+            except (ValueError, KeyError, TypeError):
+                # The Hub took it; only the address in its answer is none that huggingface_hub knows. It is not needed,
+                # and whether the repo is there is asked next.
+                _log.debug("the answer to the creation of %s was not understood", self._repo)
 
     def set_gating(self, gating: Gating) -> None:
         """Say who is let in."""

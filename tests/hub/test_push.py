@@ -4,11 +4,15 @@ import hashlib
 import itertools
 import json
 import logging
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx2
 import huggingface_hub.constants
@@ -123,6 +127,11 @@ def test_several_commits_are_sent_in_order(hub, push, hf_output, storage, small_
     commits = [at for at, text in enumerate(order) if "/commit/" in text]
     for one, two in itertools.pairwise(commits):
         assert f"GET /api/datasets/{REPO}" in order[one:two]
+
+
+@pytest.mark.parametrize("name", ["v1.2", "a/b-c_d", "refs/pr/12", "ä@1", "x.locked"])
+def test_names_of_branches(name):
+    assert Destination(REPO, revision=name).revision == name
 
 
 def test_a_branch_is_made_and_committed_to(hub, push, hf_output):
@@ -379,7 +388,10 @@ def test_names_that_are_none(hub, push_small, name):
     "arguments",
     [
         ("--create-pr", "--revision", "x"),
-        ("--revision", ""),
+        *(
+            ("--revision", name)
+            for name in ("", "..", "a b", "main~1", "a/../b", "/a", "a/", "a//b", "a.lock", "@")
+        ),
         ("--commit-message", " "),
         ("--gated", "maybe"),
         ("--token", TOKEN[:5]),
@@ -390,13 +402,45 @@ def test_wrong_options(hub, push_small, arguments):
     assert hub.requests == []
 
 
-@pytest.mark.parametrize("endpoint", ["ftp://x", "nonsense", "https://user:word@hub", "http://"])
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "ftp://x",
+        "nonsense",
+        "https://user:word@hub",
+        "http://",
+        "http://[::1",
+        "http://hub:99999",
+        "https://hub/?t=word",
+    ],
+)
 def test_an_endpoint_that_is_none(hub, push, monkeypatch, endpoint):
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     done = push()
     assert done.status == 2
     assert "word" not in done.err.replace("password", "")
     assert hub.requests == []
+
+
+def test_an_endpoint_on_which_huggingface_hub_itself_fails(small_output):
+    environment = {"HF_ENDPOINT": "http://127.0.0.1:port", "HF_TOKEN": TOKEN, "PATH": os.environ["PATH"]}
+    command = [sys.executable, "-m", "converters", "push", str(small_output), REPO, "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("kfer-convert: HF_ENDPOINT is no address of a Hub")
+    assert "HF_ENDPOINT" in json.loads(done.stdout)["error"]
+
+
+@pytest.mark.parametrize(
+    "answer", [b'{"url": "http://elsewhere.example/datasets/me/kfer"}', b"{}", b""], ids=str
+)
+def test_the_address_of_a_new_repo_is_not_needed(hub, push_small, small_output, answer):
+    def create():
+        hub.repos[REPO] = Repo(private=True)
+
+    hub.faults = [Fault(STEPS["create"], status=200, body=answer, first=create)]
+    assert push_small().status == 0
+    assert hub.repos[REPO].files() == contents(small_output)
 
 
 @pytest.mark.parametrize("token", ["", "  ", "hf_x y", "hf_é"])
@@ -1026,6 +1070,11 @@ def test_clean():
         == "[secret] https://[secret]?[secret] [secret]"
     )
     assert clean("Really? No hf_hub") == "Really? No hf_hub"
+    odd = 'a/b"c%2F+'
+    assert (
+        clean(f"{odd} {quote(odd)} {quote(odd, safe='')} {json.dumps(odd)}", odd)
+        == "[secret] " * 3 + '"[secret]"'
+    )
     assert len(clean("x" * 9999)) < 500
 
 
