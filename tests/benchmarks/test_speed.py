@@ -15,7 +15,8 @@ def test_the_benchmark_prints_its_tables(tmp_path):
         "kfer-convert --to parquet",
         "kfer-convert --to jpeg",
         "kfer-convert verify (Parquet)",
-        "2 ×",
+        "parquet | 2 ×",
+        "`kfer-convert --to parquet` ÷ `cat *.tfrecords \\| sha256sum`",
     ):
         assert f"| {row} |" in done.stdout
     assert not list(tmp_path.iterdir())
