@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -144,13 +145,14 @@ def hash_ranges(path: Place, ends: Sequence[int]) -> tuple[str, list[str]]:
     whole = hashlib.sha256()
     parts: list[str] = []
     start = 0
-    with open_file(path) as file:
+    with open_file(path) as file, ThreadPoolExecutor(1) as beside:
         for end in ends:
             digest = hashlib.sha256() if len(ends) > 1 else whole
             while start < end and (chunk := file.read(min(_HASH_CHUNK, end - start))):
+                done = None if digest is whole else beside.submit(whole.update, chunk)
                 digest.update(chunk)
-                if digest is not whole:
-                    whole.update(chunk)
+                if done is not None:
+                    done.result()
                 start += len(chunk)
             parts.append(digest.hexdigest())
         while chunk := file.read(_HASH_CHUNK):
