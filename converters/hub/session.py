@@ -34,7 +34,7 @@ from huggingface_hub.utils._runtime import is_xet_available
 
 from converters.errors import CallError
 from converters.hub.destination import Destination
-from converters.hub.failures import HubError, asked_wait, rate_limited
+from converters.hub.failures import HubError, asked_wait, clean, rate_limited
 
 _log = logging.getLogger(__name__)
 
@@ -216,9 +216,10 @@ def _guard(destination: Destination) -> Callable[[httpx2.Request], None]:
         url = str(request.url)
         if _origin(url) != home:
             if not destination.official or request.url.scheme != "https":
+                address = clean(f"{request.url.scheme}://{request.url.host}", _token_of(request))
                 raise HubError(
                     f"{destination.repo}: {destination.endpoint} sends us to another address, "
-                    f"{request.url.scheme}://{request.url.host}. Nothing was sent there: no request goes "
+                    f"{address}. Nothing was sent there: no request goes "
                     "anywhere but to the configured endpoint. If that address is right, set HF_ENDPOINT to a Hub that "
                     "keeps its files itself."
                 )
@@ -227,13 +228,13 @@ def _guard(destination: Destination) -> Callable[[httpx2.Request], None]:
                     f"{destination.repo}: a request with the token would have gone to {request.url.host}, which is not "
                     "the Hub. It was not sent."
                 )
-        _log.debug("%s %s%s", request.method, request.url.host, request.url.path)
+        _log.debug("%s %s", request.method, _shown(request))
 
     return check
 
 
 def _watch(response: httpx2.Response) -> None:
-    _log.debug("%s %s%s", response.status_code, response.request.url.host, response.request.url.path)
+    _log.debug("%s %s", response.status_code, _shown(response.request))
     if response.status_code == 429:
         wait = asked_wait(response)
         if wait is not None and wait > _LONGEST_WAIT_SECONDS:
@@ -246,6 +247,15 @@ def _watch(response: httpx2.Response) -> None:
         # huggingface_hub takes this answer for JSON before it looks at the status.
         response.read()
         hf_raise_for_status(response)
+
+
+def _shown(request: httpx2.Request) -> str:
+    """Where a request goes, without its query, and without the token, should the Hub have put it into a path."""
+    return clean(f"{request.url.host}{request.url.path}", _token_of(request))
+
+
+def _token_of(request: httpx2.Request) -> str:
+    return str(request.headers.get("authorization", "")).removeprefix("Bearer ")
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

@@ -282,6 +282,13 @@ def _upload(
         warnings += remote.upload(
             out, part, deleted if last else [], title, f"Licence of the data: {about.licence.name}."
         )
+        if number == 1 and not last and remote.pull_request:
+            _log.warning(
+                "Opened %s. Should this push not come through, go on with it by --revision %s in the place of "
+                "--create-pr.",
+                remote.pull_request,
+                remote.revision,
+            )
     return warnings, deleted
 
 

@@ -167,6 +167,17 @@ def test_a_pull_request(hub, push, hf_output, storage, small_commits):
     assert push("--revision", "refs/pr/1").status == 0
 
 
+def test_a_pull_request_that_breaks_off_is_gone_on_with(hub, push, hf_output, small_commits):
+    hub.faults = [Fault(STEPS["commit"], status=500, times=99, skip=1)]
+    done = push("--create-pr")
+    assert done.status == 2
+    assert "--revision refs/pr/1 in the place of --create-pr" in done.err
+    hub.faults = []
+    assert push("--revision", "refs/pr/1").status == 0
+    assert hub.repos[REPO].files("refs/pr/1") == contents(hf_output)
+    assert hub.repos[REPO].files("main") == {}
+
+
 def test_names_that_have_to_be_quoted(hub, push, source, tmp_path, storage):
     config = "b c (d) 얼굴 + é #% ;&"
 
@@ -926,6 +937,19 @@ def test_the_token_is_nowhere(hub, push, caplog, monkeypatch):
     assert "GET 127.0.0.1/datasets/me/kfer/resolve/main/README.md" in done.err
     assert any(TOKEN in request.headers.get("authorization", "") for request in hub.requests)
     assert not any("authorization" in request.headers for request in hub.called("^PUT /lfs/"))
+
+
+@pytest.mark.parametrize("token", [TOKEN, "odd/t%6Fken"])
+def test_a_token_that_the_hub_puts_into_addresses_is_not_shown(hub, push_small, monkeypatch, token):
+    monkeypatch.setenv("HF_TOKEN", token)
+    hub.token = token
+    for address in (f"/seen/{quote(token)}?t={token}", f"http://{token.lower()}.example/x"):
+        hub.faults = [Fault(STEPS["read"], status=302, headers={"Location": address}, times=99)]
+        done = push_small("-v")
+        assert done.status != 0
+        assert not any(
+            form in (done.out + done.err).lower() for form in (token.lower(), quote(token).lower())
+        )
 
 
 def test_the_token_is_in_no_exception(hub, hf_output):
