@@ -223,7 +223,8 @@ def result_to_json(result: ShardResult) -> dict[str, Any]:
         "ranges": [asdict(facts) for facts in result.ranges],
         "source": _part_to_json(result.source),
         "output": _part_to_json(result.output),
-        "files": [asdict(file) for file in result.files],
+        # As lists, and without vars(), which would give each of tens of thousands of objects a dict to keep.
+        "files": [[file.path, file.size, file.sha256] for file in result.files],
         "summary": result.summary,
     }
 
@@ -234,7 +235,7 @@ def result_from_json(document: Any, shard: Shard, folder: Path) -> ShardResult |
         result = ShardResult(
             shard,
             folder,
-            tuple(_typed(OutputFile(**file)) for file in document["files"]),
+            tuple(_typed(OutputFile(*file)) for file in document["files"]),
             tuple(_typed(RangeFacts(**facts)) for facts in document["ranges"]),
             _part_from_json(document["source"]),
             _part_from_json(document["output"]),
