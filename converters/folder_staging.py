@@ -59,7 +59,7 @@ class FolderStaging:
     """
 
     def __init__(self, destination: Path, *, overwrite: bool = False, shared: bool = False) -> None:
-        self.destination = Path(os.path.abspath(destination))  # noqa: PTH100  # resolve() would follow a link
+        self.destination = _in_its_real_folder(destination)
         self.folder = staging_place(self.destination)
         self.output = self.folder / _OUTPUT
         self.shards = self.folder / _SHARDS
@@ -282,6 +282,16 @@ class FolderStaging:
             raise CallError(
                 f"{destination}: {foreign}, so --overwrite does not replace it. Move it away, or choose another --out."
             )
+
+
+def _in_its_real_folder(destination: Path) -> Path:
+    """The destination, absolute, with no link in the way to it: its own name may be one, which is refused later.
+
+    ``link/../out`` lies where the system finds it, which is beside what the link leads to.
+    """
+    if destination.name in ("", ".."):
+        return destination.resolve()
+    return destination.parent.resolve() / destination.name
 
 
 def _foreign(destination: Path) -> str | None:

@@ -112,6 +112,17 @@ def test_a_destination_in_what_is_read_is_refused_however_it_is_spelled(source, 
         assert everything(source) == before
 
 
+def test_two_dots_behind_a_link_are_the_folder_above_what_it_leads_to(source, tmp_path):
+    """As the system has it: by the text alone, this output would be in the source."""
+    (tmp_path / "elsewhere" / "below").mkdir(parents=True)
+    (tmp_path / "elsewhere" / source.name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "below")
+    before = everything(source)
+    convert(source, to="jpeg", out=tmp_path / "link" / ".." / source.name / "out")
+    assert everything(source) == before
+    assert verify(tmp_path / "elsewhere" / source.name / "out").failures() == []
+
+
 def test_a_source_in_the_destination_is_refused_however_it_is_spelled(source, tmp_path):
     inner = make_source(tmp_path / "out" / "deep" / "source")
     (tmp_path / "link").symlink_to(tmp_path / "out" / "deep")
