@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 ROW_GROUP_ROWS = 8192
 ROW_GROUP_BYTES = 64 << 20
 
+# Read back at once: so many rows, fewer where the images are large.
 _READ_ROWS = 2048
+_READ_IMAGE_BYTES = 8 << 20
 _READ_BYTES = 1 << 18  # read at once; without it, a whole column of a row group is
 _NAME = re.compile(r"(.+)-(\d{5,})-of-(\d{5,})\.parquet")
 
@@ -133,6 +135,14 @@ def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(pending)
 
 
+def _rows_at_once(metadata: pq.FileMetaData) -> int:
+    """How many rows to read at once: as many as hold some megabytes where the images are largest."""
+    largest = 1
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        largest = max(largest, group.total_byte_size // max(1, group.num_rows))
+    return max(1, min(_READ_ROWS, _READ_IMAGE_BYTES // largest))
+
+
 def _read_file(path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
     try:
         with pq.ParquetFile(
@@ -148,7 +158,7 @@ def _read_file(path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]
                     f"the file's schema is not the one of {split.title}: columns, label names or features differ.",
                     Location(str(path)),
                 )
-            for rows in file.iter_batches(_READ_ROWS, use_threads=False):
+            for rows in file.iter_batches(_rows_at_once(file.metadata), use_threads=False):
                 yield from_table(rows, split, str(path), first)
                 first += len(rows)
     except (pa.ArrowException, OSError) as error:

@@ -2,14 +2,17 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import CONFIGS, SPLITS, read_records, tfrecords
+from conftest import CONFIGS, SPLITS, drop_published, read_records, tfrecords, write_records
 from PIL import Image
 
 from converters import convert
 from converters.formats import parquet
+from converters.formats.parquet import ParquetFormat
+from converters.spec import load_spec
 
 
 @pytest.fixture(scope="module")
@@ -216,3 +219,17 @@ def test_the_same_records_as_tensorflow_s_protobuf_reads(sample, truth):
         assert entries["image_raw"].bytes_list.value[0] == record.image
         assert tuple(entries["label"].int64_list.value) == record.label
         assert entries["height"].int64_list.value[0] == record.height
+
+
+def test_large_images_are_read_back_a_few_at_a_time(source, tmp_path):
+    """Memory is bounded by a batch, so that must be bounded in bytes too."""
+    drop_published(source)
+    path = tfrecords(source, "22_emo", "test")
+    record = read_records(path)[0]
+    large = replace(record, image=record.image[:-2] + bytes(300_000) + record.image[-2:])
+    write_records(path, [record] * 50 + [large] * 100)
+    convert(source, to="parquet", out=tmp_path / "out", configs=["22_emo"], splits=["test"])
+    split = next(split for split in load_spec(source).splits() if split.title == "22_emo/test")
+    batches = [batch.column("image") for batch in ParquetFormat().read(tmp_path / "out", split)]
+    assert sum(map(len, batches)) == 150
+    assert max(batch.nbytes for batch in batches) < 16 << 20
