@@ -187,7 +187,7 @@ def _read_ranges(job: Job, shard: Shard, facts: list[RangeFacts]) -> Iterator[pa
             checker.check(batch, partial(frame_location, path, frames))
             if job.reader == "tensorflow":
                 # Started only when a first batch was found sound: TensorFlow crashes on some files that are not.
-                second = second or SecondReader(source, job.features, label_count)
+                second = second or SecondReader(source, job.features, label_count, len(batch))
                 second.confirm(batch, frames.first_record)
             yield batch
         if second is not None and source.end == file_state(source.path)[0]:

@@ -3,9 +3,10 @@
 import importlib.util
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
-from conftest import digests, read_records, tfrecords, write_records
+from conftest import digests, drop_published, read_records, tfrecords, write_records
 
 from converters import convert, verify
 from converters.errors import CallError, DataError
@@ -118,6 +119,25 @@ def test_a_reader_that_fails_is_a_failed_check(sample, tmp_path, stand_in, kfer_
     assert re.search(message, done.err)
     assert "6_basic_emo_train.tfrecords" in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_large_records_few_are_asked_for_at_once(source, tmp_path, stand_in, monkeypatch):
+    """Or memory would grow with their size."""
+    drop_published(source)
+    path = tfrecords(source, "6_basic_emo", "train")
+    record = read_records(path)[0]
+    write_records(path, [replace(record, image=record.image[:-2] + bytes(1 << 20) + record.image[-2:])] * 9)
+    asked = []
+
+    class Process:
+        def ask(self, request):
+            asked.append(request["batch_records"])
+            raise DataError("enough")
+
+    monkeypatch.setattr(second_reader, "_process", Process)
+    with pytest.raises(DataError, match="enough"):
+        run(source, tmp_path / "out")
+    assert asked == [3]
 
 
 def test_a_silent_reader_is_a_failed_check(sample, tmp_path, stand_in, monkeypatch):

@@ -34,14 +34,22 @@ from converters.tfrecord.reader import SourceRange
 # Importing TensorFlow takes 10 to 15 s on a slow disk; a batch takes milliseconds.
 SILENCE_SECONDS = 300.0
 
-_BATCH_RECORDS = 1024
+_MAX_BATCH_RECORDS = 1024
 _PIPE_BYTES = 1 << 20
 
 
 class SecondReader:
-    """The records of one range of a source file, as TensorFlow reads them."""
+    """The records of one range of a source file, as TensorFlow reads them.
 
-    def __init__(self, source: SourceRange, features: Features, label_count: int) -> None:
+    Args:
+        source: the range.
+        features: names of the features.
+        label_count: how many label values a record has.
+        batch_records: how many records to ask for at once; as many as this program read at once, which bounds
+            their size.
+    """
+
+    def __init__(self, source: SourceRange, features: Features, label_count: int, batch_records: int) -> None:
         self._source = source
         self._label_count = label_count
         self._pending = schema(label_count).empty_table()
@@ -51,6 +59,7 @@ class SecondReader:
             "skip": source.first_record,
             "features": features.names(),
             "label_count": label_count,
+            "batch_records": min(_MAX_BATCH_RECORDS, batch_records),
         }
         self._messages = _process().ask(request)
 
@@ -235,7 +244,7 @@ def _batches(request: dict[str, Any]) -> Iterator[pa.RecordBatch]:
     form[label] = tf.io.FixedLenFeature([request["label_count"]], tf.int64)
     form |= {name: tf.io.FixedLenFeature([], tf.int64) for name in sizes}
     dataset = tf.data.TFRecordDataset(request["path"], compression_type=request["compression"])
-    for serialized in dataset.skip(request["skip"]).batch(_BATCH_RECORDS):
+    for serialized in dataset.skip(request["skip"]).batch(request["batch_records"]):
         parsed = tf.io.parse_example(serialized, form)
         numbers = np.stack([parsed[name].numpy() for name in sizes], axis=1)
         yield record_batch(
