@@ -121,6 +121,8 @@ def examine_source(
                     f"{file.index.name} was not used, as it does not belong to {file.path.name}: "
                     f"{examination.index_problem}"
                 )
+            if examination.header_problem is not None:
+                warnings.append(f"{file.path.name}: {examination.header_problem} No record is lost by that.")
         splits[found.split.title] = ExaminedSplit(
             tuple(_ranges(found, resolved, identities)),
             tuple(examination.stream_bytes for examination in resolved),

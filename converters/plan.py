@@ -179,7 +179,8 @@ def _whole_file(file: SourceFile, damage: FileDamage | None) -> SourceRange:
     whole = SourceRange(file.path, 0, file.size, 0, file.compression, file.index)
     if damage is None:
         return whole
-    return replace(whole, index=file.index if damage.indexed else None, lost=damage.lost)
+    index = file.index if damage.indexed else None
+    return replace(whole, index=index, lost=damage.lost, any_header=True)
 
 
 def _cuts(files: Sequence[SourceRange], max_shard_bytes: int) -> array[int]:

@@ -44,7 +44,14 @@ from converters.tfrecord.framing import (
     masked_crc,
     record_size,
 )
-from converters.tfrecord.streams import MAX_EXPANSION, Compression, DecompressedStream, SourceFile
+from converters.tfrecord.streams import (
+    GZIP_HEADER_BYTES,
+    MAX_EXPANSION,
+    Compression,
+    DecompressedStream,
+    SourceFile,
+    gzip_header_problem,
+)
 
 Check = Callable[[Frames], None]
 """Raises a DataError if a record of the frames is not what it must be."""
@@ -73,12 +80,14 @@ class Examination:
         stream_bytes: size of the file, decompressed; where the compression is damaged, of what inflates.
         lost: the damaged ranges, in order.
         index_problem: why the index was not used, where it contradicts the file; None otherwise.
+        header_problem: what is wrong with the header of the compression, where that harms no record; None otherwise.
     """
 
     records: int
     stream_bytes: int
     lost: tuple[LostRange, ...]
     index_problem: str | None
+    header_problem: str | None = None
 
 
 def examine(
@@ -136,7 +145,8 @@ def _examine(
             Location(str(path)),
             "It may be no TFRecord file, or not of this dataset. Copy it again, or move it away to convert the rest.",
         )
-    return Examination(examiner.records, window.end, lost, problem)
+    header_problem = None if inflating is None else inflating.header_problem
+    return Examination(examiner.records, window.end, lost, problem, header_problem)
 
 
 def lost_bytes(
@@ -154,7 +164,8 @@ def lost_bytes(
     if compression == "none":
         return
     with SourceFile(path) as file:
-        stream = DecompressedStream(stored_stream(file, lost, str(path)), compression, str(path))
+        stored = stored_stream(file, lost, str(path))
+        stream = DecompressedStream(stored, compression, str(path), any_header=True)
         position = 0
         for piece in lost:
             if piece.inflated is None:
@@ -536,10 +547,12 @@ class _Inflating:
 
     Attributes:
         damage: the offset of the first stored byte that does not inflate, and why; None where all do.
+        header_problem: what is wrong with the header of a member that inflates nevertheless; None where nothing is.
     """
 
     def __init__(self, file: SourceFile, compression: Compression) -> None:
         self.damage: tuple[int, str] | None = None
+        self.header_problem: str | None = None
         self._file = file
         self._compression = compression
         self._inflate = zlib.decompressobj(_WINDOW_BITS[compression])
@@ -547,6 +560,7 @@ class _Inflating:
         self._produced = 0
         self._member_start = 0
         self._member_produced = 0
+        self._header = b""  # the first bytes of the member, as far as they were seen
         self._ended = False
 
     def read(self, _size: int, /) -> bytes:
@@ -592,17 +606,24 @@ class _Inflating:
         data = []
         left = piece
         member_start, member_produced = self._member_start, self._member_produced
+        header = self._header
         while left:
             if self._inflate.eof:
                 if self._compression == "zlib":
                     raise zlib.error("something follows its end")
                 self._inflate = zlib.decompressobj(_WINDOW_BITS[self._compression])
                 member_start, member_produced = self._consumed + len(piece) - len(left), 0
+                header = b""
+            if self._compression == "gzip" and len(header) < GZIP_HEADER_BYTES:
+                header += left[: GZIP_HEADER_BYTES - len(header)]
+                if len(header) == GZIP_HEADER_BYTES:
+                    self.header_problem = self.header_problem or gzip_header_problem(header)
             data.append(self._inflate.decompress(left))
             member_produced += len(data[-1])
             left = self._inflate.unused_data
         self._consumed += len(piece)
         self._member_start, self._member_produced = member_start, member_produced
+        self._header = header
         return b"".join(data)
 
     def _damaged(self, reason: str) -> None:

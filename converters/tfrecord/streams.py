@@ -33,7 +33,7 @@ _COMPRESSED_CHUNK = 1 << 20
 _PIECE_BYTES = 16 << 10
 _WINDOW_BITS = {"gzip": 31, "zlib": 15}
 
-_GZIP_HEADER_BYTES = 10
+GZIP_HEADER_BYTES = 10
 _GZIP_TEXT = 0x01
 _GZIP_LEVELS = (0, 2, 4)  # unknown, best, fastest
 _GZIP_SYSTEMS = (*range(20), 255)  # RFC 1952 has 0 to 13 and 255; zlib and Info-ZIP go up to 19, Darwin
@@ -132,16 +132,35 @@ def detect_compression(path: Place) -> Compression:
     return "none"
 
 
+def gzip_header_problem(header: bytes | bytearray) -> str | None:
+    """What no writer puts into the first :data:`GZIP_HEADER_BYTES` of a gzip member; zlib overlooks it.
+
+    RFC 1952, 2.3.1. Nothing protects the time, nor the system and the level among the known ones, nor a name; no
+    byte of the content depends on them.
+    """
+    flags, level, system = header[3], header[8], header[9]
+    if flags & _GZIP_TEXT:
+        return "the gzip header says that the content is text."
+    if level not in _GZIP_LEVELS or system not in _GZIP_SYSTEMS:
+        return f"the gzip header is damaged: level {level}, system {system}."
+    return None
+
+
 class DecompressedStream:
     """The decompressed bytes of a GZIP or ZLIB stream.
+
+    With ``any_header``, what :func:`gzip_header_problem` finds is passed over.
 
     Raises:
         DataError: on reading, when the stream is damaged, cut short, followed by anything but a further
             member, or expands beyond reason.
     """
 
-    def __init__(self, source: ByteStream, compression: Compression, path: str) -> None:
+    def __init__(
+        self, source: ByteStream, compression: Compression, path: str, *, any_header: bool = False
+    ) -> None:
         self._source = source
+        self._any_header = any_header
         self._compression = compression
         self._path = path
         self._inflate = zlib.decompressobj(_WINDOW_BITS[compression])
@@ -223,22 +242,13 @@ class DecompressedStream:
         self._inflate = zlib.decompressobj(_WINDOW_BITS[self._compression])
 
     def _check_header(self) -> None:
-        """Refuse what no writer puts into a gzip member's header; zlib overlooks most of it.
-
-        RFC 1952, 2.3.1. Nothing protects the time, nor the system and the level among the known ones, nor a name;
-        no byte of the content depends on them.
-        """
-        missing = _GZIP_HEADER_BYTES - len(self._header)
-        if self._compression != "gzip" or not missing:
+        """Refuse a gzip member's header once it is there, if something is wrong with it."""
+        missing = GZIP_HEADER_BYTES - len(self._header)
+        if self._compression != "gzip" or self._any_header or not missing:
             return
         self._header += self._pending[:missing]
-        if len(self._header) < _GZIP_HEADER_BYTES:
-            return
-        flags, level, system = self._header[3], self._header[8], self._header[9]
-        if flags & _GZIP_TEXT:
-            raise self._error("the gzip header says that the content is text.")
-        if level not in _GZIP_LEVELS or system not in _GZIP_SYSTEMS:
-            raise self._error(f"the gzip header is damaged: level {level}, system {system}.")
+        if len(self._header) == GZIP_HEADER_BYTES and (problem := gzip_header_problem(self._header)):
+            raise self._error(problem)
 
     def _error(self, message: str) -> DataError:
         return DataError(
