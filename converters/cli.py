@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from converters.engines import available_engines
-from converters.errors import CheckError, ConverterError
+from converters.errors import OUT_OF_MEMORY, CheckError, ConverterError
 from converters.formats import available_formats, describe_format
 from converters.tables import inspection_lines, push_lines, report_lines, work_lines
 
@@ -575,6 +575,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         # The reader of our output has gone; keep the interpreter from complaining when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
+    except MemoryError:
+        click.echo(f"kfer-convert: {OUT_OF_MEMORY}.", err=True)
         sys.exit(EXIT_FAILED)
     except OSError as error:
         click.echo(f"kfer-convert: {error.filename or 'output'}: {error.strerror or error}.", err=True)

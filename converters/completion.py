@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from converters import proof
 from converters.conversion import Job, clips, format_errors
@@ -13,11 +14,12 @@ from converters.errors import CheckError, ConverterError
 from converters.examination import ExaminedSource
 from converters.formats import Finishes, Format
 from converters.manifest import MANIFEST, SUMS, file_states, hash_file, write_manifest
-from converters.merging import WorkDone, merge_split, refuse_changed, split_reports
+from converters.merging import WorkDone, changed_file, merge_split, split_reports
 from converters.names import safe_path
 from converters.plan import Plan
 from converters.quarantine_folder import write_quarantine
 from converters.report import Report, SplitReport
+from converters.resume import changed_input
 from converters.shards import OutputFile, ShardResult
 from converters.sources import Source
 from converters.staging import Staging
@@ -26,6 +28,7 @@ from converters.staging import Staging
 def complete(
     report: Report,
     source: Source,
+    described: Mapping[str, Any],
     job: Job,
     target: Format,
     plan: Plan,
@@ -38,6 +41,7 @@ def complete(
     Args:
         report: what is known beforehand.
         source: what was converted.
+        described: what all it depends on was when it was found; see :func:`converters.resume.describe_run`.
         job: how.
         target: the format.
         plan: the shards.
@@ -70,8 +74,9 @@ def complete(
         staging.collect(Path(folder))
     report = replace(report, files=(*report.files, *write_quarantine(source, report, staging.output)))
     report = _finish(target, report, staging.output)
-    for file in chain.from_iterable(found.files for found in source.splits):
-        refuse_changed(file)
+    # Indexes and label CSVs too: shards that read different ones would not belong together.
+    if (changed := changed_input(described)) is not None:
+        raise changed_file(changed)
     write_manifest(report, staging.output)
     return report
 

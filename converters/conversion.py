@@ -131,7 +131,7 @@ def format_errors(name: str, doing: str) -> Iterator[None]:
     """Turn what a format raises into an error that names it; a format may be anybody's code."""
     try:
         yield
-    except (ConverterError, OSError):
+    except (ConverterError, OSError, MemoryError):
         raise
     except (Exception, SystemExit) as error:
         raise ConverterError(

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from converters.report import Report
 
 
+OUT_OF_MEMORY = "there is not enough memory. Give it more, or use fewer --workers"
+
+
 class ConverterError(Exception):
     """Whatever this package raises on purpose."""
 

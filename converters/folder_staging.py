@@ -105,7 +105,10 @@ class FolderStaging:
             os.close(self._lock)
             return
         planned = self._plan.is_file() and not self.published
-        self._leave(keep=planned or isinstance(error, (KeyboardInterrupt, OSError, MachineError, CallError)))
+        self._leave(
+            keep=planned
+            or isinstance(error, (KeyboardInterrupt, OSError, MemoryError, MachineError, CallError))
+        )
 
     def claim(self, run: Mapping[str, Any]) -> None:
         """See :class:`~converters.staging.Staging`."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -140,22 +141,34 @@ def hash_file(path: str | os.PathLike[str], *, follow_links: bool = False) -> tu
     return size, digest.hexdigest()
 
 
-def hash_ranges(path: Place, ends: Sequence[int]) -> tuple[str, list[str]]:
-    """Hexadecimal SHA-256 of a file, and of each of its parts: from where one ends to where the next one does."""
+def hash_ranges(
+    path: Place, ends: Sequence[int], stop: threading.Event | None = None
+) -> tuple[str, list[str]]:
+    """Hexadecimal SHA-256 of a file, and of each of its parts: from where one ends to where the next one does.
+
+    Raises:
+        CancelledError: ``stop`` was set meanwhile.
+    """
+
+    def read(size: int) -> bytes:
+        if stop is not None and stop.is_set():
+            raise CancelledError
+        return file.read(size)
+
     whole = hashlib.sha256()
     parts: list[str] = []
     start = 0
     with open_file(path) as file, ThreadPoolExecutor(1) as beside:
         for end in ends:
             digest = hashlib.sha256() if len(ends) > 1 else whole
-            while start < end and (chunk := file.read(min(_HASH_CHUNK, end - start))):
+            while start < end and (chunk := read(min(_HASH_CHUNK, end - start))):
                 done = None if digest is whole else beside.submit(whole.update, chunk)
                 digest.update(chunk)
                 if done is not None:
                     done.result()
                 start += len(chunk)
             parts.append(digest.hexdigest())
-        while chunk := file.read(_HASH_CHUNK):
+        while chunk := read(_HASH_CHUNK):
             whole.update(chunk)
     return whole.hexdigest(), parts
 

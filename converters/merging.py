@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from converters.examination import ExaminedSource
 from converters.files import file_state
 from converters.fingerprint import Fingerprint, Merger
 from converters.manifest import hash_ranges
-from converters.objects import ObjectPath
+from converters.objects import ObjectPath, Place
 from converters.report import SourceFacts, SplitReport, Work
 from converters.shards import Effort, OutputFile, RangeFacts, ShardResult
 from converters.sources import SourceFile, SourceSplit
@@ -195,16 +196,21 @@ def split_reports(
     """
     # Hashing lets other threads run; the largest files go first, so that none is left to one thread at the end.
     read = list(chain.from_iterable(split.read for split in merged))
+    stop = threading.Event()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         hashed = {
-            id(file): pool.submit(_source_facts, file)
+            id(file): pool.submit(_source_facts, file, stop)
             for file in sorted(read, key=lambda file: -file.file.size)
         }
-        facts = (hashed[id(file)].result() for file in read)
-        return [
-            _split_report(split, tuple(islice(facts, len(split.read))), examined, identified, clips)
-            for split in merged
-        ]
+        try:
+            facts = iter([hashed[id(file)].result() for file in read])
+        except BaseException:
+            stop.set()  # or Ctrl-C would wait for whole files to be read
+            raise
+    return [
+        _split_report(split, tuple(islice(facts, len(split.read))), examined, identified, clips)
+        for split in merged
+    ]
 
 
 def _split_report(
@@ -232,7 +238,7 @@ def _split_report(
     return SplitReport(split, sources, files, output, checks, quarantine, merged.summaries)
 
 
-def _source_facts(read: FileRead) -> SourceFacts:
+def _source_facts(read: FileRead, stop: threading.Event) -> SourceFacts:
     """The facts of a source file that was read from its first byte to its last.
 
     Raises:
@@ -243,26 +249,18 @@ def _source_facts(read: FileRead) -> SourceFacts:
         # What was hashed when it was converted is the whole object, and an object has a version.
         whole, now = parts[0], parts
     else:
-        whole, now = hash_ranges(file.path, read.ends)
+        whole, now = hash_ranges(file.path, read.ends, stop)
     if now != parts:
-        raise _changed(file)
-    refuse_changed(file)
+        raise changed_file(file.path)
+    if file_state(file.path) != (file.size, file.version):
+        raise changed_file(file.path)
     return SourceFacts(file.path.name, file.size, whole, read.records, file.compression, read.indexed)
 
 
-def refuse_changed(file: SourceFile) -> None:
-    """Raise if a source file has another size or time than when it was found.
-
-    Raises:
-        DataError: it has.
-    """
-    if file_state(file.path) != (file.size, file.version):
-        raise _changed(file)
-
-
-def _changed(file: SourceFile) -> DataError:
+def changed_file(path: Place) -> DataError:
+    """The error of a source file that was changed during the run."""
     return DataError(
         "the file changed while it was converted.",
-        Location(str(file.path)),
+        Location(str(path)),
         "Convert again when nothing writes to it.",
     )

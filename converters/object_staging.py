@@ -161,7 +161,7 @@ class ObjectStaging:
     ) -> None:
         if self._scratch is not None:
             self._scratch.cleanup()
-        keep = isinstance(error, (KeyboardInterrupt, OSError, MachineError, CallError))
+        keep = isinstance(error, (KeyboardInterrupt, OSError, MemoryError, MachineError, CallError))
         if self.published or (self._begun and not keep):
             if not self.published:
                 side_by_side(delete_object, self._objects(self._destination))

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from converters.completion import complete
 from converters.conversion import Job, Reader, convert_shard
 from converters.engines import Engine, load_engine
-from converters.errors import CallError, ConverterError, MachineError
+from converters.errors import OUT_OF_MEMORY, CallError, ConverterError, MachineError
 from converters.examination import ExaminedSource, examine_source
 from converters.formats import Format, load_format
 from converters.nesting import refuse_nesting
@@ -175,15 +175,17 @@ def published(staging: Staging, source: Source, fill: Callable[[], Report]) -> R
             error.add_note(f"interrupted; nothing was published. {staging.kept()}".rstrip())
             raise
         # Complete and in place; only the old output's remains were still being cleared away.
-    except (OSError, MachineError) as error:
+    except (OSError, MachineError, MemoryError) as error:
         if not staging.published or report is None:
             raise machine_error(error, source, staging) from error
     return report
 
 
-def machine_error(error: OSError | MachineError, source: Source, staging: Staging) -> MachineError:
+def machine_error(
+    error: OSError | MachineError | MemoryError, source: Source, staging: Staging
+) -> MachineError:
     """The same, with all that a user needs to know to go on."""
-    what = str(error).rstrip(".")
+    what = OUT_OF_MEMORY if isinstance(error, MemoryError) else str(error).rstrip(".")
     if isinstance(error, OSError):
         what = f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
         if error.errno in DISK_ERRORS:
@@ -193,7 +195,9 @@ def machine_error(error: OSError | MachineError, source: Source, staging: Stagin
     )
 
 
-def plan_conversion(conversion: Conversion, staging: Staging) -> tuple[Plan, ExaminedSource | None]:
+def plan_conversion(
+    conversion: Conversion, described: Mapping[str, Any], staging: Staging
+) -> tuple[Plan, ExaminedSource | None]:
     """Make the staging this conversion's, and cut its source into shards; what is damaged, where that is passed over.
 
     Raises:
@@ -201,21 +205,21 @@ def plan_conversion(conversion: Conversion, staging: Staging) -> tuple[Plan, Exa
         DataError: the source is damaged.
     """
     source, options = conversion.source, conversion.options
-    staging.claim(conversion.description())
+    staging.claim(described)
     examined: ExaminedSource | None = None
     if options.on_error == "quarantine":
         examined = examine_source(
             source, options.labels, decode=options.decode, max_record_bytes=options.max_record_bytes
         )
-    return plan_shards(
-        source.splits, options.max_shard_bytes, examined.damage if examined else None
-    ), examined
+    damage = examined.damage if examined else None
+    return plan_shards(source.splits, options.max_shard_bytes, damage, options.max_record_bytes), examined
 
 
 def _convert(conversion: Conversion, engine: Engine, staging: Staging, progress: Progress | None) -> Report:
     """Fill the staging with a complete output, compared with its source."""
     source, options = conversion.source, conversion.options
-    plan, examined = plan_conversion(conversion, staging)
+    described = conversion.description()
+    plan, examined = plan_conversion(conversion, described, staging)
     finished = staging.finished(plan)
     staging.require_space(source)
     staging.begin()
@@ -225,6 +229,7 @@ def _convert(conversion: Conversion, engine: Engine, staging: Staging, progress:
         report = complete(
             conversion.report(len(finished)),
             source,
+            described,
             job,
             conversion.target,
             plan,

@@ -14,6 +14,7 @@ from converters.shards import Shard
 from converters.sources import SourceFile, SourceSplit
 from converters.spec import Split
 from converters.tfrecord.damage import FileDamage
+from converters.tfrecord.framing import MAX_RECORD_BYTES
 from converters.tfrecord.reader import SourceRange, Units, scan_units, starts_record
 
 # As `datasets`: a shard's output is about as large as its part of the source.
@@ -142,12 +143,14 @@ def plan_shards(
     splits: Sequence[SourceSplit],
     max_shard_bytes: int = MAX_SHARD_BYTES,
     damage: Mapping[Place, FileDamage] | None = None,
+    max_record_bytes: int = MAX_RECORD_BYTES,
 ) -> Plan:
     """Cut the source into shards; they follow from the data and ``max_shard_bytes`` alone.
 
     A split of at most ``max_shard_bytes`` is one shard, whose records nobody counts beforehand. A larger one is
     cut between records, at most so many bytes of source a shard; its files are scanned for that. ``damage`` says
     which ranges of which files are damaged and to be passed over; these belong to the shard before them.
+    ``max_record_bytes`` is the longest record that is accepted.
 
     Raises:
         DataError: a file that has to be scanned is damaged.
@@ -155,7 +158,7 @@ def plan_shards(
     plans = []
     for source in splits:
         files = tuple(_whole_file(file, (damage or {}).get(file.path)) for file in source.files)
-        plans.append(SplitPlan(source.split, files, _cuts(files, max_shard_bytes)))
+        plans.append(SplitPlan(source.split, files, _cuts(files, max_shard_bytes, max_record_bytes)))
     return Plan(plans)
 
 
@@ -183,19 +186,19 @@ def _whole_file(file: SourceFile, damage: FileDamage | None) -> SourceRange:
     return replace(whole, index=index, lost=damage.lost, any_header=True)
 
 
-def _cuts(files: Sequence[SourceRange], max_shard_bytes: int) -> array[int]:
+def _cuts(files: Sequence[SourceRange], max_shard_bytes: int, max_record_bytes: int) -> array[int]:
     """Where the shards of a split begin and the last one ends; see :class:`SplitPlan`."""
     if sum(file.end - file.start for file in files) <= max_shard_bytes:
         return array("q", [0, 0, 0, 0, len(files), 0, 0, 0])
     cutter = _Cutter(max_shard_bytes)
     for number, file in enumerate(files):
         begun = cutter.begin_file(number)
-        for units in scan_units(file):
+        for units in scan_units(file, max_record_bytes):
             cutter.add(units)
         if file.index is not None and not cutter.sound(begun, file):
             # The index is not the file's, which reading will tell; until then it is not followed.
             cutter.return_to(begun)
-            for units in scan_units(replace(file, index=None)):
+            for units in scan_units(replace(file, index=None), max_record_bytes):
                 cutter.add(units)
     return cutter.finish(len(files))
 

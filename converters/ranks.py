@@ -59,7 +59,7 @@ def plan(source: Place, format_name: str, out: Path, options: Options, *, overwr
     staging = FolderStaging(out, overwrite=overwrite)
     try:
         with staging:
-            shards, _ = plan_conversion(conversion, staging)
+            shards, _ = plan_conversion(conversion, conversion.description(), staging)
             staging.finished(shards)
             staging.require_space(conversion.source)
             staging.begin()
@@ -72,7 +72,7 @@ def plan(source: Place, format_name: str, out: Path, options: Options, *, overwr
                     "shards": shards.to_json(),
                 }
             )
-    except (OSError, MachineError) as error:
+    except (OSError, MachineError, MemoryError) as error:
         raise machine_error(error, conversion.source, staging) from error
     return Planned(len(shards), sum(file.size for found in conversion.source.splits for file in found.files))
 
@@ -105,7 +105,7 @@ def run_shards(
         try:
             for _ in LocalEngine(workers).run(task, left, progress):
                 pass
-        except (OSError, MachineError) as error:
+        except (OSError, MachineError, MemoryError) as error:
             raise machine_error(error, conversion.source, staging) from error
         return len(left), len(mine) - len(left)
 
@@ -123,13 +123,15 @@ def merge(out: Path, *, progress: Progress | None = None) -> Report:
     conversion, shards = _planned(staging, document)
 
     def fill() -> Report:
-        staging.claim(conversion.description())
+        described = conversion.description()
+        staging.claim(described)
         finished = staging.finished(shards)
         _refuse_missing(shards, finished, out)
         staging.begin()
         return complete(
             conversion.report(0),
             conversion.source,
+            described,
             conversion.job(staging, None, durable=True),
             conversion.target,
             shards,

@@ -26,7 +26,7 @@ from converters.files import file_state
 from converters.fingerprint import Node, Part
 from converters.manifest import hash_file, walk_files
 from converters.names import safe_path
-from converters.objects import Place
+from converters.objects import Place, place, side_by_side
 from converters.plan import Plan
 from converters.shards import OutputFile, RangeFacts, Shard, ShardResult
 from converters.sources import Source
@@ -52,6 +52,21 @@ def describe_run(
         "dataset": source.spec.document,
         "source": {_absolute(path): list(file_state(path)) for path in read},
     }
+
+
+def changed_input(run: Mapping[str, Any]) -> Place | None:
+    """A file that a run reads and that is another by now than :func:`describe_run` found, or gone; None if none is."""
+
+    def differs(name: str) -> bool:
+        try:
+            return list(file_state(place(name))) != run["source"][name]
+        except OSError:
+            return True
+
+    names = list(run["source"])
+    return next(
+        (place(name) for name, other in zip(names, side_by_side(differs, names), strict=True) if other), None
+    )
 
 
 def claim(folder: Path, shards: Path, run: Mapping[str, Any]) -> None:
@@ -183,7 +198,8 @@ def _files_in(folder: Path) -> set[str]:
 
 
 def _absolute(path: Place) -> str:
-    return os.path.abspath(path) if isinstance(path, Path) else path.url  # noqa: PTH100  # links stay links
+    """The files' own names stay, also where they are links."""
+    return str(path.parent.resolve() / path.name) if isinstance(path, Path) else path.url
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401  # JSON

@@ -442,7 +442,7 @@ def _compare_quarantine(
 
 def _compare_source(job: Job, original: SourceSplit, split: SplitReport, progress: Progress | None) -> Check:
     facts: list[RangeFacts] = []
-    shards = plan_shards([original], damage=_damage(original, split))
+    shards = plan_shards([original], damage=_damage(original, split), max_record_bytes=job.max_record_bytes)
 
     def parts() -> Iterator[Any]:
         for shard in shards:

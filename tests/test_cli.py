@@ -225,3 +225,14 @@ def test_the_module_and_the_script_are_the_same(output):
     )
     assert done.returncode == 0
     assert "verified" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify"])
+def test_too_little_memory_is_an_error_in_words(kfer_convert, tmp_path, monkeypatch, command):
+    def greedy(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(f"converters.api.{command}", greedy)
+    done = kfer_convert(command, tmp_path)
+    assert done.status == 1
+    assert done.err == "kfer-convert: there is not enough memory. Give it more, or use fewer --workers.\n"

@@ -29,6 +29,9 @@ from conftest import (
 
 from converters import convert, verify
 from converters.errors import CallError, CheckError, DataError
+from converters.shards import plan_shards
+from converters.sources import find_source
+from converters.spec import load_spec
 
 
 def results(report, name: str) -> dict[str, str]:
@@ -660,6 +663,17 @@ def test_a_split_of_several_files(source, tmp_path, truth, shard_bytes):
 def test_a_record_longer_than_allowed_is_refused(source, tmp_path):
     with pytest.raises(DataError, match=r"record 0, byte 0"):
         convert(source, to="parquet", out=tmp_path / "out", max_record_bytes=100)
+
+
+def test_the_longest_record_that_is_allowed_holds_for_shards_and_verify_too(source, tmp_path, monkeypatch):
+    """A source of several shards is scanned for where to cut it, and the scan knew only the default."""
+    monkeypatch.setattr("converters.shards.scan_units.__defaults__", (100,))
+    monkeypatch.setattr("converters.shards.plan_shards.__defaults__", (3_000, None, 100))
+    out = tmp_path / "out"
+    convert(source, to="parquet", out=out, max_record_bytes=50_000, max_shard_bytes=3_000)
+    assert verify(out, source=source).failures() == []
+    with pytest.raises(DataError, match="at most 100 are accepted"):
+        plan_shards(find_source(source, load_spec(source)).splits)
 
 
 def test_progress_counts_every_record(source, tmp_path):

@@ -18,6 +18,7 @@ from conftest import digests, drop_published, flip, tfrecords, tree
 from converters import CallError, DataError, convert
 from converters.engines import local
 from converters.errors import MachineError
+from converters.formats.parquet import ParquetFormat
 
 SHARDS = {"max_shard_bytes": 14_000, "configs": ["multi-label"]}
 
@@ -193,6 +194,30 @@ def _interrupt(stage: str, count: int) -> None:
     raise KeyboardInterrupt
 
 
+def test_what_is_finished_is_kept_when_memory_runs_out(sample, tmp_path, monkeypatch, kfer_convert):
+    """It is the machine that is to blame then, not the format in which it happens."""
+    write = ParquetFormat.write
+    calls = []
+
+    def greedy(self, *arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise MemoryError
+        return write(self, *arguments)
+
+    arguments = (sample, "--to", "parquet", "--out", tmp_path / "out", "--max-shard-size", 14_000)
+    arguments += ("--config", "multi-label")
+    with monkeypatch.context() as patch:
+        patch.setattr(ParquetFormat, "write", greedy)
+        done = kfer_convert(*arguments)
+    assert done.status == 1
+    assert len(done.err.splitlines()) == 1
+    assert "there is not enough memory" in done.err
+    assert "2 finished shards are kept" in done.err
+    done = kfer_convert(*arguments, "--json")
+    assert json.loads(done.out)["resumed_shards"] == 2
+
+
 def test_nothing_is_kept_when_the_data_is_to_blame(source, tmp_path):
     flip(tfrecords(source, "multi-label", "test"), -20)
     with pytest.raises(DataError, match="checksum"):
@@ -282,6 +307,34 @@ def test_a_source_that_changes_after_it_was_read_fails_the_run(source, tmp_path,
     assert [path.name for path in tmp_path.iterdir()] == ["tfrecords"]
 
 
+@pytest.mark.parametrize(
+    ("what", "change"), [("index", _touch), ("index", Path.unlink), ("label CSV", _touch)]
+)
+def test_an_index_or_a_label_csv_that_changes_while_it_is_used_fails_the_run(source, tmp_path, what, change):
+    """Its shards may have read different ones."""
+    csv = source / "labels" / "label_6_basic_emo_train.csv"
+    path = csv if what == "label CSV" else tfrecords(source, "6_basic_emo", "train").with_suffix(".idx")
+    done = []
+
+    def progress(stage: str, count: int) -> None:
+        # With one shard, each is read by now, and not needed again but for this.
+        if stage == "verified" and not done:
+            done.append(change(path))
+
+    with pytest.raises(DataError, match=rf"{path.name}.*changed while it was converted") as caught:
+        convert(
+            source,
+            to="parquet",
+            out=tmp_path / "out",
+            configs=["6_basic_emo"],
+            splits=["train"],
+            labels=source / "labels" if what == "label CSV" else None,
+            progress=progress,
+        )
+    assert caught.value.exit_status == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["tfrecords"]
+
+
 def test_a_shard_that_was_finished_before_the_source_changed_is_not_believed(source, tmp_path):
     drop_published(source)
     interrupt(source, tmp_path / "out")
@@ -308,6 +361,29 @@ def test_of_two_runs_into_one_destination_exactly_one_succeeds(sample, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     check = subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=out, check=False)
     assert check.returncode == 0
+
+
+def test_ctrl_c_does_not_wait_for_the_source_to_be_hashed_to_its_end(sample, tmp_path):
+    program = (
+        "import sys\n"
+        "from concurrent.futures import CancelledError\n"
+        "from converters import cli, pipeline\n"
+        "def endless(path, ends, stop):\n"
+        "    print('hashing', flush=True)\n"
+        "    stop.wait(60)\n"
+        "    raise CancelledError\n"
+        "pipeline.hash_ranges = endless\n"
+        "cli.main(sys.argv[1:])\n"
+    )
+    arguments = command(sample, tmp_path / "out", "--workers", "1")[3:]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "hashing\n"
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert "interrupted; nothing was published. 9 finished shards are kept" in errors
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
