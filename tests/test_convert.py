@@ -29,7 +29,7 @@ from conftest import (
 
 from converters import convert, verify
 from converters.errors import CallError, CheckError, DataError
-from converters.shards import plan_shards
+from converters.plan import plan_shards
 from converters.sources import find_source
 from converters.spec import load_spec
 

@@ -367,12 +367,12 @@ def test_ctrl_c_does_not_wait_for_the_source_to_be_hashed_to_its_end(sample, tmp
     program = (
         "import sys\n"
         "from concurrent.futures import CancelledError\n"
-        "from converters import cli, pipeline\n"
+        "from converters import cli, merging\n"
         "def endless(path, ends, stop):\n"
         "    print('hashing', flush=True)\n"
         "    stop.wait(60)\n"
         "    raise CancelledError\n"
-        "pipeline.hash_ranges = endless\n"
+        "merging.hash_ranges = endless\n"
         "cli.main(sys.argv[1:])\n"
     )
     arguments = command(sample, tmp_path / "out", "--workers", "1")[3:]

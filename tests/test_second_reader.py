@@ -11,6 +11,7 @@ from conftest import digests, drop_published, read_records, tfrecords, write_rec
 from converters import convert, verify
 from converters.errors import CallError, DataError
 from converters.tfrecord import second_reader
+from converters.tfrecord.framing import CHUNK_BYTES
 
 needs_tensorflow = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed"
@@ -137,7 +138,7 @@ def test_of_large_records_few_are_asked_for_at_once(source, tmp_path, stand_in, 
     monkeypatch.setattr(second_reader, "_process", Process)
     with pytest.raises(DataError, match="enough"):
         run(source, tmp_path / "out")
-    assert asked == [3]
+    assert asked == [CHUNK_BYTES // (1 << 20) - 1]  # whole records of a little over 1 MiB in a chunk
 
 
 def test_a_silent_reader_is_a_failed_check(sample, tmp_path, stand_in, monkeypatch):
