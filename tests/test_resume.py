@@ -365,11 +365,11 @@ def test_of_two_runs_into_one_destination_exactly_one_succeeds(sample, tmp_path)
 
 def test_ctrl_c_does_not_wait_for_the_source_to_be_hashed_to_its_end(sample, tmp_path):
     program = (
-        "import sys\n"
+        "import os, sys\n"
         "from concurrent.futures import CancelledError\n"
         "from converters import cli, merging\n"
         "def endless(path, ends, stop):\n"
-        "    print('hashing', flush=True)\n"
+        "    os.write(1, b'hashing\\n')\n"
         "    stop.wait(60)\n"
         "    raise CancelledError\n"
         "merging.hash_ranges = endless\n"
