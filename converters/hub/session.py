@@ -87,6 +87,7 @@ class HubSession:
 
     def __init__(self) -> None:
         self._sockets: WeakSet[socket.socket] = WeakSet()
+        self._lock = threading.Lock()
         self._stopped = threading.Event()
 
     def follow(self, request: httpx2.Request) -> None:
@@ -98,9 +99,12 @@ class HubSession:
     def cut(self) -> None:
         """End all requests that are under way, also where another thread waits for one."""
         self._stopped.set()
-        for connection in list(self._sockets):
+        with self._lock:
+            open_ones = list(self._sockets)
+        for connection in open_ones:
             with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+                # Not the method of an encrypted one, which takes its encryption off first.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def interruptible(self, call: Callable[[], _T]) -> _T:
         """The result of an upload, which Ctrl-C ends.
@@ -128,8 +132,9 @@ class HubSession:
             raise
 
     def _opened(self, event: str, info: Mapping[str, Any]) -> None:
-        if event == "connection.connect_tcp.complete":
-            self._sockets.add(info["return_value"].get_extra_info("socket"))
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            with self._lock:
+                self._sockets.add(info["return_value"].get_extra_info("socket"))
             if self._stopped.is_set():
                 self.cut()
 

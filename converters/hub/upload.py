@@ -247,8 +247,8 @@ def _seen(remote: Remote, destination: Destination) -> RepoState:
     state = remote.state()
     if state is None:
         raise HubError(
-            f"{destination.repo}: the Hub has created the repo and does not show it, so who may see it is "
-            "unknown. Nothing was sent. The token needs read access too."
+            f"{destination.repo}: the Hub has the repo now, or had it before, and does not show it, so who may see it "
+            "is unknown. Nothing was sent. The token needs read access to it too."
         )
     return state
 

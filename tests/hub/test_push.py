@@ -7,11 +7,13 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import httpx2
@@ -27,7 +29,7 @@ from converters import push as push_api
 from converters.hub import Destination
 from converters.hub.failures import HubError, clean
 from converters.hub.plan import git_oid, groups
-from converters.hub.session import _guard
+from converters.hub.session import HubSession, _guard
 from converters.shards import OutputFile
 
 REPO = "me/kfer"
@@ -916,6 +918,23 @@ def test_ctrl_c_ends_an_upload_that_hangs(hub, push):
     assert "goes on from there" in done.err
     assert hub.commits() == []
     assert {thread.name for thread in threading.enumerate() if "ThreadPool" in thread.name} == set()
+
+
+@pytest.mark.parametrize("event", ["connection.connect_tcp.complete", "connection.start_tls.complete"])
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+def test_connections_are_cut_in_the_clear_and_encrypted(event, late):
+    session = HubSession()
+    ours, theirs = socket.socketpair()
+    stream = SimpleNamespace(get_extra_info={"socket": ours}.get)
+    if late:
+        session.cut()
+    session._opened(event, {"return_value": stream})
+    if not late:
+        session.cut()
+    with ours, theirs:
+        assert theirs.recv(1) == b""
+    with pytest.raises(HubError):
+        session.follow(httpx2.Request("GET", "https://hub.example"))
 
 
 # --- What it leaves behind in this process, and says ----------------------------------------------------
