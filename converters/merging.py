@@ -198,11 +198,11 @@ def split_reports(
     read = list(chain.from_iterable(split.read for split in merged))
     stop = threading.Event()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        hashed = {
-            id(file): pool.submit(_source_facts, file, stop)
-            for file in sorted(read, key=lambda file: -file.file.size)
-        }
         try:
+            hashed = {
+                id(file): pool.submit(_source_facts, file, stop)
+                for file in sorted(read, key=lambda file: -file.file.size)
+            }
             facts = iter([hashed[id(file)].result() for file in read])
         except BaseException:
             stop.set()  # or Ctrl-C would wait for whole files to be read
