@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import shutil
+import signal
 import struct
 import time
 from dataclasses import dataclass, replace
@@ -15,6 +16,10 @@ import google_crc32c
 import pytest
 
 from converters.sample import make_sample
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So a shell starts what runs in the background; the programs under test would inherit it, and Ctrl-C be nothing.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RECORDS = 120
 CONFIGS = ("6_basic_emo", "22_emo", "multi-label")
