@@ -12,7 +12,7 @@ from typing import Any, Literal
 from converters.completion import complete
 from converters.conversion import Job, Reader, convert_shard
 from converters.engines import Engine, load_engine
-from converters.errors import OUT_OF_MEMORY, CallError, ConverterError, MachineError
+from converters.errors import OUT_OF_MEMORY, CallError, ConverterError, DataError, Location, MachineError
 from converters.examination import ExaminedSource, examine_source
 from converters.formats import Format, load_format
 from converters.nesting import refuse_nesting
@@ -27,6 +27,8 @@ from converters.spec import load_spec
 from converters.staging import Staging, make_staging
 from converters.tfrecord.framing import MAX_RECORD_BYTES
 from converters.tfrecord.second_reader import require_tensorflow
+
+_FREE_LABEL_BYTES = 16 << 20
 
 OnError = Literal["fail", "quarantine"]
 """What damage in the source means: an error, or that it is left out and put into quarantine."""
@@ -131,7 +133,7 @@ def prepare(source_folder: Place, format_name: str, out: Place, options: Options
     target = load_format(format_name, **options.format_options)
     spec = load_spec(source_folder)
     source = find_source(source_folder, spec, options.configs, options.splits)
-    _refuse_missing_labels(source, options.labels)
+    _check_label_files(source, options.labels)
     return Conversion(source, format_name, target, out, options)
 
 
@@ -280,12 +282,24 @@ def in_order(
         yield result
 
 
-def _refuse_missing_labels(source: Source, labels: Path | None) -> None:
+def _check_label_files(source: Source, labels: Path | None) -> None:
+    """The label CSVs must be there, and none so large that it cannot belong to its TFRecords.
+
+    A row is far shorter than the record it names, and all rows are held in memory.
+    """
     if labels is None:
         return
     if not labels.is_dir():
         raise CallError(f"{labels}: there is no such folder. --labels takes the folder of the label CSVs.")
     for found in source.splits:
-        name = found.split.labels_csv or ""
-        if not (labels / name).is_file():
-            raise CallError(f"{labels / name}: there is no such label CSV, which {found.split.title} needs.")
+        path = labels / (found.split.labels_csv or "")
+        if not path.is_file():
+            raise CallError(f"{path}: there is no such label CSV, which {found.split.title} needs.")
+        largest = _FREE_LABEL_BYTES + sum(file.size for file in found.files)
+        if (size := path.stat().st_size) > largest:
+            raise DataError(
+                f"the label CSV has {size} bytes; at most {largest} are accepted for TFRecords as large as those of "
+                f"{found.split.title}.",
+                Location(str(path)),
+                "Is it the right file?",
+            )

@@ -563,6 +563,14 @@ def _(folder):
     return ["--labels", str(labels_of(folder))]
 
 
+@cases({"label CSV: 16 MB of rows": 1_000_000, "label CSV: three million rows": 3_000_000})
+def _(folder, count):
+    with (folder / "l.csv").open("w") as file:
+        file.write("img_id,clip_id,a,b\n")
+        file.writelines(f"{number},c,0,1\n" for number in range(count))
+    return ["--labels", str(labels_of(folder))]
+
+
 @case("label CSV: compressed, by its name")
 def _(folder):
     (folder / "dataset.json").write_text(json.dumps(described(labels_csv="l.csv.gz")))
