@@ -16,11 +16,12 @@ from converters.formats import Finishes, Format
 from converters.manifest import MANIFEST, SUMS, file_states, hash_file, write_manifest
 from converters.merging import WorkDone, changed_file, merge_split, split_reports
 from converters.names import safe_path
+from converters.output_files import OutputFile, OutputFiles, merged_runs
 from converters.plan import Plan
 from converters.quarantine_folder import write_quarantine
 from converters.report import Report, SplitReport
 from converters.resume import changed_input
-from converters.shards import OutputFile, ShardResult
+from converters.shards import ShardResult
 from converters.sources import Source
 from converters.staging import Staging
 
@@ -65,14 +66,14 @@ def complete(
         report,
         splits=tuple(reports),
         warnings=tuple(_warnings(source, examined, reports)),
-        files=tuple(file for split in merged for file in split.files),
+        files=merged_runs(chain.from_iterable(split.files for split in merged)),
         work=done.work(),
     )
     if failures := report.failures():
         raise CheckError(f"nothing was published: {failures[0]}.", report)
     for folder in chain.from_iterable(split.folders for split in merged):
         staging.collect(Path(folder))
-    report = replace(report, files=(*report.files, *write_quarantine(source, report, staging.output)))
+    report = _with_files(report, write_quarantine(source, report, staging.output))
     report = _finish(target, report, staging.output)
     # Indexes and label CSVs too: shards that read different ones would not belong together.
     if (changed := changed_input(described)) is not None:
@@ -102,13 +103,22 @@ def _finish(target: Format, report: Report, folder: Path) -> Report:
         ConverterError: the format failed, or touched a file of a shard, or took a name that is kfer-convert's.
     """
     added = _files_of_finish(target, report, folder) if isinstance(target, Finishes) else []
-    files = tuple(sorted((*report.files, *added), key=_path))
-    for file in files:
+    report = _with_files(report, added)
+    for file in report.files:
         if file.path in (MANIFEST, SUMS):
             raise ConverterError(
                 f"{file.path}: the format wrote a file of this name, which is kfer-convert's."
             )
-    return replace(report, files=files)
+    return report
+
+
+def _with_files(report: Report, added: Sequence[OutputFile]) -> Report:
+    """The report with more files."""
+    if not added:
+        return report
+    return replace(
+        report, files=merged_runs([OutputFiles(report.files), OutputFiles(sorted(added, key=_path))])
+    )
 
 
 def _files_of_finish(target: Finishes, report: Report, folder: Path) -> list[OutputFile]:

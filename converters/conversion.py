@@ -22,8 +22,9 @@ from converters.identity import Identities, Rows, read_identities
 from converters.image_files import HashingReader
 from converters.manifest import hash_file, walk_files
 from converters.names import safe_path
+from converters.output_files import OutputFiles
 from converters.records import conform
-from converters.shards import Effort, OutputFile, Progress, RangeFacts, Shard, ShardResult
+from converters.shards import Effort, Progress, RangeFacts, Shard, ShardResult
 from converters.spec import Features, Split
 from converters.stopwatch import Stopwatch
 from converters.tfrecord.framing import MAX_RECORD_BYTES
@@ -91,9 +92,9 @@ def _convert(job: Job, shard: Shard, folder: Path, progress: Progress | None) ->
         job.workspace.settle(folder)
     verifying = Stopwatch()
     with verifying, format_errors(job.format, f"reading back {shard.split.title}"):
-        reader = HashingReader()
+        reader = HashingReader(folder)
         output = _read_back(target, reader, shard, folder, progress)
-        files = _output_files(folder, paths, reader.digests, job.format)
+        files = _output_files(folder, paths, reader.files, job.format)
         summary = target.summarize(folder, shard) if isinstance(target, Summarizes) else None
     effort = Effort(
         f"{socket.gethostname()}:{os.getpid()}",
@@ -210,24 +211,29 @@ def _counted(
 
 
 def _output_files(
-    folder: Path,
-    paths: Sequence[str | os.PathLike[str]],
-    digests: Mapping[str, tuple[int, str]],
-    name: str,
-) -> tuple[OutputFile, ...]:
-    """The written files; they must be all that is in the shard's folder.
+    folder: Path, paths: Sequence[str | os.PathLike[str]], seen: OutputFiles, name: str
+) -> OutputFiles:
+    """The written files, in the order of their paths; they must be all that is in the shard's folder.
 
-    Their sizes and SHA-256 are of what was read back from disk: in ``digests``, by path, where that was seen
-    already, and read now where it was not.
+    Their sizes and SHA-256 are of what was read back from disk: those of ``seen`` were already, others are now.
     """
     root = os.fspath(folder) + os.sep
-    written = {os.fspath(path).removeprefix(root).replace(os.sep, "/") for path in paths}
-    there = set(walk_files(folder))
-    if written != there or len(written) != len(paths):
-        odd = sorted(written ^ there) or ["a path twice"]
+    written = sorted(os.fspath(path).removeprefix(root).replace(os.sep, "/") for path in paths)
+    there = sorted(walk_files(folder))
+    if written != there:
+        odd = sorted(set(written) ^ set(there)) or ["a path twice"]
         raise ConverterError(f"the format {name!r} did not write the files it says it wrote: {odd[0]}.")
-    if unsafe := next((path for path in sorted(written) if not safe_path(path)), None):
+    del there
+    if unsafe := next((path for path in written if not safe_path(path)), None):
         raise ConverterError(f"{unsafe!r}: the format {name!r} wrote a file of a name that is not safe.")
-    return tuple(
-        OutputFile(path, *(digests.get(root + path) or hash_file(root + path))) for path in sorted(written)
-    )
+    files = OutputFiles()
+    known = (seen[number] for number in sorted(range(len(seen)), key=seen.path))
+    next_known = next(known, None)
+    for path in written:
+        while next_known is not None and next_known.path < path:
+            next_known = next(known, None)
+        if next_known is not None and next_known.path == path:
+            files.add(path, next_known.size, next_known.sha256)
+        else:
+            files.add(path, *hash_file(root + path))
+    return files

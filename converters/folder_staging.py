@@ -15,6 +15,7 @@ from converters.durability import sync_folder, sync_tree
 from converters.errors import CallError, ConverterError, MachineError
 from converters.manifest import MANIFEST, SUMS, read_manifest, walk_files
 from converters.objects import Place
+from converters.output_files import OutputFile
 from converters.plan import Plan
 from converters.resume import (
     RUN,
@@ -26,7 +27,7 @@ from converters.resume import (
     remove_unfinished,
     run_text,
 )
-from converters.shards import OutputFile, Shard, ShardResult
+from converters.shards import Shard, ShardResult
 from converters.sources import Source
 from converters.space import DISK_ERRORS, describe_space, require_space
 from converters.staging import staging_place

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from hashlib import sha256
 
+from converters.output_files import OutputFiles
+
 ReadFile = Callable[[str], bytes]
 """Gives the content of a file by its path."""
 
@@ -30,13 +32,16 @@ def read_file(path: str) -> bytes:
 
 
 class HashingReader:
-    """Reads files and keeps the size in bytes and the SHA-256 of what was read of each, by its path."""
+    """Reads files below a folder and keeps, in ``files``, the size and the SHA-256 of what was read of each."""
 
-    def __init__(self) -> None:
-        self.digests: dict[str, tuple[int, str]] = {}
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.files = OutputFiles()
+        self._root = os.fspath(folder) + os.sep
 
     def read(self, path: str) -> bytes:
         """See :func:`read_file`."""
         data = read_file(path)
-        self.digests[path] = len(data), sha256(data).hexdigest()
+        if path.startswith(self._root):
+            name = path[len(self._root) :].replace(os.sep, "/")
+            self.files.add(name, len(data), sha256(data).hexdigest())
         return data

@@ -8,6 +8,7 @@ form that ``sha256sum -c`` reads; the manifest lists every file but these two.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
 import os
 import threading
@@ -20,8 +21,8 @@ from typing import Any
 from converters.errors import CallError, DataError, Location
 from converters.files import open_file, open_regular, read_bounded
 from converters.objects import Place
+from converters.output_files import OutputFile
 from converters.report import Report
-from converters.shards import OutputFile
 from converters.spec import unique_keys
 
 MANIFEST = "MANIFEST.json"
@@ -85,17 +86,22 @@ def _manifest_pieces(head: str, files: Iterable[OutputFile]) -> Iterator[bytes]:
 
 def sums_text(files: Iterable[OutputFile], manifest: bytes) -> str:
     """The text of ``SHA256SUMS``: every file in the order of their paths, the manifest among them."""
-    return "".join(_sums_lines(files, hashlib.sha256(manifest).hexdigest()))
+    return "".join(_sums_lines(sorted(files, key=_path), hashlib.sha256(manifest).hexdigest()))
 
 
 def _sums_lines(files: Iterable[OutputFile], manifest_sha256: str) -> Iterator[str]:
-    for file in sorted([*files, OutputFile(MANIFEST, 0, manifest_sha256)], key=lambda file: file.path):
+    """``files`` are in the order of their paths."""
+    for file in heapq.merge(files, [OutputFile(MANIFEST, 0, manifest_sha256)], key=_path):
         yield f"{file.sha256}  {file.path}\n"
 
 
 def max_manifest_bytes(files: int) -> int:
     """How large the manifest of an output of so many files may be."""
     return _MAX_HEAD_BYTES + files * _MAX_ENTRY_BYTES
+
+
+def _path(file: OutputFile) -> str:
+    return file.path
 
 
 def read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
@@ -220,10 +226,11 @@ def walk_empty_folders(folder: str | os.PathLike[str]) -> Iterator[str]:
     folders = [(os.fspath(folder), "")]
     while folders:
         path, prefix = folders.pop()
-        with os.scandir(path) as scanned:
-            entries = list(scanned)
-        if prefix and not entries:
+        empty = True
+        with os.scandir(path) as entries:
+            for entry in entries:
+                empty = False
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append((entry.path, f"{prefix}{entry.name}/"))
+        if prefix and empty:
             yield prefix.removesuffix("/")
-        folders += [
-            (entry.path, f"{prefix}{entry.name}/") for entry in entries if entry.is_dir(follow_symlinks=False)
-        ]

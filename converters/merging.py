@@ -18,8 +18,9 @@ from converters.files import file_state
 from converters.fingerprint import Fingerprint, Merger
 from converters.manifest import hash_ranges
 from converters.objects import ObjectPath, Place
+from converters.output_files import OutputFiles, add_run
 from converters.report import SourceFacts, SplitReport, Work
-from converters.shards import Effort, OutputFile, RangeFacts, ShardResult
+from converters.shards import Effort, RangeFacts, ShardResult
 from converters.sources import SourceFile, SourceSplit
 
 
@@ -69,7 +70,7 @@ class MergedSplit:
         found: the split's source files.
         expected: the fingerprint of the records as they were read from the source; ``output``: as they were read back.
         read: what was read of each source file, in order.
-        files: the files of the output.
+        files: the files of the output, in runs that are each in the order of the paths.
         folders: paths of the folders in staging that hold them, in the order of the shards.
         summaries: what the format said of each shard, as far as it said anything.
     """
@@ -78,7 +79,7 @@ class MergedSplit:
     expected: Fingerprint
     output: Fingerprint
     read: tuple[FileRead, ...]
-    files: tuple[OutputFile, ...]
+    files: tuple[OutputFiles, ...]
     folders: tuple[str, ...]
     summaries: tuple[Any, ...]
 
@@ -115,7 +116,7 @@ def merge_split(found: SourceSplit, results: Iterable[ShardResult], done: WorkDo
     label_count = len(found.split.label_names)
     expected, output = Merger(label_count), Merger(label_count)
     tiles = _Tiles(found.files)
-    files: list[OutputFile] = []
+    files: list[OutputFiles] = []
     folders: list[str] = []
     summaries: list[Any] = []
     for result in results:
@@ -123,7 +124,7 @@ def merge_split(found: SourceSplit, results: Iterable[ShardResult], done: WorkDo
         output.add(result.output)
         for piece in result.ranges:
             tiles.add(piece)
-        files += result.files
+        add_run(files, result.files)
         folders.append(str(result.folder))
         if result.summary is not None:
             summaries.append(result.summary)
@@ -234,8 +235,8 @@ def _split_report(
             csv_labels=there.csv_labels,
             csv_identities=there.csv_identities,
         )
-    files = tuple(file.path for file in merged.files)
-    return SplitReport(split, sources, files, output, checks, quarantine, merged.summaries)
+    output_bytes = sum(run.total_bytes() for run in merged.files)
+    return SplitReport(split, sources, output_bytes, output, checks, quarantine, merged.summaries)
 
 
 def _source_facts(read: FileRead, stop: threading.Event) -> SourceFacts:

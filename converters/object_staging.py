@@ -30,9 +30,10 @@ from converters.objects import (
     read_object,
     side_by_side,
 )
+from converters.output_files import OutputFile
 from converters.plan import Plan
-from converters.resume import RUN, other_run, result_from_json, result_to_json, run_text
-from converters.shards import OutputFile, Shard, ShardResult
+from converters.resume import RUN, other_run, result_from_json, result_text, run_text
+from converters.shards import Shard, ShardResult
 from converters.sources import Source
 from converters.staging import staging_place
 
@@ -68,7 +69,7 @@ class ObjectWorkspace:
     def deliver(self, result: ShardResult) -> None:
         """See :class:`~converters.workspace.Workspace`."""
         store_files(result.folder, self.destination, result.files)
-        put_bytes(json.dumps(result_to_json(result)).encode(), self.results / f"{result.shard.key}{_RESULT}")
+        put_bytes("".join(result_text(result)).encode(), self.results / f"{result.shard.key}{_RESULT}")
 
 
 def store_files(folder: Path, destination: ObjectPath, files: Sequence[OutputFile]) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from converters.manifest import hash_file
+from converters.output_files import OutputFile
 from converters.quarantine import FOLDER, LIST, Quarantine, QuarantinedRange, list_text
 from converters.report import Report
-from converters.shards import OutputFile
 from converters.sources import Source, SourceSplit
 from converters.tfrecord.framing import ByteStream
 from converters.tfrecord.recovery import lost_bytes

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from converters.fingerprint import Fingerprint
+from converters.output_files import OutputFile
 from converters.quarantine import Quarantine
-from converters.shards import OutputFile
 from converters.spec import DatasetSpec, Split
 
 Result = Literal["passed", "failed", "unverified"]
@@ -60,7 +60,7 @@ class SplitReport:
     Attributes:
         split: the split.
         sources: its source files.
-        files: paths of its files in the output, in the order of its shards.
+        output_bytes: size of its files in the output; 0 of a verification.
         fingerprint: of its records as they were read back.
         checks: what was compared.
         quarantine: what was left out; None where damage is an error.
@@ -69,7 +69,7 @@ class SplitReport:
 
     split: Split
     sources: tuple[SourceFacts, ...]
-    files: tuple[str, ...]
+    output_bytes: int
     fingerprint: Fingerprint
     checks: tuple[Check, ...]
     quarantine: Quarantine | None = None
@@ -129,7 +129,7 @@ class Report:
         splits: the splits that were converted, in the description's order.
         absent: splits that were asked for and have no source file.
         warnings: what the user should know and no check is about.
-        files: the output's files with sizes and digests.
+        files: the output's files with sizes and digests, in the order of their paths.
         problems: what failed and is about no split (verification: missing, extra or changed files).
         allow_mismatch: whether differences from the published facts were allowed.
         options: those that the output depends on.
@@ -143,7 +143,7 @@ class Report:
     splits: tuple[SplitReport, ...]
     absent: tuple[Split, ...] = ()
     warnings: tuple[str, ...] = ()
-    files: tuple[OutputFile, ...] = ()
+    files: Sequence[OutputFile] = ()
     problems: tuple[str, ...] = ()
     allow_mismatch: bool = False
     options: dict[str, Any] = field(default_factory=dict)

@@ -27,8 +27,9 @@ from converters.fingerprint import Node, Part
 from converters.manifest import hash_file, walk_files
 from converters.names import safe_path
 from converters.objects import Place, place, side_by_side
+from converters.output_files import OutputFile, OutputFiles
 from converters.plan import Plan
-from converters.shards import OutputFile, RangeFacts, Shard, ShardResult
+from converters.shards import RangeFacts, Shard, ShardResult
 from converters.sources import Source
 
 RUN = "run.json"
@@ -111,7 +112,8 @@ def save_result(result: ShardResult) -> None:
     """Put a shard's result beside its folder, at once or not at all: from now on the shard is finished."""
     path = _result_path(result.folder)
     temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(result_to_json(result)), encoding="utf-8")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.writelines(result_text(result))
     temporary.rename(path)
 
 
@@ -233,16 +235,21 @@ def _intact(result: ShardResult) -> bool:
         return False
 
 
-def result_to_json(result: ShardResult) -> dict[str, Any]:
-    """A result as a JSON object, without its shard and its effort."""
-    return {
+def result_text(result: ShardResult) -> Iterator[str]:
+    """A result as the text of a JSON object, in pieces; without its shard and its effort."""
+    document = {
         "ranges": [asdict(facts) for facts in result.ranges],
         "source": _part_to_json(result.source),
         "output": _part_to_json(result.output),
-        # As lists, and without vars(), which would give each of tens of thousands of objects a dict to keep.
-        "files": [[file.path, file.size, file.sha256] for file in result.files],
         "summary": result.summary,
     }
+    yield f'{json.dumps(document)[:-1]}, "files": ['
+    separator = ""
+    for file in result.files:
+        # A list, and not all at once: there may be tens of thousands.
+        yield separator + json.dumps([file.path, file.size, file.sha256])
+        separator = ", "
+    yield "]}"
 
 
 def result_from_json(document: Any, shard: Shard, folder: Path) -> ShardResult | None:  # noqa: ANN401  # JSON
@@ -251,7 +258,7 @@ def result_from_json(document: Any, shard: Shard, folder: Path) -> ShardResult |
         result = ShardResult(
             shard,
             folder,
-            tuple(_typed(OutputFile(*file)) for file in document["files"]),
+            OutputFiles(_typed(OutputFile(*file)) for file in document["files"]),
             tuple(_typed(RangeFacts(**facts)) for facts in document["ranges"]),
             _part_from_json(document["source"]),
             _part_from_json(document["output"]),

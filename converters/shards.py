@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.fingerprint import Part
+from converters.output_files import OutputFiles
 from converters.spec import Split
 from converters.tfrecord.reader import SourceRange
 
@@ -60,15 +61,6 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
-class OutputFile:
-    """A written file: its path in the output with forward slashes, size in bytes, and SHA-256 as read back."""
-
-    path: str
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
 class RangeFacts:
     """What was found in a range of a source file.
 
@@ -107,7 +99,7 @@ class ShardResult:
     Attributes:
         shard: the shard.
         folder: the folder in staging that holds its files.
-        files: the files, as they will lie in the output.
+        files: the files, as they will lie in the output, in the order of their paths.
         ranges: what was found in the source.
         source: the fingerprint of the records as they were read from the source.
         output: the fingerprint of the records as they were read back from the output.
@@ -117,7 +109,7 @@ class ShardResult:
 
     shard: Shard
     folder: Path
-    files: tuple[OutputFile, ...]
+    files: OutputFiles
     ranges: tuple[RangeFacts, ...]
     source: Part
     output: Part

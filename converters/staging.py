@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 from converters.objects import ObjectPath, Place
 
 if TYPE_CHECKING:
+    from converters.output_files import OutputFile
     from converters.plan import Plan
-    from converters.shards import OutputFile, Shard, ShardResult
+    from converters.shards import Shard, ShardResult
     from converters.sources import Source
     from converters.workspace import Workspace
 

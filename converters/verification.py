@@ -33,12 +33,13 @@ from converters.manifest import (
 )
 from converters.names import safe_path, unsafe_name
 from converters.objects import Place
+from converters.output_files import OutputFile
 from converters.plan import plan_shards
 from converters.quarantine import LIST, Quarantine, list_text, parse_quarantine
 from converters.quarantine_folder import differing_range
 from converters.records import conform
 from converters.report import Check, Report, SourceFacts, SplitReport
-from converters.shards import OutputFile, Progress, RangeFacts
+from converters.shards import Progress, RangeFacts
 from converters.sources import SourceSplit, find_source
 from converters.spec import DatasetSpec, Split, parse_spec
 from converters.tfrecord.damage import FileDamage
@@ -340,7 +341,7 @@ def _verify_split(
     identified = expected.identities_sha256 is not None
     if target is None:
         check = Check(proof.RECORDS, "unverified", unread or "")
-        return SplitReport(split, sources, (), expected, (check,), quarantine)
+        return SplitReport(split, sources, 0, expected, (check,), quarantine)
     builder = PartBuilder(0, len(split.label_names))
     checker = RecordChecker(split)
     clips: set[str] = set()
@@ -357,7 +358,7 @@ def _verify_split(
                 progress("verified", len(batch))
     except Exception as error:  # noqa: BLE001  # a format meeting damaged files, and maybe somebody else's
         check = Check("content", "failed", f"cannot be read back: {error}")
-        return SplitReport(split, sources, (), expected, (check,), quarantine)
+        return SplitReport(split, sources, 0, expected, (check,), quarantine)
     found = merge([builder.part()], len(split.label_names))
     checks = proof.compare(split, expected, found, sources, identified=identified, clips=len(clips) or None)
     if quarantine is not None:
@@ -370,7 +371,7 @@ def _verify_split(
         )
     elif _results(checks) != entry.results:
         checks += (Check("checks", "failed", "the results in the manifest are not those of these checks"),)
-    return SplitReport(split, sources, (), found, checks, quarantine)
+    return SplitReport(split, sources, 0, found, checks, quarantine)
 
 
 def _verify_source(

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from converters.fingerprint import Part
 from converters.merging import WorkDone, merge_split
+from converters.output_files import OutputFile, OutputFiles
 from converters.plan import plan_shards, restored_plan
-from converters.shards import OutputFile, RangeFacts, ShardResult
+from converters.shards import RangeFacts, ShardResult
 from converters.sources import SourceFile, SourceSplit, find_source
 from converters.spec import Split, load_spec
 from converters.tfrecord.damage import FileDamage, LostRange
@@ -147,7 +148,7 @@ def result_of(shard) -> ShardResult:
         for piece in shard.ranges
     )
     file = OutputFile(f"digits/train-{shard.numbered()}.parquet", 100, "00" * 32)
-    return ShardResult(shard, shard.ranges[0].path.parent, (file,), facts, part, part)
+    return ShardResult(shard, shard.ranges[0].path.parent, OutputFiles([file]), facts, part, part)
 
 
 def test_results_must_tile_the_source(tmp_path):

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.formats.image_table import features
 from converters.manifest import hash_file
-from converters.shards import OutputFile
+from converters.output_files import OutputFile
 from converters.spec import About
 
 if TYPE_CHECKING:

@@ -85,7 +85,6 @@ class HfFormat(ParquetFormat):
             CallError: two splits of a config would be one on the Hub.
         """
         self._refuse_one_name([split.split for split in report.splits])
-        sizes = {file.path: file.size for file in report.files}
         splits = [
             _SplitCard(
                 report=split,
@@ -93,7 +92,7 @@ class HfFormat(ParquetFormat):
                 num_bytes=sum(summary["num_bytes"] for summary in split.summaries)
                 + split.fingerprint.image_bytes
                 + _OFFSET_BYTES * split.fingerprint.records,
-                file_bytes=sum(sizes[file] for file in split.files),
+                file_bytes=split.output_bytes,
             )
             for split in report.splits
         ]

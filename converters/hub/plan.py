@@ -9,8 +9,8 @@ from pathlib import Path
 
 from converters.formats.hf import CARD, LICENCE
 from converters.manifest import MANIFEST, SUMS, hash_file
+from converters.output_files import OutputFile
 from converters.report import Report
-from converters.shards import OutputFile
 
 # The Hub makes it with the repo; it says which files are kept as large ones.
 HUB_FILES = frozenset({".gitattributes"})

@@ -17,8 +17,9 @@ from converters.hub.plan import Plan, groups, local_files, make_plan
 from converters.hub.remote import Remote, RepoState
 from converters.hub.session import find_token, hub_session
 from converters.manifest import read_manifest
+from converters.output_files import OutputFile
 from converters.report import Report
-from converters.shards import OutputFile, Progress
+from converters.shards import Progress
 from converters.verification import verify_output
 
 _log = logging.getLogger(__name__)

@@ -19,10 +19,11 @@ import numpy as np
 from converters.fingerprint import PartBuilder
 from converters.manifest import write_manifest
 from converters.merging import WorkDone, merge_split
+from converters.output_files import OutputFile, OutputFiles
 from converters.plan import MAX_SHARD_BYTES, Plan, SplitPlan
 from converters.records import record_batch
 from converters.report import Report, SplitReport
-from converters.shards import Effort, OutputFile, RangeFacts, Shard, ShardResult
+from converters.shards import Effort, RangeFacts, Shard, ShardResult
 from converters.sources import SourceFile, SourceSplit
 from converters.spec import Split, parse_spec
 from converters.stopwatch import Stopwatch
@@ -80,7 +81,9 @@ def made_up_result(shard: Shard) -> ShardResult:
     file = OutputFile(f"all/train-{shard.numbered()}.parquet", MAX_SHARD_BYTES, digest)
     effort = Effort(f"host:{shard.index % 1000}", 1.0, 1.0, 1.0)
     part = builder.part()
-    return ShardResult(shard, Path("staging") / shard.key, (file,), (facts,), part, part, None, effort)
+    return ShardResult(
+        shard, Path("staging") / shard.key, OutputFiles([file]), (facts,), part, part, None, effort
+    )
 
 
 def main() -> None:

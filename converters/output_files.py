@@ -1,0 +1,110 @@
+"""The files of an output: what is said of each, and lists of them that stay small where there is a file a record."""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import overload
+
+_DIGEST_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """A written file: its path in the output with forward slashes, size in bytes, and SHA-256 as read back."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class OutputFiles(Sequence[OutputFile]):
+    """Files of an output. What it holds of each is the path and fifty bytes; an object for each would be 300 more."""
+
+    def __init__(self, files: Iterable[OutputFile] = ()) -> None:
+        self._paths = bytearray()
+        self._ends = array("q")
+        self._sizes = array("q")
+        self._digests = bytearray()
+        for file in files:
+            self.add(file.path, file.size, file.sha256)
+
+    def add(self, path: str, size: int, sha256: str) -> None:
+        """Append a file.
+
+        Raises:
+            ValueError: the digest is none.
+        """
+        digest = bytes.fromhex(sha256)
+        if len(digest) != _DIGEST_BYTES:
+            raise ValueError(f"{sha256!r} is no SHA-256")
+        self._paths += path.encode("utf-8", "surrogateescape")
+        self._ends.append(len(self._paths))
+        self._sizes.append(size)
+        self._digests += digest
+
+    def extend(self, others: OutputFiles) -> None:
+        """Append other files."""
+        base = len(self._paths)
+        self._paths += others._paths
+        self._ends.extend(base + end for end in others._ends)
+        self._sizes.extend(others._sizes)
+        self._digests += others._digests
+
+    def path(self, number: int) -> str:
+        """The path of one of the files."""
+        start = self._ends[number - 1] if number else 0
+        return self._paths[start : self._ends[number]].decode("utf-8", "surrogateescape")
+
+    def total_bytes(self) -> int:
+        """Size of all."""
+        return sum(self._sizes)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> OutputFile: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[OutputFile]: ...
+
+    def __getitem__(self, index: int | slice) -> OutputFile | list[OutputFile]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = index + len(self) if index < 0 else index
+        if not 0 <= number < len(self):
+            raise IndexError(index)
+        digest = self._digests[_DIGEST_BYTES * number : _DIGEST_BYTES * (number + 1)]
+        return OutputFile(self.path(number), self._sizes[number], digest.hex())
+
+    def __iter__(self) -> Iterator[OutputFile]:
+        return (self[number] for number in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, OutputFiles) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # it can grow
+
+
+def add_run(runs: list[OutputFiles], files: OutputFiles) -> None:
+    """Append files that are in the order of their paths to runs of such files, to the last one where they fit."""
+    if not files:
+        return
+    if not runs or runs[-1].path(len(runs[-1]) - 1) >= files.path(0):
+        runs.append(OutputFiles())
+    runs[-1].extend(files)
+
+
+def merged_runs(runs: Iterable[OutputFiles]) -> OutputFiles:
+    """All files of runs, each in the order of its paths, in that order."""
+    ordered = sorted(filter(None, runs), key=lambda run: run.path(0))
+    joined: list[OutputFiles] = []
+    for run in ordered:
+        add_run(joined, run)
+    if len(joined) == 1:
+        return joined[0]
+    return OutputFiles(heapq.merge(*joined, key=attrgetter("path")))
