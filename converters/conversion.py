@@ -219,15 +219,21 @@ def _output_files(
     """
     root = os.fspath(folder) + os.sep
     written = sorted(os.fspath(path).removeprefix(root).replace(os.sep, "/") for path in paths)
-    there = sorted(walk_files(folder))
-    if written != there:
-        odd = sorted(set(written) ^ set(there)) or ["a path twice"]
-        raise ConverterError(f"the format {name!r} did not write the files it says it wrote: {odd[0]}.")
-    del there
+    expected = set(written)
+    there = 0
+    odd = "a path twice" if len(expected) < len(written) else None
+    for path in walk_files(folder):
+        there += 1
+        odd = odd or (None if path in expected else path)
+    if there < len(expected):
+        odd = odd or min(expected - set(walk_files(folder)))
+    if odd is not None:
+        raise ConverterError(f"the format {name!r} did not write the files it says it wrote: {odd}.")
+    del expected
     if unsafe := next((path for path in written if not safe_path(path)), None):
         raise ConverterError(f"{unsafe!r}: the format {name!r} wrote a file of a name that is not safe.")
     files = OutputFiles()
-    known = (seen[number] for number in sorted(range(len(seen)), key=seen.path))
+    known = iter(seen.in_order())
     next_known = next(known, None)
     for path in written:
         while next_known is not None and next_known.path < path:

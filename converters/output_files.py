@@ -6,6 +6,7 @@ import heapq
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from operator import attrgetter
 from typing import overload
 
@@ -59,6 +60,12 @@ class OutputFiles(Sequence[OutputFile]):
         start = self._ends[number - 1] if number else 0
         return self._paths[start : self._ends[number]].decode("utf-8", "surrogateescape")
 
+    def in_order(self) -> Sequence[OutputFile]:
+        """The same files in the order of their paths."""
+        if all(self.path(number - 1) < self.path(number) for number in range(1, len(self))):
+            return self
+        return sorted(self, key=attrgetter("path"))
+
     def total_bytes(self) -> int:
         """Size of all."""
         return sum(self._sizes)
@@ -99,12 +106,38 @@ def add_run(runs: list[OutputFiles], files: OutputFiles) -> None:
     runs[-1].extend(files)
 
 
-def merged_runs(runs: Iterable[OutputFiles]) -> OutputFiles:
+class _Joined(Sequence[OutputFile]):
+    """Runs one after the other, not copied."""
+
+    def __init__(self, runs: Sequence[OutputFiles]) -> None:
+        self._runs = runs
+
+    def __len__(self) -> int:
+        return sum(map(len, self._runs))
+
+    @overload
+    def __getitem__(self, index: int) -> OutputFile: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[OutputFile]: ...
+
+    def __getitem__(self, index: int | slice) -> OutputFile | list[OutputFile]:
+        if isinstance(index, slice):
+            return list(self)[index]
+        number = index + len(self) if index < 0 else index
+        for run in self._runs:
+            if 0 <= number < len(run):
+                return run[number]
+            number -= len(run)
+        raise IndexError(index)
+
+    def __iter__(self) -> Iterator[OutputFile]:
+        return chain.from_iterable(self._runs)
+
+
+def merged_runs(runs: Iterable[OutputFiles]) -> Sequence[OutputFile]:
     """All files of runs, each in the order of its paths, in that order."""
     ordered = sorted(filter(None, runs), key=lambda run: run.path(0))
-    joined: list[OutputFiles] = []
-    for run in ordered:
-        add_run(joined, run)
-    if len(joined) == 1:
-        return joined[0]
-    return OutputFiles(heapq.merge(*joined, key=attrgetter("path")))
+    if all(before.path(len(before) - 1) < after.path(0) for before, after in pairwise(ordered)):
+        return _Joined(ordered)
+    return OutputFiles(heapq.merge(*ordered, key=attrgetter("path")))

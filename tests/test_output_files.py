@@ -43,7 +43,8 @@ def test_shards_that_follow_each_other_are_one_run():
     for number in range(100):
         add_run(runs, OutputFiles([OutputFile(f"train-{number:05d}", 1, "00" * 32)]))
     assert len(runs) == 1
-    assert merged_runs(runs) is not None
+    assert merged_runs(runs)[-1].path == "train-00099"
+    assert merged_runs(runs)[99:] == [runs[0][99]]
     assert [file.path for file in merged_runs(runs)] == [f"train-{number:05d}" for number in range(100)]
 
 

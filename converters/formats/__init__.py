@@ -41,7 +41,7 @@ class Format(Protocol):
     def write(
         self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path
     ) -> Sequence[str | os.PathLike[str]]:
-        """Write a shard's records below ``folder`` and return the files, all new.
+        """Write a shard's records below ``folder`` and return the files, all new; by their paths, or those below it.
 
         ``batches`` hold the columns of :mod:`converters.records`, in record order; every one has to be taken.
         The paths below ``folder`` must differ between shards: they are put together to one output.

@@ -69,7 +69,8 @@ class JpegFormat:
         for name in folders:
             (root / name).mkdir(parents=True)
         descriptors = {name: os.open(root / name, os.O_RDONLY | os.O_DIRECTORY) for name in folders}
-        written = [f"{root}/{labels_file}"]
+        below = root.relative_to(folder).as_posix()
+        written = [f"{below}/{labels_file}"]
         first = shard.first_record
         try:
             with (root / labels_file).open("xb") as file:
@@ -80,7 +81,7 @@ class JpegFormat:
                     for place, name, view in zip(places, names, image_views(batch), strict=True):
                         _write_new(descriptors[place], name, view)
                     paths = [f"{place}/{name}" for place, name in zip(places, names, strict=True)]
-                    written += [f"{root}/{path}" for path in paths]
+                    written += [f"{below}/{path}" for path in paths]
                     rows = _label_rows(batch, paths, shard.split)
                     table = table or _csv_writer(file, rows.schema)
                     table.write_batch(rows)
