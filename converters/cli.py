@@ -641,7 +641,7 @@ def _push(
     try:
         with (
             _hub_log(verbose=verbose, quiet=quiet),
-            _progress(quiet=quiet, as_json=as_json, total=None) as progress,
+            _progress(quiet=silent, as_json=False, total=None) as progress,  # it turns the uploads' bars on
         ):
             report = push(
                 out,
