@@ -166,16 +166,34 @@ def restored_plan(splits: Sequence[SourceSplit], document: Sequence[Mapping[str,
     """The plan that :meth:`Plan.to_json` made of the same source.
 
     Raises:
-        KeyError, TypeError, ValueError: it is none of this source.
+        LookupError, OverflowError, TypeError, ValueError: it is none of this source.
     """
     plans = []
     for source, entry in zip(splits, document, strict=True):
         files = tuple(_whole_file(file, None) for file in source.files)
         cuts = array("q", entry["cuts"])
-        if entry["split"] != source.split.title or len(cuts) % _CUT_NUMBERS or len(cuts) < 2 * _CUT_NUMBERS:
+        if entry["split"] != source.split.title or not _rising(cuts, files):
             raise ValueError(f"{source.split.title} was planned otherwise")
         plans.append(SplitPlan(source.split, files, cuts))
     return Plan(plans)
+
+
+def _rising(cuts: array[int], files: Sequence[SourceRange]) -> bool:
+    """Whether cuts lead from the first file's first byte to the last one's end, each further than the one before."""
+    if len(cuts) % _CUT_NUMBERS or len(cuts) < 2 * _CUT_NUMBERS:
+        return False
+    table = np.asarray(cuts, dtype=np.int64).reshape(-1, _CUT_NUMBERS)
+    number, start = table[:, 0], table[:, 1]
+    if (
+        table[0].any()
+        or (number[-1], start[-1]) != (len(files), 0)
+        or table.min() < 0
+        or number[:-1].max() >= len(files)
+    ):
+        return False
+    sizes = np.array([file.end for file in files])
+    further = (number[1:] > number[:-1]) | ((number[1:] == number[:-1]) & (start[1:] > start[:-1]))
+    return bool(further.all() and (start[:-1] < sizes[number[:-1]]).all())
 
 
 def _whole_file(file: SourceFile, damage: FileDamage | None) -> SourceRange:

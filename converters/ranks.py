@@ -91,7 +91,7 @@ def run_shards(
     """
     if not 0 <= rank < world_size:
         raise CallError(f"rank {rank} of {world_size}: ranks are numbered from 0 to {world_size - 1}.")
-    staging = FolderStaging(out, shared=True)
+    staging = FolderStaging(out, overwrite=_overwrites(_peek(out)), shared=True)
     with staging:
         conversion, shards = _planned(staging, staging.read_plan())
         mine = shards.share(rank, world_size)
@@ -119,7 +119,7 @@ def merge(out: Path, *, progress: Progress | None = None) -> Report:
         CheckError: a check failed; nothing was published, and the shards are kept.
     """
     document = _peek(out)
-    staging = FolderStaging(out, overwrite=document["overwrite"])
+    staging = FolderStaging(out, overwrite=_overwrites(document))
     conversion, shards = _planned(staging, document)
 
     def fill() -> Report:
@@ -148,6 +148,10 @@ def _peek(out: Path) -> dict[str, Any]:
     return FolderStaging(out).read_plan()
 
 
+def _overwrites(document: Mapping[str, Any]) -> bool:
+    return document.get("overwrite") is True
+
+
 def _planned(staging: FolderStaging, document: Mapping[str, Any]) -> tuple[Conversion, Plan]:
     """The conversion that was planned, of a source that is still the same.
 
@@ -165,6 +169,8 @@ def _planned(staging: FolderStaging, document: Mapping[str, Any]) -> tuple[Conve
                 else Path(document["options"]["labels"]),
             }
         )
+        if not isinstance(options.allow_mismatch, bool):
+            raise TypeError("allow_mismatch")
         conversion = prepare(
             place(document["source"]), document["format"], Path(str(staging.destination)), options
         )
@@ -174,7 +180,7 @@ def _planned(staging: FolderStaging, document: Mapping[str, Any]) -> tuple[Conve
                 "Plan again: kfer-convert plan"
             )
         return conversion, restored_plan(conversion.source.splits, document["shards"])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise CallError(
             f"{staging.destination}: the plan is none of this version ({error}). Plan again: kfer-convert plan"
         ) from error

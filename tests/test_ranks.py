@@ -102,6 +102,16 @@ def test_a_source_that_changed_since_it_was_planned(source, tmp_path):
         ranks.run_shards(tmp_path / "out", 0, 1)
 
 
+def test_an_option_of_a_plan_that_is_none(sample, tmp_path):
+    planned(sample, tmp_path / "out")
+    path = tmp_path / "out.incomplete" / "plan.json"
+    document = json.loads(path.read_text())
+    document["options"]["allow_mismatch"] = None
+    path.write_text(json.dumps(document))
+    with pytest.raises(CallError, match=r"kfer-convert plan"):
+        ranks.run_shards(tmp_path / "out", 0, 1)
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"shards": 1}'])
 def test_a_plan_that_is_none(sample, tmp_path, text):
     planned(sample, tmp_path / "out")
@@ -180,3 +190,55 @@ def test_an_ordinary_run_takes_up_what_ranks_have_done(sample, tmp_path):
 def test_quarantine_is_not_for_ranks(sample, tmp_path):
     with pytest.raises(CallError, match="quarantine"):
         planned(sample, tmp_path / "out", on_error="quarantine")
+
+
+def test_an_output_is_replaced_where_the_plan_says_so(sample, tmp_path, kfer_convert):
+    out = tmp_path / "out"
+    convert(sample, to="jpeg", out=out, configs=["22_emo"])
+    arguments = ("plan", sample, "--to", "parquet", "--config", "22_emo", "--out", out)
+    assert kfer_convert(*arguments).status == 2
+    assert kfer_convert(*arguments, "--overwrite").status == 0
+    assert kfer_convert("run-shards", out, "--rank", 0, "--world-size", 1).status == 0
+    assert kfer_convert("merge", out).status == 0
+    assert list(out.rglob("*.parquet"))
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda cuts: [*cuts[:-4], 10**30, 0, 0, 0],
+        lambda cuts: [*cuts[:-4], 9, 0, 0, 0],
+        lambda cuts: [*cuts[:-4], 2**62, 0, 0, 0],
+        lambda cuts: [-1, -5, *cuts[2:]],
+        lambda cuts: [*cuts[:4], *cuts],
+        lambda cuts: [*cuts[4:8], *cuts[:4], *cuts[8:]],
+        lambda cuts: [*cuts[:5], 10**9, *cuts[6:]],
+        lambda cuts: cuts[:-1],
+        lambda cuts: [],
+        lambda cuts: None,
+    ],
+)
+def test_cuts_that_do_not_tile_the_source_are_no_plan(sample, tmp_path, kfer_convert, change):
+    out = tmp_path / "out"
+    planned(sample, out, configs=("6_basic_emo",), splits=("train",))
+    path = tmp_path / "out.incomplete" / "plan.json"
+    document = json.loads(path.read_text())
+    document["shards"][0]["cuts"] = change(document["shards"][0]["cuts"])
+    path.write_text(json.dumps(document))
+    for arguments in (("run-shards", out, "--rank", 0, "--world-size", 1), ("merge", out)):
+        outcome = kfer_convert(*arguments)
+        assert outcome.status == 2
+        assert "the plan is none of this version" in outcome.err
+
+
+def test_a_plan_that_does_not_say_whether_to_overwrite_does_not(sample, tmp_path, kfer_convert):
+    out = tmp_path / "out"
+    planned(sample, out)
+    path = tmp_path / "out.incomplete" / "plan.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "overwrite": "no"}))
+    ranks.run_shards(out, 0, 1)
+    out.mkdir()
+    outcome = kfer_convert("merge", out)
+    assert outcome.status == 2
+    assert "exists already" in outcome.err
