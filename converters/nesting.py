@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from converters.errors import CallError
-from converters.objects import Place
+from converters.objects import ObjectPath, Place, store_name
 from converters.staging import staging_place
 
 
@@ -25,9 +25,10 @@ def refuse_nesting(out: Place, inputs: Sequence[Place]) -> None:
             read for read in inputs if isinstance(read, Path) and _nests(folders, _resolved(out, read))
         ]
     else:
+        _refuse_root(out)
         grows = staging_place(out)
-        urls = [f"{out}/", f"{grows}/"]
-        others = [(read, f"{read}/") for read in inputs if not isinstance(read, Path)]
+        urls = [f"{store_name(out)}/", f"{store_name(grows)}/"]
+        others = [(read, f"{store_name(read)}/") for read in inputs if not isinstance(read, Path)]
         nests = [
             read for read, other in others if any(u.startswith(other) or other.startswith(u) for u in urls)
         ]
@@ -35,6 +36,15 @@ def refuse_nesting(out: Place, inputs: Sequence[Place]) -> None:
         raise CallError(
             f"{out}: the output, which grows in {grows}, and {nests[0]}, which is read, must not "
             "lie in each other. Choose another --out."
+        )
+
+
+def _refuse_root(out: ObjectPath) -> None:
+    """Beside a bucket are only other buckets, which may be anybody's."""
+    if "/" not in out.url.partition("://")[2]:
+        raise CallError(
+            f"{out}: an output grows beside its destination, and beside a bucket is only another bucket. "
+            f"Choose a folder in it: --out {out / 'kfer'}"
         )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,8 +164,9 @@ class ObjectStaging:
             self._scratch.cleanup()
         keep = isinstance(error, (KeyboardInterrupt, OSError, MemoryError, MachineError, CallError))
         if self.published or (self._begun and not keep):
-            if not self.published:
-                side_by_side(delete_object, self._objects(self._destination))
+            there = [] if self.published else list_objects(self._destination)
+            if MANIFEST not in there:  # else another run has published meanwhile, and it is complete
+                side_by_side(delete_object, [self._destination / path for path in there])
             self._clear()
 
     def claim(self, run: Mapping[str, Any]) -> None:
@@ -191,12 +192,13 @@ class ObjectStaging:
                 return None
             return result.shard.key, place, {file.path for file in result.files}
 
+        there = list_objects(self._destination)
+        self._refuse_published(there)
         names = list(list_objects(self._results))
         found = dict(zip(names, side_by_side(intact, names), strict=True))
         side_by_side(delete_object, [self._results / name for name, known in found.items() if known is None])
         kept = [known for known in found.values() if known is not None]
         named = set().union(*(files for _, _, files in kept))
-        there = list_objects(self._destination)
         side_by_side(delete_object, [self._destination / path for path in there if path not in named])
         return {key: place for key, place, _ in kept}
 
@@ -234,8 +236,7 @@ class ObjectStaging:
         here = {path.relative_to(self.output).as_posix() for path in self.output.rglob("*") if path.is_file()}
         store_files(self.output, self._destination, tuple(file for file in files if file.path in here))
         there = {path: state.size for path, state in list_objects(self._destination).items()}
-        if MANIFEST in there:
-            raise CallError(f"{self._destination}: another run has published this output meanwhile.")
+        self._refuse_published(there)
         expected = {file.path: file.size for file in files}
         if odd := sorted(path for path in there.keys() | expected if there.get(path) != expected.get(path)):
             raise MachineError(
@@ -253,6 +254,10 @@ class ObjectStaging:
             return ""
         shards = "1 finished shard is" if count == 1 else f"{count} finished shards are"
         return f"{shards} kept in {self._destination}, and the same command goes on from there."
+
+    def _refuse_published(self, there: Collection[str]) -> None:
+        if MANIFEST in there:
+            raise CallError(f"{self._destination}: another run has published this output meanwhile.")
 
     def _run(self) -> object | None:
         """What describes the run that left what is here; None where there was none."""

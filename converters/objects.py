@@ -26,7 +26,8 @@ Result = TypeVar("Result")
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
-_LOCAL = "file://"
+# fsspec has two names for this machine's files, and RFC 8089 two forms of URLs.
+_LOCAL = re.compile(r"(file|local)://(localhost(?=/))?", re.IGNORECASE)
 _CHUNK = 4 << 20
 _READ_AHEAD = 8 << 20
 # Requests wait for the network, so many may be under way at once.
@@ -91,8 +92,8 @@ def place(text: str | os.PathLike[str] | ObjectPath) -> Place:
     url = text.url if isinstance(text, ObjectPath) else os.fspath(text)
     if not is_url(url):
         return Path(url)
-    if url.startswith(_LOCAL):
-        return Path(unquote(url.removeprefix(_LOCAL)))
+    if local := _LOCAL.match(url):
+        return Path(unquote(url[local.end() :]))
     return object_path(url)
 
 
@@ -118,6 +119,8 @@ def _file_system(place: ObjectPath) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     protocol = place.url.partition("://")[0]
+    if "::" in place.url:
+        raise CallError(f"{place}: fsspec takes :: for a chain of URLs, so a name with it cannot be reached.")
     try:
         system, path = url_to_fs(place.url)
     except ImportError as error:
@@ -127,6 +130,16 @@ def _file_system(place: ObjectPath) -> tuple[Any, str]:
     except Exception as error:  # anybody's file system
         raise CallError(f"{place}: this URL cannot be used: {_words(error)}") from error
     return system, path
+
+
+def store_name(place: ObjectPath) -> str:
+    """The same for all URLs of a place: some stores have more than one scheme (``s3://`` and ``s3a://``).
+
+    Raises:
+        CallError: nothing installed reads such URLs.
+    """
+    system, path = _file_system(place)
+    return f"{type(system).__name__} {path}"
 
 
 def list_objects(folder: ObjectPath) -> dict[str, ObjectState]:

@@ -356,3 +356,55 @@ def test_errors_of_any_file_system_become_ours():
         assert "\n" not in str(caught.value)
     with pytest.raises(CallError, match="credentials"), objects.store_errors(ObjectPath("s3://a/b")):
         raise PermissionError("Forbidden")
+
+
+def test_a_bucket_is_no_destination(store, sample):
+    """What is beside a bucket is another bucket, and may be anybody's."""
+    store.mkdir("s3://faces.incomplete")
+    outcome = run(sample, "--to", "parquet", "--out", BUCKET)
+    assert outcome.returncode == 2
+    assert "beside a bucket is only another bucket" in outcome.stderr
+    store.invalidate_cache()
+    assert not store.find("s3://faces.incomplete")
+
+
+def test_another_scheme_of_the_same_store_is_the_same_place(store, remote_sample):
+    outcome = run(remote_sample, "--to", "parquet", "--out", "s3a://faces/source/out")
+    assert outcome.returncode == 2
+    assert "must not lie in each other" in outcome.stderr
+
+
+@pytest.mark.parametrize("begin", ["file://localhost/", "local:///", "FILE:///"])
+def test_every_url_of_a_file_is_a_path(begin):
+    assert place(f"{begin}a/b").as_posix() == "/a/b"
+
+
+def test_a_name_that_would_be_a_chain_of_urls_is_refused(store, sample):
+    store.pipe_file(f"{BUCKET}/source/x", b"")
+    for url in (f"{BUCKET}/a::b", f"{BUCKET}/x::file:///etc"):
+        outcome = run(sample, "--to", "parquet", "--out", url)
+        assert outcome.returncode == 2
+        assert "chain of URLs" in outcome.stderr
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_another_run_has_published_meanwhile_stays(store, sample, monkeypatch, fails):
+    """Neither the sweep of a run that began earlier removes it, nor what that does when its data is to blame."""
+    from converters.object_staging import ObjectStaging
+
+    name = "begin" if fails else "claim"
+    method = getattr(ObjectStaging, name)
+
+    def late(self, *arguments):
+        method(self, *arguments)
+        monkeypatch.setattr(ObjectStaging, name, method)
+        convert(sample, to="parquet", out=f"{BUCKET}/out", configs=["22_emo"])
+        if fails:
+            raise DataError("a record is damaged.")
+
+    monkeypatch.setattr(ObjectStaging, name, late)
+    with pytest.raises(
+        DataError if fails else CallError, match=r"is damaged|published this output meanwhile"
+    ):
+        convert(sample, to="parquet", out=f"{BUCKET}/out", configs=["22_emo"])
+    assert verify(f"{BUCKET}/out").failures() == []
