@@ -103,13 +103,9 @@ def _finish(target: Format, report: Report, folder: Path) -> Report:
         ConverterError: the format failed, or touched a file of a shard, or took a name that is kfer-convert's.
     """
     added = _files_of_finish(target, report, folder) if isinstance(target, Finishes) else []
-    report = _with_files(report, added)
-    for file in report.files:
-        if file.path in (MANIFEST, SUMS):
-            raise ConverterError(
-                f"{file.path}: the format wrote a file of this name, which is kfer-convert's."
-            )
-    return report
+    if taken := next((file.path for file in added if file.path in (MANIFEST, SUMS)), None):
+        raise ConverterError(f"{taken}: the format wrote a file of this name, which is kfer-convert's.")
+    return _with_files(report, added)
 
 
 def _with_files(report: Report, added: Sequence[OutputFile]) -> Report:

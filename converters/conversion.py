@@ -20,9 +20,9 @@ from converters.fingerprint import Part, PartBuilder
 from converters.formats import Format, ReadsThrough, Summarizes, load_format
 from converters.identity import Identities, Rows, read_identities
 from converters.image_files import HashingReader
-from converters.manifest import hash_file, walk_files
+from converters.manifest import MANIFEST, SUMS, hash_file, walk_files
 from converters.names import safe_path
-from converters.output_files import OutputFiles
+from converters.output_files import OutputFile, OutputFiles
 from converters.records import conform
 from converters.shards import Effort, Progress, RangeFacts, Shard, ShardResult
 from converters.spec import Features, Split
@@ -229,17 +229,20 @@ def _output_files(
         odd = odd or min(expected - set(walk_files(folder)))
     if odd is not None:
         raise ConverterError(f"the format {name!r} did not write the files it says it wrote: {odd}.")
+    if taken := expected & {MANIFEST, SUMS}:
+        raise ConverterError(f"{min(taken)}: the format wrote a file of this name, which is kfer-convert's.")
     del expected
     if unsafe := next((path for path in written if not safe_path(path)), None):
         raise ConverterError(f"{unsafe!r}: the format {name!r} wrote a file of a name that is not safe.")
     files = OutputFiles()
     known = iter(seen.in_order())
-    next_known = next(known, None)
+    beyond = OutputFile("", 0, "")  # behind the last one
+    next_known = next(known, beyond)
     for path in written:
-        while next_known is not None and next_known.path < path:
-            next_known = next(known, None)
-        if next_known is not None and next_known.path == path:
-            files.add(path, next_known.size, next_known.sha256)
+        while next_known is not beyond and next_known.path < path:
+            next_known = next(known, beyond)
+        if next_known.path == path:
+            files.add(*next_known)
         else:
             files.add(path, *hash_file(root + path))
     return files

@@ -43,5 +43,5 @@ class HashingReader:
         data = read_file(path)
         if path.startswith(self._root):
             name = path[len(self._root) :].replace(os.sep, "/")
-            self.files.add(name, len(data), sha256(data).hexdigest())
+            self.files.add_digest(name, len(data), sha256(data).digest())
         return data

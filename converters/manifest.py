@@ -62,14 +62,16 @@ def write_manifest(report: Report, folder: Path) -> None:
         "empty_folders": sorted(walk_empty_folders(folder)),
     }
     head = json.dumps(document, indent=1, ensure_ascii=False).removesuffix("\n}")
-    # Written line by line, and made twice for it: there may be tens of thousands of files.
+    # Written line by line, as there may be tens of thousands of files; it gets its name when the sums are there.
     digest = hashlib.sha256()
-    for piece in _manifest_pieces(head, report.files):
-        digest.update(piece)
+    unnamed = folder / f"{MANIFEST}.new"
+    with unnamed.open("xb") as manifest:
+        for piece in _manifest_pieces(head, report.files):
+            digest.update(piece)
+            manifest.write(piece)
     with (folder / SUMS).open("x", encoding="utf-8", newline="\n") as file:
         file.writelines(_sums_lines(report.files, digest.hexdigest()))
-    with (folder / MANIFEST).open("xb") as manifest:
-        manifest.writelines(_manifest_pieces(head, report.files))
+    unnamed.rename(folder / MANIFEST)
 
 
 def _manifest_pieces(head: str, files: Iterable[OutputFile]) -> Iterator[bytes]:
@@ -77,8 +79,8 @@ def _manifest_pieces(head: str, files: Iterable[OutputFile]) -> Iterator[bytes]:
     yield f'{head},\n "files": [\n  '.encode()
     encode = json.JSONEncoder(ensure_ascii=False).encode
     separator = ""
-    for file in files:
-        entry = f'{{"path": {encode(file.path)}, "size": {file.size}, "sha256": "{file.sha256}"}}'
+    for path, size, sha256 in files:
+        entry = f'{{"path": {encode(path)}, "size": {size}, "sha256": "{sha256}"}}'
         yield (separator + entry).encode()
         separator = ",\n  "
     yield b"\n ]\n}\n"

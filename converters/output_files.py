@@ -5,16 +5,14 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain, pairwise
 from operator import attrgetter
-from typing import overload
+from typing import NamedTuple, overload
 
 _DIGEST_BYTES = 32
 
 
-@dataclass(frozen=True, slots=True)
-class OutputFile:
+class OutputFile(NamedTuple):
     """A written file: its path in the output with forward slashes, size in bytes, and SHA-256 as read back."""
 
     path: str
@@ -42,6 +40,10 @@ class OutputFiles(Sequence[OutputFile]):
         digest = bytes.fromhex(sha256)
         if len(digest) != _DIGEST_BYTES:
             raise ValueError(f"{sha256!r} is no SHA-256")
+        self.add_digest(path, size, digest)
+
+    def add_digest(self, path: str, size: int, digest: bytes) -> None:
+        """Append a file whose SHA-256 is at hand as 32 bytes."""
         self._paths += path.encode("utf-8", "surrogateescape")
         self._ends.append(len(self._paths))
         self._sizes.append(size)
@@ -62,9 +64,16 @@ class OutputFiles(Sequence[OutputFile]):
 
     def in_order(self) -> Sequence[OutputFile]:
         """The same files in the order of their paths."""
-        if all(self.path(number - 1) < self.path(number) for number in range(1, len(self))):
+        if all(before < after for before, after in pairwise(self.paths())):
             return self
         return sorted(self, key=attrgetter("path"))
+
+    def paths(self) -> Iterator[str]:
+        """The paths of all."""
+        start = 0
+        for end in self._ends:
+            yield self._paths[start:end].decode("utf-8", "surrogateescape")
+            start = end
 
     def total_bytes(self) -> int:
         """Size of all."""
@@ -89,7 +98,9 @@ class OutputFiles(Sequence[OutputFile]):
         return OutputFile(self.path(number), self._sizes[number], digest.hex())
 
     def __iter__(self) -> Iterator[OutputFile]:
-        return (self[number] for number in range(len(self)))
+        digests = range(0, len(self._digests), _DIGEST_BYTES)
+        for path, size, start in zip(self.paths(), self._sizes, digests, strict=True):
+            yield OutputFile(path, size, self._digests[start : start + _DIGEST_BYTES].hex())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, OutputFiles) and list(self) == list(other)

@@ -34,6 +34,7 @@ from converters.sources import Source
 
 RUN = "run.json"
 _RESULT = ".json"
+_FILES_AT_ONCE = 4096
 
 
 def describe_run(
@@ -244,11 +245,8 @@ def result_text(result: ShardResult) -> Iterator[str]:
         "summary": result.summary,
     }
     yield f'{json.dumps(document)[:-1]}, "files": ['
-    separator = ""
-    for file in result.files:
-        # A list, and not all at once: there may be tens of thousands.
-        yield separator + json.dumps([file.path, file.size, file.sha256])
-        separator = ", "
+    for start in range(0, len(result.files), _FILES_AT_ONCE):  # there may be tens of thousands
+        yield (", " if start else "") + json.dumps(result.files[start : start + _FILES_AT_ONCE])[1:-1]
     yield "]}"
 
 
@@ -258,7 +256,7 @@ def result_from_json(document: Any, shard: Shard, folder: Path) -> ShardResult |
         result = ShardResult(
             shard,
             folder,
-            OutputFiles(_typed(OutputFile(*file)) for file in document["files"]),
+            OutputFiles(_output_file(*file) for file in document["files"]),
             tuple(_typed(RangeFacts(**facts)) for facts in document["ranges"]),
             _part_from_json(document["source"]),
             _part_from_json(document["output"]),
@@ -287,7 +285,13 @@ def _fits(result: ShardResult) -> bool:
     )
 
 
-def _typed(entry: Any) -> Any:  # noqa: ANN401  # OutputFile, RangeFacts, Part or Node
+def _output_file(path: Any, size: Any, sha256: Any) -> OutputFile:  # noqa: ANN401  # JSON
+    if (type(path), type(size), type(sha256)) != (str, int, str):
+        raise TypeError("a file")
+    return OutputFile(path, size, sha256)
+
+
+def _typed(entry: Any) -> Any:  # noqa: ANN401  # RangeFacts, Part or Node
     """A dataclass whose numbers and texts come from JSON.
 
     Raises:
