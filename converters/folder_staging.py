@@ -236,15 +236,19 @@ class FolderStaging:
 
     def _acquire(self) -> None:
         """Take the lock. It is the system's: it ends with the process, however that ends."""
+        create = 0 if self._shared else os.O_CREAT
         while True:
             try:
-                self.folder.mkdir()
+                if not self._shared:
+                    self.folder.mkdir()
             except FileExistsError:
                 self._refuse_foreign()
             path = self.folder / _LOCK
             try:
-                lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+                lock = os.open(path, os.O_RDWR | create | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
             except FileNotFoundError:
+                if self._shared:
+                    raise CallError(f"{self.destination}: nothing is planned here any more.") from None
                 continue  # another run has just ended
             try:
                 fcntl.flock(lock, (fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from converters.errors import CallError, MachineError
-from converters.manifest import MANIFEST, SUMS, hash_file
+from converters.manifest import MANIFEST, SUMS, hash_file, walk_empty_folders
 from converters.objects import (
     ObjectPath,
     Place,
@@ -68,6 +68,12 @@ class ObjectWorkspace:
 
     def deliver(self, result: ShardResult) -> None:
         """See :class:`~converters.workspace.Workspace`."""
+        if empty := next(walk_empty_folders(result.folder), None):
+            raise CallError(
+                f"{self.destination}: {empty}/ is a folder without a file, which a store does not keep. Whoever copies "
+                "the output from there would miss it, and ImageFolder would number the classes otherwise. Choose a "
+                "folder of this machine, or leave --class-folders out."
+            )
         store_files(result.folder, self.destination, result.files)
         put_bytes("".join(result_text(result)).encode(), self.results / f"{result.shard.key}{_RESULT}")
 
@@ -123,6 +129,7 @@ class ObjectStaging:
         self.published = False
         self._results = self.place / _RESULTS
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._claimed: object | None = None
         self._begun = False
 
     @property
@@ -179,6 +186,7 @@ class ObjectStaging:
                     self.place, stated, text, f"delete {self.place}/ and {self._destination}/ in the store"
                 )
             put_bytes(text.encode(), self.place / RUN)
+        self._claimed = json.loads(text)
         self._begun = True
 
     def finished(self, plan: Plan) -> dict[str, Place]:
@@ -258,15 +266,18 @@ class ObjectStaging:
     def _refuse_published(self, there: Collection[str]) -> None:
         if MANIFEST in there:
             raise CallError(f"{self._destination}: another run has published this output meanwhile.")
+        if self._run() != self._claimed:
+            raise MachineError(f"{self.place / RUN}: another run has begun to write this output")
 
     def _run(self) -> object | None:
         """What describes the run that left what is here; None where there was none."""
         try:
-            return json.loads(read_object(self.place / RUN, _MAX_RUN_BYTES)) or {}
-        except FileNotFoundError:
+            stated = json.loads(read_object(self.place / RUN, _MAX_RUN_BYTES))
+        except (FileNotFoundError, ValueError, RecursionError):
             return None
-        except (ValueError, RecursionError):
-            return {}
+        return (
+            stated if isinstance(stated, dict) and stated.keys() >= {"version", "format", "source"} else None
+        )
 
     def _objects(self, folder: ObjectPath) -> list[ObjectPath]:
         return [folder / path for path in list_objects(folder)]

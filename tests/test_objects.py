@@ -269,6 +269,34 @@ def test_an_object_that_comes_or_goes_before_the_manifest_is_stored(store, sampl
     assert "out/MANIFEST.json" not in objects_of(store)
 
 
+def test_folders_without_a_file_are_refused_as_a_store_keeps_none(store, sample):
+    """ImageFolder would number the classes otherwise after a download."""
+    with pytest.raises(CallError, match="a folder without a file"):
+        convert(sample, to="jpeg", out=f"{BUCKET}/out", configs=["22_emo"], class_folders=True)
+    assert "out/MANIFEST.json" not in objects_of(store)
+
+
+@pytest.mark.parametrize("run", [b"{}", b"[]", b"{", b'{"version": 1}'])
+def test_nothing_is_swept_by_the_word_of_a_run_that_is_none(store, sample, run):
+    store.pipe_file(f"{BUCKET}/out/mine", b"mine")
+    store.pipe_file(f"{BUCKET}/out.incomplete/run.json", run)
+    with pytest.raises(CallError, match="'mine' is there"):
+        convert(sample, to="parquet", out=f"{BUCKET}/out")
+    assert "out/mine" in objects_of(store)
+
+
+def test_two_runs_with_other_options_do_not_publish_a_mixture(store, sample):
+    def progress(stage, count):
+        if stage == "verified" and not others:
+            others.append(store.cat_file(f"{BUCKET}/out.incomplete/run.json"))
+            store.pipe_file(f"{BUCKET}/out.incomplete/run.json", others[0].replace(b"parquet", b"jpeg"))
+
+    others = []
+    with pytest.raises(MachineError, match="another run has begun"):
+        convert(sample, to="parquet", out=f"{BUCKET}/out", configs=["22_emo"], progress=progress)
+    assert "out/MANIFEST.json" not in objects_of(store)
+
+
 def test_verify_finds_every_kind_of_change(store, sample):
     convert(sample, to="parquet", out=f"{BUCKET}/out", configs=["22_emo"])
     name = f"{BUCKET}/out/22_emo/test-00000-of-00001.parquet"
