@@ -4,6 +4,9 @@ Processes of one's own import this module again, so the command line is imported
 """
 
 import os
+import sys
+
+_SIGNALLED = 128  # and the signal's number: the exit status of a program that a signal ended
 
 
 def main() -> None:
@@ -15,8 +18,17 @@ def main() -> None:
         from converters.cli import main
     except KeyboardInterrupt:
         # Nothing has begun yet; the import takes long enough to be interrupted.
-        raise SystemExit(130) from None
-    main()
+        raise SystemExit(_SIGNALLED + 2) from None
+    try:
+        main()
+    except SystemExit as stop:
+        if isinstance(stop.code, int) and stop.code > _SIGNALLED:
+            # All is tidied up and said. Python would now wait for threads, and one that a signal struck within a
+            # thread pool may wait for ever.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(stop.code)
+        raise
 
 
 if __name__ == "__main__":

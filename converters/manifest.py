@@ -11,7 +11,6 @@ import hashlib
 import heapq
 import json
 import os
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from importlib.metadata import version
@@ -149,17 +148,15 @@ def hash_file(path: str | os.PathLike[str], *, follow_links: bool = False) -> tu
     return size, digest.hexdigest()
 
 
-def hash_ranges(
-    path: Place, ends: Sequence[int], stop: threading.Event | None = None
-) -> tuple[str, list[str]]:
+def hash_ranges(path: Place, ends: Sequence[int], stop: Sequence[int] = ()) -> tuple[str, list[str]]:
     """Hexadecimal SHA-256 of a file, and of each of its parts: from where one ends to where the next one does.
 
     Raises:
-        CancelledError: ``stop`` was set meanwhile.
+        CancelledError: ``stop`` is no longer empty.
     """
 
     def read(size: int) -> bytes:
-        if stop is not None and stop.is_set():
+        if stop:
             raise CancelledError
         return file.read(size)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from converters.errors import DataError, Location
 from converters.examination import ExaminedSource
 from converters.files import file_state
 from converters.fingerprint import Fingerprint, Merger
+from converters.interrupts import held_interrupts
 from converters.manifest import hash_ranges
 from converters.objects import ObjectPath, Place
 from converters.output_files import OutputFiles, add_run
@@ -197,17 +197,12 @@ def split_reports(
     """
     # Hashing lets other threads run; the largest files go first, so that none is left to one thread at the end.
     read = list(chain.from_iterable(split.read for split in merged))
-    stop = threading.Event()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            hashed = {
-                id(file): pool.submit(_source_facts, file, stop)
-                for file in sorted(read, key=lambda file: -file.file.size)
-            }
-            facts = iter([hashed[id(file)].result() for file in read])
-        except BaseException:
-            stop.set()  # or Ctrl-C would wait for whole files to be read
-            raise
+    with held_interrupts() as stop, ThreadPoolExecutor(os.cpu_count()) as pool:
+        hashed = {
+            id(file): pool.submit(_source_facts, file, stop)
+            for file in sorted(read, key=lambda file: -file.file.size)
+        }
+        facts = iter([hashed[id(file)].result() for file in read])
     return [
         _split_report(split, tuple(islice(facts, len(split.read))), examined, identified, clips)
         for split in merged
@@ -239,7 +234,7 @@ def _split_report(
     return SplitReport(split, sources, output_bytes, output, checks, quarantine, merged.summaries)
 
 
-def _source_facts(read: FileRead, stop: threading.Event) -> SourceFacts:
+def _source_facts(read: FileRead, stop: Sequence[int]) -> SourceFacts:
     """The facts of a source file that was read from its first byte to its last.
 
     Raises:

@@ -365,15 +365,16 @@ def test_of_two_runs_into_one_destination_exactly_one_succeeds(sample, tmp_path)
 
 def test_ctrl_c_does_not_wait_for_the_source_to_be_hashed_to_its_end(sample, tmp_path):
     program = (
-        "import os, sys\n"
+        "import os, time\n"
         "from concurrent.futures import CancelledError\n"
-        "from converters import cli, merging\n"
+        "from converters import __main__, merging\n"
         "def endless(path, ends, stop):\n"
         "    os.write(1, b'hashing\\n')\n"
-        "    stop.wait(60)\n"
+        "    while not stop:\n"
+        "        time.sleep(0.001)\n"
         "    raise CancelledError\n"
         "merging.hash_ranges = endless\n"
-        "cli.main(sys.argv[1:])\n"
+        "__main__.main()\n"
     )
     arguments = command(sample, tmp_path / "out", "--workers", "1")[3:]
     process = subprocess.Popen(
