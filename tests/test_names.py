@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.names import first_collision, folded, unsafe_name
+from converters.names import first_collision, folded, safe_path, unsafe_name
 
 
 @pytest.mark.parametrize(
@@ -94,3 +94,15 @@ def test_folding_forgets_case_and_form(name):
         assert folded(unicodedata.normalize(form, name)) == folded(name)
     assert folded(folded(name)) == folded(name)
     assert folded(name.casefold()) == folded(name)
+
+
+@pytest.mark.parametrize(
+    "path", ["", ".", "..", "../a", "a/../b", "a/..", "/a", "a//b", "a/", "a\\b", "a\nb", "a\0b", "a\x85b"]
+)
+def test_a_path_that_leaves_or_breaks_a_line_is_not_safe(path):
+    assert not safe_path(path)
+
+
+@pytest.mark.parametrize("path", ["a", "a/b.c", "감정/행복.jpg", "a b/c", "..a/b", ".a"])
+def test_a_path_that_stays_is_safe(path):
+    assert safe_path(path)

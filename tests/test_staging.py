@@ -1,6 +1,7 @@
 """Nothing that is not ours is removed, and the destination is the old output or the new one, whatever interrupts."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from converters import CallError, convert
+from converters import CallError, convert, durability
 from converters.folder_staging import FolderStaging
 from converters.staging import staging_place
 
@@ -99,6 +100,40 @@ def test_whatever_interrupts_the_renames_one_of_the_outputs_is_there(
     assert tree(destination)["data"] == ("new" if staging.published else "old")
     assert staging.published == (step > 1 and (step, when) != (2, "before"))
     assert list(tmp_path.iterdir()) == [destination]
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_all_is_on_the_disk_before_the_rename_that_publishes_it(sample, tmp_path, monkeypatch, many):
+    """A power cut right after the rename must find every file and folder whole."""
+    synced: set[int] = set()
+    fsync, rename = os.fsync, Path.rename
+    published = []
+
+    def noted_fsync(descriptor):
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def noted_file_system(folder):
+        synced.update(path.stat().st_ino for path in [folder, *folder.rglob("*")])
+        return True
+
+    def noted_rename(self, target):
+        if target == tmp_path / "out":
+            there = [self, *self.rglob("*")]
+            assert {path.stat().st_ino for path in there} <= synced
+            assert {"MANIFEST.json", "SHA256SUMS"} < {path.name for path in there}
+            published.append(target)
+            synced.clear()
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "rename", noted_rename)
+    if many:
+        monkeypatch.setattr(durability, "_MANY_FILES", 5)
+        monkeypatch.setattr(durability, "_sync_file_system", noted_file_system)
+    convert(sample, to="jpeg", out=tmp_path / "out", configs=["22_emo"], splits=["test"])
+    assert published == [tmp_path / "out"]
+    assert synced == {tmp_path.stat().st_ino}  # after it, the folder in which the new name stands
 
 
 def test_an_output_that_was_moved_aside_by_a_killed_run_comes_back(tmp_path):
