@@ -16,7 +16,7 @@ from converters.formats import Finishes, Format
 from converters.manifest import MANIFEST, SUMS, file_states, hash_file, write_manifest
 from converters.merging import WorkDone, changed_file, merge_split, split_reports
 from converters.names import safe_path
-from converters.output_files import OutputFile, OutputFiles, merged_runs
+from converters.output_files import OutputFile, OutputFiles, by_path, merged_runs
 from converters.plan import Plan
 from converters.quarantine_folder import write_quarantine
 from converters.report import Report, SplitReport
@@ -113,7 +113,7 @@ def _with_files(report: Report, added: Sequence[OutputFile]) -> Report:
     if not added:
         return report
     return replace(
-        report, files=merged_runs([OutputFiles(report.files), OutputFiles(sorted(added, key=_path))])
+        report, files=merged_runs([OutputFiles(report.files), OutputFiles(sorted(added, key=by_path))])
     )
 
 
@@ -131,7 +131,3 @@ def _files_of_finish(target: Finishes, report: Report, folder: Path) -> list[Out
             f"{unsafe!r}: the format {report.format!r} wrote a file of a name that is not safe."
         )
     return [OutputFile(path, *hash_file(folder / path)) for path in new]
-
-
-def _path(file: OutputFile) -> str:
-    return file.path

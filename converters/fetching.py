@@ -11,7 +11,7 @@ from pathlib import Path
 from converters.errors import CallError, DataError, Location, MachineError
 from converters.manifest import MANIFEST, max_manifest_bytes
 from converters.names import safe_path
-from converters.objects import ObjectPath, hash_object, list_objects, side_by_side
+from converters.objects import SCRATCH, ObjectPath, hash_object, list_objects, side_by_side
 from converters.staging import staging_place
 
 
@@ -36,7 +36,7 @@ def fetched(out: ObjectPath) -> Iterator[Path]:
         raise DataError("the manifest is too large to be one.", Location(str(out / MANIFEST)))
     if unsafe := next((path for path in there if not safe_path(path)), None):
         raise DataError("an object of this name cannot be a file.", Location(f"{out}/{unsafe}"))
-    with tempfile.TemporaryDirectory(prefix="kfer-convert-") as name:
+    with tempfile.TemporaryDirectory(prefix=SCRATCH) as name:
         folder = Path(name)
         needed, free = sum(state.size for state in there.values()), shutil.disk_usage(folder).free
         if needed > free:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from converters.durability import sync_folder, sync_tree
-from converters.errors import CallError, ConverterError, MachineError
+from converters.errors import CallError, ConverterError
 from converters.manifest import MANIFEST, SUMS, read_manifest, walk_files
 from converters.objects import Place
 from converters.output_files import OutputFile
@@ -30,7 +30,7 @@ from converters.resume import (
 from converters.shards import Shard, ShardResult
 from converters.sources import Source
 from converters.space import DISK_ERRORS, describe_space, require_space
-from converters.staging import staging_place
+from converters.staging import KEPT_AFTER, kept_sentence, staging_place
 from converters.workspace import SharedFolder
 
 _LOCK = "lock"
@@ -106,10 +106,7 @@ class FolderStaging:
             os.close(self._lock)
             return
         planned = self._plan.is_file() and not self.published
-        self._leave(
-            keep=planned
-            or isinstance(error, (KeyboardInterrupt, OSError, MemoryError, MachineError, CallError))
-        )
+        self._leave(keep=planned or isinstance(error, KEPT_AFTER))
 
     def claim(self, run: Mapping[str, Any]) -> None:
         """See :class:`~converters.staging.Staging`."""
@@ -169,11 +166,7 @@ class FolderStaging:
 
     def kept(self) -> str:
         """See :class:`~converters.staging.Staging`."""
-        count = len(finished_folders(self.shards))
-        if not count or self.published:
-            return ""
-        shards = "1 finished shard is" if count == 1 else f"{count} finished shards are"
-        return f"{shards} kept in {self.folder}, and the same command goes on from there."
+        return kept_sentence(0 if self.published else len(finished_folders(self.shards)), self.folder)
 
     def _kept_bytes(self) -> int:
         """Size of the finished shards that are there."""

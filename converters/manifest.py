@@ -20,7 +20,7 @@ from typing import Any
 from converters.errors import CallError, DataError, Location
 from converters.files import open_file, open_regular, read_bounded
 from converters.objects import Place
-from converters.output_files import OutputFile
+from converters.output_files import OutputFile, by_path
 from converters.report import Report
 from converters.spec import unique_keys
 
@@ -87,22 +87,18 @@ def _manifest_pieces(head: str, files: Iterable[OutputFile]) -> Iterator[bytes]:
 
 def sums_text(files: Iterable[OutputFile], manifest: bytes) -> str:
     """The text of ``SHA256SUMS``: every file in the order of their paths, the manifest among them."""
-    return "".join(_sums_lines(sorted(files, key=_path), hashlib.sha256(manifest).hexdigest()))
+    return "".join(_sums_lines(sorted(files, key=by_path), hashlib.sha256(manifest).hexdigest()))
 
 
 def _sums_lines(files: Iterable[OutputFile], manifest_sha256: str) -> Iterator[str]:
     """``files`` are in the order of their paths."""
-    for file in heapq.merge(files, [OutputFile(MANIFEST, 0, manifest_sha256)], key=_path):
+    for file in heapq.merge(files, [OutputFile(MANIFEST, 0, manifest_sha256)], key=by_path):
         yield f"{file.sha256}  {file.path}\n"
 
 
 def max_manifest_bytes(files: int) -> int:
     """How large the manifest of an output of so many files may be."""
     return _MAX_HEAD_BYTES + files * _MAX_ENTRY_BYTES
-
-
-def _path(file: OutputFile) -> str:
-    return file.path
 
 
 def read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:

@@ -18,8 +18,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from converters.errors import CallError, MachineError
-from converters.manifest import MANIFEST, SUMS, hash_file, walk_empty_folders
+from converters.files import read_bounded
+from converters.manifest import MANIFEST, SUMS, hash_file, walk_empty_folders, walk_files
 from converters.objects import (
+    SCRATCH,
     ObjectPath,
     Place,
     delete_object,
@@ -27,19 +29,16 @@ from converters.objects import (
     list_objects,
     put_bytes,
     put_file,
-    read_object,
     side_by_side,
 )
 from converters.output_files import OutputFile
 from converters.plan import Plan
-from converters.resume import RUN, other_run, result_from_json, result_text, run_text
+from converters.resume import RESULT, RUN, other_run, result_from_json, result_text, run_text
 from converters.shards import Shard, ShardResult
 from converters.sources import Source
-from converters.staging import staging_place
+from converters.staging import KEPT_AFTER, kept_sentence, staging_place
 
 _RESULTS = "results"
-_RESULT = ".json"
-_SCRATCH = "kfer-convert-"
 _HUB = "hf://"
 _MAX_RUN_BYTES = 64 << 20
 _MAX_RESULT_BYTES = 1 << 30
@@ -60,7 +59,7 @@ class ObjectWorkspace:
     @contextmanager
     def attempt(self, shard: Shard) -> Iterator[Path]:
         """See :class:`~converters.workspace.Workspace`: a folder of the system's for temporary files."""
-        with tempfile.TemporaryDirectory(prefix=_SCRATCH) as folder:
+        with tempfile.TemporaryDirectory(prefix=SCRATCH) as folder:
             yield Path(folder)
 
     def settle(self, folder: Path) -> None:
@@ -75,7 +74,7 @@ class ObjectWorkspace:
                 "folder of this machine, or leave --class-folders out."
             )
         store_files(result.folder, self.destination, result.files)
-        put_bytes("".join(result_text(result)).encode(), self.results / f"{result.shard.key}{_RESULT}")
+        put_bytes("".join(result_text(result)).encode(), self.results / f"{result.shard.key}{RESULT}")
 
 
 def store_files(folder: Path, destination: ObjectPath, files: Sequence[OutputFile]) -> None:
@@ -161,7 +160,7 @@ class ObjectStaging:
                 f"{self.place / foreign[0]}: this is no object of kfer-convert, which needs {self.place}/ for itself. "
                 "Move it away, or choose another --out."
             )
-        self._scratch = tempfile.TemporaryDirectory(prefix=_SCRATCH)
+        self._scratch = tempfile.TemporaryDirectory(prefix=SCRATCH)
         return self
 
     def __exit__(
@@ -169,7 +168,7 @@ class ObjectStaging:
     ) -> None:
         if self._scratch is not None:
             self._scratch.cleanup()
-        keep = isinstance(error, (KeyboardInterrupt, OSError, MemoryError, MachineError, CallError))
+        keep = isinstance(error, KEPT_AFTER)
         if self.published or (self._begun and not keep):
             there = [] if self.published else list_objects(self._destination)
             if MANIFEST not in there:  # else another run has published meanwhile, and it is complete
@@ -193,7 +192,7 @@ class ObjectStaging:
         """See :class:`~converters.staging.Staging`. What no finished shard names is swept from the destination."""
 
         def intact(name: str) -> tuple[str, ObjectPath, set[str]] | None:
-            shard = plan.find(name.removesuffix(_RESULT))
+            shard = plan.find(name.removesuffix(RESULT))
             place = self._results / name
             result = None if shard is None else self.load(place, shard)
             if result is None or not all(_holds(self._destination, file) for file in result.files):
@@ -213,7 +212,7 @@ class ObjectStaging:
     def load(self, place: Place, shard: Shard) -> ShardResult | None:
         """See :class:`~converters.staging.Staging`."""
         try:
-            document = json.loads(read_object(ObjectPath(str(place)), _MAX_RESULT_BYTES))
+            document = json.loads(read_bounded(place, _MAX_RESULT_BYTES))
         except (FileNotFoundError, ValueError, RecursionError):
             return None
         return result_from_json(document, shard, Path())
@@ -241,7 +240,7 @@ class ObjectStaging:
     def publish(self, files: Sequence[OutputFile]) -> None:
         """See :class:`~converters.staging.Staging`: all that is no shard's is stored, the manifest last."""
         manifest = [OutputFile(name, *hash_file(self.output / name)) for name in (SUMS, MANIFEST)]
-        here = {path.relative_to(self.output).as_posix() for path in self.output.rglob("*") if path.is_file()}
+        here = set(walk_files(self.output))
         store_files(self.output, self._destination, tuple(file for file in files if file.path in here))
         there = {path: state.size for path, state in list_objects(self._destination).items()}
         self._refuse_published(there)
@@ -257,11 +256,7 @@ class ObjectStaging:
 
     def kept(self) -> str:
         """See :class:`~converters.staging.Staging`."""
-        count = 0 if self.published else len(list_objects(self._results))
-        if not count:
-            return ""
-        shards = "1 finished shard is" if count == 1 else f"{count} finished shards are"
-        return f"{shards} kept in {self._destination}, and the same command goes on from there."
+        return kept_sentence(0 if self.published else len(list_objects(self._results)), self._destination)
 
     def _refuse_published(self, there: Collection[str]) -> None:
         if MANIFEST in there:
@@ -272,7 +267,7 @@ class ObjectStaging:
     def _run(self) -> object | None:
         """What describes the run that left what is here; None where there was none."""
         try:
-            stated = json.loads(read_object(self.place / RUN, _MAX_RUN_BYTES))
+            stated = json.loads(read_bounded(self.place / RUN, _MAX_RUN_BYTES))
         except (FileNotFoundError, ValueError, RecursionError):
             return None
         return (
@@ -289,4 +284,4 @@ class ObjectStaging:
 
 
 def _is_ours(path: str) -> bool:
-    return path == RUN or (path.startswith(f"{_RESULTS}/") and path.endswith(_RESULT))
+    return path == RUN or (path.startswith(f"{_RESULTS}/") and path.endswith(RESULT))

@@ -28,6 +28,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 # fsspec has two names for this machine's files, and RFC 8089 two forms of URLs.
 _LOCAL = re.compile(r"(file|local)://(localhost(?=/))?", re.IGNORECASE)
+SCRATCH = "kfer-convert-"  # what temporary folders for what goes to or comes from a store begin with
 _CHUNK = 4 << 20
 _READ_AHEAD = 8 << 20
 # Requests wait for the network, so many may be under way at once.
@@ -246,21 +247,6 @@ def open_object(place: ObjectPath) -> IO[bytes]:
         system.invalidate_cache()  # another process may have written since
         opened = system.open(path, "rb", block_size=_READ_AHEAD, cache_type="readahead")
         return io.BufferedReader(_ObjectReader(place, opened))
-
-
-def read_object(place: ObjectPath, max_bytes: int) -> bytes:
-    """The content of a small object.
-
-    Raises:
-        FileNotFoundError: there is none.
-        MachineError: it is larger than ``max_bytes``.
-    """
-    with store_errors(place):
-        with open_object(place) as file:
-            data = file.read(max_bytes + 1)
-        if len(data) > max_bytes:
-            raise MachineError(f"{place}: it is larger than {max_bytes} bytes")
-        return data
 
 
 def hash_object(place: ObjectPath, copy_to: Path | None = None) -> tuple[int, str]:

@@ -7,7 +7,9 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, pairwise
 from operator import attrgetter
-from typing import NamedTuple, overload
+from typing import NamedTuple
+
+from converters.sequences import MadeSequence
 
 _DIGEST_BYTES = 32
 
@@ -20,7 +22,11 @@ class OutputFile(NamedTuple):
     sha256: str
 
 
-class OutputFiles(Sequence[OutputFile]):
+by_path = attrgetter("path")
+"""The order in which files are listed."""
+
+
+class OutputFiles(MadeSequence[OutputFile]):
     """Files of an output. What it holds of each is the path and fifty bytes; an object for each would be 300 more."""
 
     def __init__(self, files: Iterable[OutputFile] = ()) -> None:
@@ -66,7 +72,7 @@ class OutputFiles(Sequence[OutputFile]):
         """The same files in the order of their paths."""
         if all(before < after for before, after in pairwise(self.paths())):
             return self
-        return sorted(self, key=attrgetter("path"))
+        return sorted(self, key=by_path)
 
     def paths(self) -> Iterator[str]:
         """The paths of all."""
@@ -82,18 +88,8 @@ class OutputFiles(Sequence[OutputFile]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    @overload
-    def __getitem__(self, index: int) -> OutputFile: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[OutputFile]: ...
-
-    def __getitem__(self, index: int | slice) -> OutputFile | list[OutputFile]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        number = index + len(self) if index < 0 else index
-        if not 0 <= number < len(self):
-            raise IndexError(index)
+    def make(self, number: int) -> OutputFile:
+        """File ``number``."""
         digest = self._digests[_DIGEST_BYTES * number : _DIGEST_BYTES * (number + 1)]
         return OutputFile(self.path(number), self._sizes[number], digest.hex())
 
@@ -117,7 +113,7 @@ def add_run(runs: list[OutputFiles], files: OutputFiles) -> None:
     runs[-1].extend(files)
 
 
-class _Joined(Sequence[OutputFile]):
+class _Joined(MadeSequence[OutputFile]):
     """Runs one after the other, not copied."""
 
     def __init__(self, runs: Sequence[OutputFiles]) -> None:
@@ -126,21 +122,13 @@ class _Joined(Sequence[OutputFile]):
     def __len__(self) -> int:
         return sum(map(len, self._runs))
 
-    @overload
-    def __getitem__(self, index: int) -> OutputFile: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[OutputFile]: ...
-
-    def __getitem__(self, index: int | slice) -> OutputFile | list[OutputFile]:
-        if isinstance(index, slice):
-            return list(self)[index]
-        number = index + len(self) if index < 0 else index
+    def make(self, number: int) -> OutputFile:
+        """File ``number`` of all runs."""
         for run in self._runs:
-            if 0 <= number < len(run):
-                return run[number]
+            if number < len(run):
+                return run.make(number)
             number -= len(run)
-        raise IndexError(index)
+        raise IndexError(number)
 
     def __iter__(self) -> Iterator[OutputFile]:
         return chain.from_iterable(self._runs)
@@ -151,4 +139,4 @@ def merged_runs(runs: Iterable[OutputFiles]) -> Sequence[OutputFile]:
     ordered = sorted(filter(None, runs), key=lambda run: run.path(0))
     if all(before.path(len(before) - 1) < after.path(0) for before, after in pairwise(ordered)):
         return _Joined(ordered)
-    return OutputFiles(heapq.merge(*ordered, key=attrgetter("path")))
+    return OutputFiles(heapq.merge(*ordered, key=by_path))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
 from converters.objects import Place
+from converters.sequences import MadeSequence
 from converters.shards import Shard
 from converters.sources import SourceFile, SourceSplit
 from converters.spec import Split
@@ -58,28 +59,7 @@ class SplitPlan:
         return self.cuts[_CUT_NUMBERS * index : _CUT_NUMBERS * (index + 1)]
 
 
-class _Shards(Sequence[Shard]):
-    """Shards that are only made when they are asked for."""
-
-    @overload
-    def __getitem__(self, index: int) -> Shard: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Shard]: ...
-
-    def __getitem__(self, index: int | slice) -> Shard | list[Shard]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        number = index + len(self) if index < 0 else index
-        if not 0 <= number < len(self):
-            raise IndexError(index)
-        return self._make(number)
-
-    def _make(self, number: int) -> Shard:
-        raise NotImplementedError
-
-
-class Plan(_Shards):
+class Plan(MadeSequence[Shard]):
     """The shards of all splits, in order. There may be a million, so each is only made when it is asked for."""
 
     def __init__(self, splits: Sequence[SplitPlan]) -> None:
@@ -89,7 +69,8 @@ class Plan(_Shards):
     def __len__(self) -> int:
         return sum(plan.count for plan in self.splits)
 
-    def _make(self, number: int) -> Shard:
+    def make(self, number: int) -> Shard:
+        """Shard ``number`` of all."""
         for plan in self.splits:
             if number < plan.count:
                 return plan.shard(number)
@@ -125,7 +106,7 @@ class Plan(_Shards):
         return [{"split": plan.split.title, "cuts": plan.cuts.tolist()} for plan in self.splits]
 
 
-class _Chosen(_Shards):
+class _Chosen(MadeSequence[Shard]):
     """Some shards of a plan, by their numbers."""
 
     def __init__(self, plan: Plan, numbers: array[int]) -> None:
@@ -135,7 +116,8 @@ class _Chosen(_Shards):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def _make(self, number: int) -> Shard:
+    def make(self, number: int) -> Shard:
+        """Shard ``number`` of those chosen."""
         return self._plan[self._numbers[number]]
 
 

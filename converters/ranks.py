@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from converters.plan import Plan, restored_plan
 from converters.report import Report
 from converters.resume import key_of, run_text
 from converters.shards import Progress
+from converters.space import source_bytes
 
 _SHOWN = 3
 
@@ -74,7 +74,7 @@ def plan(source: Place, format_name: str, out: Path, options: Options, *, overwr
             )
     except (OSError, MachineError, MemoryError) as error:
         raise machine_error(error, conversion.source, staging) from error
-    return Planned(len(shards), sum(file.size for found in conversion.source.splits for file in found.files))
+    return Planned(len(shards), source_bytes(conversion.source))
 
 
 def run_shards(
@@ -93,7 +93,7 @@ def run_shards(
         raise CallError(f"rank {rank} of {world_size}: ranks are numbered from 0 to {world_size - 1}.")
     staging = FolderStaging(out, overwrite=_overwrites(_peek(out)), shared=True)
     with staging:
-        conversion, shards = _planned(staging, staging.read_plan())
+        conversion, _, shards = _planned(staging, staging.read_plan())
         mine = shards.share(rank, world_size)
         finished = {
             key_of(folder)
@@ -120,10 +120,9 @@ def merge(out: Path, *, progress: Progress | None = None) -> Report:
     """
     document = _peek(out)
     staging = FolderStaging(out, overwrite=_overwrites(document))
-    conversion, shards = _planned(staging, document)
+    conversion, described, shards = _planned(staging, document)
 
     def fill() -> Report:
-        described = conversion.description()
         staging.claim(described)
         finished = staging.finished(shards)
         _refuse_missing(shards, finished, out)
@@ -152,8 +151,8 @@ def _overwrites(document: Mapping[str, Any]) -> bool:
     return document.get("overwrite") is True
 
 
-def _planned(staging: FolderStaging, document: Mapping[str, Any]) -> tuple[Conversion, Plan]:
-    """The conversion that was planned, of a source that is still the same.
+def _planned(staging: FolderStaging, document: Mapping[str, Any]) -> tuple[Conversion, dict[str, Any], Plan]:
+    """The conversion that was planned, of a source that is still the same; its description; and the plan.
 
     Raises:
         CallError: the source is not, or this is no plan of this version.
@@ -174,12 +173,13 @@ def _planned(staging: FolderStaging, document: Mapping[str, Any]) -> tuple[Conve
         conversion = prepare(
             place(document["source"]), document["format"], Path(str(staging.destination)), options
         )
-        if run_text(conversion.description()) != staging.stated_run():
+        described = conversion.description()
+        if run_text(described) != staging.stated_run():
             raise CallError(
                 f"{staging.destination}: the source, the version or the options are not those of the plan. "
                 "Plan again: kfer-convert plan"
             )
-        return conversion, restored_plan(conversion.source.splits, document["shards"])
+        return conversion, described, restored_plan(conversion.source.splits, document["shards"])
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise CallError(
             f"{staging.destination}: the plan is none of this version ({error}). Plan again: kfer-convert plan"
@@ -187,13 +187,12 @@ def _planned(staging: FolderStaging, document: Mapping[str, Any]) -> tuple[Conve
 
 
 def _refuse_missing(shards: Plan, finished: Mapping[str, object], out: Path) -> None:
-    missing = shards.without(finished)
-    if len(missing):
-        numbers = [number for number, shard in enumerate(shards) if shard.key not in finished]
-        names = ", ".join(f"{number} ({shards[number].key})" for number in islice(numbers, _SHOWN))
-        more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
+    missing = [number for number, shard in enumerate(shards) if shard.key not in finished]
+    if missing:
+        names = ", ".join(f"{number} ({shards[number].key})" for number in missing[:_SHOWN])
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
         raise CallError(
-            f"{out}: {len(numbers)} of {len(shards)} shards are not finished: {names}{more}. Run run-shards again for "
+            f"{out}: {len(missing)} of {len(shards)} shards are not finished: {names}{more}. Run run-shards again for "
             "these; shard i is of rank i modulo the world size."
         )
 

@@ -33,7 +33,7 @@ from converters.shards import RangeFacts, Shard, ShardResult
 from converters.sources import Source
 
 RUN = "run.json"
-_RESULT = ".json"
+RESULT = ".json"
 _FILES_AT_ONCE = 4096
 
 
@@ -177,15 +177,15 @@ def finished_folders(shards: Path) -> list[Path]:
 def _finished_in(attempt: Path) -> list[Path]:
     """By their results: the folder itself may have been moved to the output already."""
     return sorted(
-        Path(entry.path.removesuffix(_RESULT))
+        Path(entry.path.removesuffix(RESULT))
         for config in _folders(attempt)
         for entry in os.scandir(config)
-        if entry.name.endswith(_RESULT) and entry.is_file(follow_symlinks=False)
+        if entry.name.endswith(RESULT) and entry.is_file(follow_symlinks=False)
     )
 
 
 def _result_path(folder: Path) -> Path:
-    return folder.with_name(folder.name + _RESULT)
+    return folder.with_name(folder.name + RESULT)
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
+from converters.errors import CallError, MachineError
 from converters.objects import ObjectPath, Place
 
 if TYPE_CHECKING:
@@ -100,6 +101,18 @@ class Staging(Protocol):
     def kept(self) -> str:
         """What of an interrupted run stays for the next one, as a sentence; empty where nothing does."""
         ...
+
+
+KEPT_AFTER = (KeyboardInterrupt, OSError, MemoryError, MachineError, CallError)
+"""What the environment ends a run with, after which finished shards stay."""
+
+
+def kept_sentence(count: int, place: Place) -> str:
+    """What :meth:`Staging.kept` says of so many finished shards that stay at a place."""
+    if not count:
+        return ""
+    shards = "1 finished shard is" if count == 1 else f"{count} finished shards are"
+    return f"{shards} kept in {place}, and the same command goes on from there."
 
 
 def staging_place(destination: Destination) -> Destination:
