@@ -8,30 +8,32 @@ The names below are imported when they are first used, so that importing this pa
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from converters.api import convert, inspect, push, verify
+    from converters.dataset.description import DatasetSpec, Split, load_spec
+    from converters.dataset.report import Check, Report, SplitReport
+    from converters.dataset.shard import Shard
     from converters.errors import CallError, CheckError, ConverterError, DataError, Location
     from converters.formats import Format
     from converters.hub import PushReport
-    from converters.inspection import Inspection
-    from converters.report import Check, Report, SplitReport
-    from converters.sample import SampleSummary, make_sample
-    from converters.shards import Shard
-    from converters.spec import DatasetSpec, Split, load_spec
+    from converters.sample.writer import SampleSummary, make_sample
+    from converters.verify.source import Inspection
 
 _HOMES = {
     "converters.api": ("convert", "inspect", "push", "verify"),
     "converters.errors": ("CallError", "CheckError", "ConverterError", "DataError", "Location"),
     "converters.formats": ("Format",),
     "converters.hub": ("PushReport",),
-    "converters.inspection": ("Inspection",),
-    "converters.report": ("Check", "Report", "SplitReport"),
-    "converters.sample": ("SampleSummary", "make_sample"),
-    "converters.shards": ("Shard",),
-    "converters.spec": ("DatasetSpec", "Split", "load_spec"),
+    "converters.verify.source": ("Inspection",),
+    "converters.dataset.report": ("Check", "Report", "SplitReport"),
+    "converters.sample.writer": ("SampleSummary", "make_sample"),
+    "converters.dataset.shard": ("Shard",),
+    "converters.dataset.description": ("DatasetSpec", "Split", "load_spec"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -64,3 +66,14 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401  # any of the above
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
+
+
+class _Package(ModuleType):
+    """``converters.convert`` stays the function when the room of this name is imported; so does ``verify``."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -15,7 +15,7 @@ def main() -> None:
     # when it is loaded; these spin for a while, here and in every worker process, and take the cores from the work.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        from converters.cli import main
+        from converters.cli.main import main
     except KeyboardInterrupt:
         # Nothing has begun yet; the import takes long enough to be interrupted.
         raise SystemExit(_SIGNALLED + 2) from None

@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.conversion import Reader
-from converters.objects import ObjectPath, place
-from converters.pipeline import OnError, Options, run
-from converters.plan import MAX_SHARD_BYTES
-from converters.report import Report
-from converters.shards import Progress
-from converters.tfrecord.framing import MAX_RECORD_BYTES
+from converters.convert.run import OnError, Options, run
+from converters.convert.shard_task import Reader
+from converters.dataset.report import Report
+from converters.dataset.shard import Progress
+from converters.formats.tfrecord.framing import MAX_RECORD_BYTES
+from converters.formats.tfrecord.plan import MAX_SHARD_BYTES
+from converters.storage.object_store import ObjectPath, place
 
 if TYPE_CHECKING:
     from converters.hub import Gating, PushReport
-    from converters.inspection import Inspection
+    from converters.verify.source import Inspection
 
 AnyPath = str | os.PathLike[str]
 AnyPlace = AnyPath | ObjectPath
@@ -118,7 +118,7 @@ def verify(
         CallError: there is no finished output, or its format is not installed.
         DataError: the manifest or the source is damaged.
     """
-    from converters.verification import verify_output
+    from converters.verify.output import verify_output
 
     return verify_output(place(out), None if source is None else place(source), reader, progress)
 
@@ -129,7 +129,7 @@ def inspect(source: AnyPlace = "tfrecords", *, progress: Progress | None = None)
     Raises:
         CallError: there is no such folder, or no TFRecord file of the dataset in it.
     """
-    from converters.inspection import inspect_source
+    from converters.verify.source import inspect_source
 
     return inspect_source(place(source), progress)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from converters.report import Report
+    from converters.dataset.report import Report
 
 
 OUT_OF_MEMORY = "there is not enough memory. Give it more, or use fewer --workers"

@@ -12,13 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from converters.completion import complete
-from converters.conversion import convert_shard
-from converters.engines.local import LocalEngine
-from converters.errors import CallError, MachineError
-from converters.folder_staging import FolderStaging
-from converters.objects import Place, place
-from converters.pipeline import (
+from converters.convert.finish import complete
+from converters.convert.run import (
     Conversion,
     Options,
     in_order,
@@ -27,11 +22,16 @@ from converters.pipeline import (
     prepare,
     published,
 )
-from converters.plan import Plan, restored_plan
-from converters.report import Report
-from converters.resume import key_of, run_text
-from converters.shards import Progress
-from converters.space import source_bytes
+from converters.convert.shard_task import convert_shard
+from converters.dataset.report import Report
+from converters.dataset.shard import Progress
+from converters.engines.local import LocalEngine
+from converters.errors import CallError, MachineError
+from converters.formats.tfrecord.plan import Plan, restored_plan
+from converters.staging.checkpoint import key_of, run_text
+from converters.staging.disk_space import source_bytes
+from converters.staging.folder import FolderStaging
+from converters.storage.object_store import Place, place
 
 _SHOWN = 3
 

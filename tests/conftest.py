@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import google_crc32c
 import pytest
 
-from converters.sample import make_sample
+from converters.sample.writer import make_sample
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So a shell starts what runs in the background; the programs under test would inherit it, and Ctrl-C be nothing.
@@ -272,7 +272,7 @@ class Outcome:
 @pytest.fixture
 def kfer_convert(capsys):
     """Runs the command line in this process."""
-    from converters.cli import main
+    from converters.cli.main import main
 
     def run(*arguments) -> Outcome:
         capsys.readouterr()

@@ -11,7 +11,7 @@ from converters.errors import CallError, ConverterError
 from converters.plugins import registered
 
 if TYPE_CHECKING:
-    from converters.shards import Progress, Shard, ShardResult, Task
+    from converters.dataset.shard import Progress, Shard, ShardResult, Task
 
 GROUP = "kfer_convert.engines"
 

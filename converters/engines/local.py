@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.queues import SimpleQueue
 
+from converters.dataset.shard import Progress, Shard, ShardResult, Task
 from converters.engines import suitable_workers
 from converters.errors import CallError, MachineError
-from converters.shards import Progress, Shard, ShardResult, Task
 
 # So many shards are looked at together: within them the largest begins first, and no more results wait for an
 # earlier one.

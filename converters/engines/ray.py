@@ -25,8 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from converters.dataset.shard import Progress, Shard, ShardResult, Task
 from converters.errors import CallError, MachineError
-from converters.shards import Progress, Shard, ShardResult, Task
 
 MAX_ATTEMPTS = 3
 

@@ -24,6 +24,7 @@ import ray
 from ray import exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from converters.dataset.shard import Shard, ShardResult
 from converters.engines.ray import (
     Begun,
     Broken,
@@ -37,7 +38,6 @@ from converters.engines.ray import (
     Start,
 )
 from converters.errors import CallError, ConverterError, MachineError
-from converters.shards import Shard, ShardResult
 
 _TOLD_EVERY_SECONDS = 0.5
 _WAIT_SECONDS = 0.05  # for news of attempts, before orders are looked at

@@ -21,10 +21,10 @@ from converters.plugins import registered
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from converters.image_files import ReadFile
-    from converters.report import Report
-    from converters.shards import Shard
-    from converters.spec import Split
+    from converters.dataset.description import Split
+    from converters.dataset.report import Report
+    from converters.dataset.shard import Shard
+    from converters.storage.hashing_reader import ReadFile
 
 GROUP = "kfer_convert.formats"
 
@@ -43,7 +43,7 @@ class Format(Protocol):
     ) -> Sequence[str | os.PathLike[str]]:
         """Write a shard's records below ``folder`` and return the files, all new; by their paths, or those below it.
 
-        ``batches`` hold the columns of :mod:`converters.records`, in record order; every one has to be taken.
+        ``batches`` hold the columns of :mod:`converters.dataset.schema`, in record order; every one has to be taken.
         The paths below ``folder`` must differ between shards: they are put together to one output.
         """
         ...

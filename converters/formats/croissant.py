@@ -21,13 +21,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converters.dataset.description import About
+from converters.dataset.manifest import hash_file
 from converters.formats.image_table import features
-from converters.manifest import hash_file
-from converters.output_files import OutputFile
-from converters.spec import About
+from converters.storage.file_list import OutputFile
 
 if TYPE_CHECKING:
-    from converters.report import Report, SplitReport
+    from converters.dataset.report import Report, SplitReport
 
 CROISSANT = "croissant.json"
 

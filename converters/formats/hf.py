@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from converters.dataset.description import Kind, Licence, Split
+from converters.dataset.manifest import DEFINITION, MANIFEST, SUMS
+from converters.dataset.shard import Shard
 from converters.errors import CallError
 from converters.formats.image_table import features
 from converters.formats.parquet import ParquetFormat
-from converters.manifest import DEFINITION, MANIFEST, SUMS
-from converters.shards import Shard
-from converters.spec import Kind, Licence, Split
 
 if TYPE_CHECKING:
-    from converters.report import Report, SplitReport
+    from converters.dataset.report import Report, SplitReport
 
 CARD = "README.md"
 LICENCE = "LICENSE"

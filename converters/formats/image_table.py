@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from converters.errors import DataError, Location
-from converters.identity import file_names
-from converters.records import (
+from converters.dataset.description import Split
+from converters.dataset.identity import file_names
+from converters.dataset.schema import (
     label_matrix,
     number_array,
     record_batch,
@@ -25,7 +25,7 @@ from converters.records import (
     string_array,
     vector_matrix,
 )
-from converters.spec import Split
+from converters.errors import DataError, Location
 
 _SIZES = ("height", "width", "depth")
 _IDENTITIES = ("img_id", "clip_id")

@@ -14,13 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
-from converters.errors import CallError, DataError, Location
-from converters.identity import file_names
-from converters.image_files import ReadFile, read_file
-from converters.jpeg_header import JpegError, JpegSizes
-from converters.label_csv import read_label_csv
-from converters.names import unsafe_name
-from converters.records import (
+from converters.dataset.description import Split
+from converters.dataset.filenames import unsafe_name
+from converters.dataset.identity import file_names
+from converters.dataset.jpeg_header import JpegError, JpegSizes
+from converters.dataset.label_csv import read_label_csv
+from converters.dataset.schema import (
     binary_array,
     image_views,
     label_matrix,
@@ -28,8 +27,9 @@ from converters.records import (
     record_batch,
     string_array,
 )
-from converters.shards import Shard
-from converters.spec import Split
+from converters.dataset.shard import Shard
+from converters.errors import CallError, DataError, Location
+from converters.storage.hashing_reader import ReadFile, read_file
 
 # `datasets` looks for this name beside the images; its column file_name holds paths relative to it.
 LABELS_FILE = "metadata.csv"

@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from converters.dataset.description import Split
+from converters.dataset.schema import binary_parts
+from converters.dataset.shard import Shard
 from converters.errors import DataError, Location
 from converters.formats.croissant import write_croissant
 from converters.formats.image_table import from_table, table_schema, to_table
-from converters.records import binary_parts
-from converters.shards import Shard
-from converters.spec import Split
 
 if TYPE_CHECKING:
-    from converters.report import Report
+    from converters.dataset.report import Report
 
 # A row group is what readers fetch at once: 5,000 to 20,000 rows of 2-3 kB images, and never near the 286 MiB
 # that the Hub's viewer refuses.

@@ -22,7 +22,7 @@ from converters.hub.destination import MAIN, Destination, Gating
 from converters.hub.failures import clean, in_words
 from converters.hub.plan import RemoteFile
 from converters.hub.session import HubSession, after_rate_limits, patiently
-from converters.output_files import OutputFile
+from converters.storage.file_list import OutputFile
 
 _log = logging.getLogger(__name__)
 

@@ -9,6 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from converters.dataset.manifest import read_manifest
+from converters.dataset.report import Report
+from converters.dataset.shard import Progress
 from converters.errors import CallError, CheckError, DataError, Location
 from converters.formats.hf import HfFormat
 from converters.hub.destination import MAIN, RIGHT_NEEDED, Destination
@@ -16,11 +19,8 @@ from converters.hub.failures import HubError
 from converters.hub.plan import Plan, groups, local_files, make_plan
 from converters.hub.remote import Remote, RepoState
 from converters.hub.session import find_token, hub_session
-from converters.manifest import read_manifest
-from converters.output_files import OutputFile
-from converters.report import Report
-from converters.shards import Progress
-from converters.verification import verify_output
+from converters.storage.file_list import OutputFile
+from converters.verify.output import verify_output
 
 _log = logging.getLogger(__name__)
 

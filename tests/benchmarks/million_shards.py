@@ -16,18 +16,18 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.fingerprint import PartBuilder
-from converters.manifest import write_manifest
-from converters.merging import WorkDone, merge_split
-from converters.output_files import OutputFile, OutputFiles
-from converters.plan import MAX_SHARD_BYTES, Plan, SplitPlan
-from converters.records import record_batch
-from converters.report import Report, SplitReport
-from converters.shards import Effort, RangeFacts, Shard, ShardResult
-from converters.sources import SourceFile, SourceSplit
-from converters.spec import Split, parse_spec
-from converters.stopwatch import Stopwatch
-from converters.tfrecord.reader import SourceRange
+from converters.convert.merge import WorkDone, merge_split
+from converters.convert.timing import Stopwatch
+from converters.dataset.description import Split, parse_spec
+from converters.dataset.fingerprint import PartBuilder
+from converters.dataset.manifest import write_manifest
+from converters.dataset.report import Report, SplitReport
+from converters.dataset.schema import record_batch
+from converters.dataset.shard import Effort, RangeFacts, Shard, ShardResult
+from converters.formats.tfrecord.discovery import SourceFile, SourceSplit
+from converters.formats.tfrecord.plan import MAX_SHARD_BYTES, Plan, SplitPlan
+from converters.formats.tfrecord.reader import SourceRange
+from converters.storage.file_list import OutputFile, OutputFiles
 
 SHARDS_PER_FILE = 100
 RECORDS_PER_SHARD = 4

@@ -133,9 +133,9 @@ for path in sorted(pathlib.Path(sys.argv[1]).glob("*.tfrecords")):
 # Writes the source anew, with the features of each record in an order of its own, as C++ protobuf leaves its maps.
 SHUFFLE = """
 import itertools, pathlib, random, shutil, sys
-from converters.tfrecord.example import parse_example
-from converters.tfrecord.framing import frame
-from converters.tfrecord.reader import RangeReader, SourceRange
+from converters.formats.tfrecord.strict_parser import parse_example
+from converters.formats.tfrecord.framing import frame
+from converters.formats.tfrecord.reader import RangeReader, SourceRange
 source, folder = map(pathlib.Path, sys.argv[1:])
 folder.mkdir()
 shutil.copy(source / "dataset.json", folder)

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
+from converters.dataset.description import load_spec
 from converters.engines.local import LocalEngine
 from converters.errors import DataError
-from converters.plan import plan_shards
-from converters.sources import find_source
-from converters.spec import load_spec
+from converters.formats.tfrecord.discovery import find_source
+from converters.formats.tfrecord.plan import plan_shards
 
 
 def who(shard, progress):

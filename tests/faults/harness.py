@@ -16,13 +16,8 @@ import time
 import pyarrow.compute
 import pyarrow.parquet  # noqa: F401  # before the first fork
 
-import converters.api
-import converters.engines.local
-import converters.formats.hf
-import converters.formats.jpeg
-import converters.formats.parquet
-import converters.pipeline  # noqa: F401
-from converters.cli import main
+from converters.cli.main import main
+from converters.convert import run as _run
 from converters.formats import available_formats
 
 INJECT = ctypes.CDLL(None)

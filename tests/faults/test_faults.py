@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from conftest import digests, tree
 
-from converters.sample import make_sample
+from converters.sample.writer import make_sample
 
 ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 KILL_BEFORE, KILL_AFTER, SHORT = -1, -2, -3

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import digests, tree, write_records
 
-from converters.sample import make_sample
+from converters.sample.writer import make_sample
 
 SIZE = 2 << 20
 

@@ -9,9 +9,9 @@ import pytest
 from conftest import CONFIGS, SPLITS, digests, flip
 
 from converters import convert, verify
+from converters.dataset.description import load_spec
 from converters.errors import ConverterError
 from converters.formats import load_format
-from converters.spec import load_spec
 
 LAYOUTS = {"parquet": {}, "jpeg": {}, "jpeg class folders": {"class_folders": True}}
 if importlib.util.find_spec("converters.formats.hf"):

@@ -10,8 +10,8 @@ import pytest
 from conftest import CONFIGS, edit_description, tfrecords
 
 from converters import convert
+from converters.dataset.description import kfer
 from converters.formats.croissant import CROISSANT, croissant
-from converters.spec import kfer
 
 mlc = pytest.importorskip("mlcroissant", reason="mlcroissant comes with the test extra")
 

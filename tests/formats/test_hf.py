@@ -23,6 +23,7 @@ import datasets
 from huggingface_hub import DatasetCard
 
 from converters import Report, convert, make_sample, verify
+from converters.dataset.description import Licence, Split, kfer, load_spec
 from converters.errors import CallError, ConverterError
 from converters.formats.hf import (
     HfFormat,
@@ -34,8 +35,7 @@ from converters.formats.hf import (
     slug,
     yaml_features,
 )
-from converters.sample import LABELS_FOLDER
-from converters.spec import Licence, Split, kfer, load_spec
+from converters.sample.writer import LABELS_FOLDER
 
 CONFIGS = ("6_basic_emo", "22_emo", "multi-label")
 

@@ -142,8 +142,8 @@ def test_another_format_does_not_take_the_option(sample, tmp_path):
 
 
 def test_a_label_file_that_leaves_its_folder_is_not_followed(sample, tmp_path):
+    from converters.dataset.description import load_spec
     from converters.formats import load_format
-    from converters.spec import load_spec
 
     out = tmp_path / "out"
     convert(sample, to="jpeg", out=out, configs=["22_emo"], splits=["valid"])

@@ -10,9 +10,9 @@ from conftest import CONFIGS, SPLITS, drop_published, read_records, tfrecords, w
 from PIL import Image
 
 from converters import convert
+from converters.dataset.description import load_spec
 from converters.formats import parquet
 from converters.formats.parquet import ParquetFormat
-from converters.spec import load_spec
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.internal import api_implementation
 from google.protobuf.message import DecodeError
 
-from converters.tfrecord.example import ExampleError, parse_example
+from converters.formats.tfrecord.strict_parser import ExampleError, parse_example
 
 NAMES = ["image_raw", "label", "height", "width", "depth", "", "a", "감정", "n" * 130]
 TAGS = [0x08, 0x09, 0x0A, 0x0B, 0x0C, 0x0D, 0x10, 0x12, 0x15, 0x18, 0x1A, 0x22, 0x2A, 0x80, 0x00, 0xFF]

@@ -57,11 +57,11 @@ class Isolated:
 
 def _serve() -> None:
     import converters.api
-    import converters.cli
+    import converters.cli.main
     import converters.engines.local
     import converters.formats.jpeg
     import converters.formats.parquet
-    import converters.verification  # noqa: F401
+    import converters.verify.output  # noqa: F401
     from converters.plugins import registered
 
     for group in ("kfer_convert.formats", "kfer_convert.engines"):
@@ -113,7 +113,7 @@ def _run(arguments: list[str], out: int, err: int) -> None:
 
 
 def converters_main(arguments: list[str]) -> None:
-    from converters.cli import main
+    from converters.cli.main import main
 
     main(arguments)
 

@@ -17,8 +17,8 @@ from conftest import digests, encode_record
 from corpus import RECORDS, gz, make_source, put, tfrecord
 
 from converters.errors import DataError
-from converters.tfrecord.framing import read_frames
-from converters.tfrecord.streams import DecompressedStream
+from converters.formats.tfrecord.compression import DecompressedStream
+from converters.formats.tfrecord.framing import read_frames
 
 MTIME, LEVEL, SYSTEM = range(4, 8), 8, 9
 # The command takes some milliseconds. Here each byte is changed in one of nine ways in turn; by hand, in all nine:

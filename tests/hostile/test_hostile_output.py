@@ -346,7 +346,7 @@ def test_nothing_in_an_output_is_run(output, monkeypatch):
     mark = output.with_name("mark")
     (output / "evil.py").write_text(f"open({str(mark)!r}, 'w')")
     monkeypatch.chdir(output)
-    for name in ("evil", "evil:main", "converters.sample", "../evil", "os:system", ""):
+    for name in ("evil", "evil:main", "converters.sample.writer", "../evil", "os:system", ""):
         edit(output, lambda document, name=name: document.update(format=name))
         assert problem(output)
     assert not mark.exists()

@@ -30,7 +30,7 @@ from converters.hub import Destination
 from converters.hub.failures import HubError, clean
 from converters.hub.plan import git_oid, groups
 from converters.hub.session import HubSession, _guard
-from converters.output_files import OutputFile
+from converters.storage.file_list import OutputFile
 
 REPO = "me/kfer"
 

@@ -1,0 +1,191 @@
+"""What a person is shown: reports, inspections and uploads as lines of text, most of them tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from converters.dataset.report import Check, Report
+    from converters.hub import PushReport
+    from converters.verify.source import InspectedSplit, Inspection
+
+_SHOWN_RANGES = 20
+
+
+def report_lines(report: Report) -> Iterator[str]:
+    """A report: its checks as a table, and the reasons of all that did not pass below it."""
+    names = list(dict.fromkeys(check.name for split in report.splits for check in split.checks))
+    rows = [["config", "split", "found", *names]]
+    notes = []
+    for split in report.splits:
+        results = {check.name: check for check in split.checks}
+        cells = [_result(results[name]) if name in results else "-" for name in names]
+        rows.append([split.split.config, split.split.name, f"{split.fingerprint.records:,}", *cells])
+        notes += [
+            f"{split.split.title}: {check.name} {check.result}: {check.reason}"
+            for check in split.checks
+            if check.result != "passed"
+        ]
+    rows += [[split.config, split.name, "absent", *("-" for _ in names)] for split in report.absent]
+    yield from _table(rows)
+    yield from notes
+    yield from (f"Warning: {warning.rstrip('.')}." for warning in report.warnings)
+    yield from _quarantine_lines(report)
+    if report.absent:
+        files = ", ".join(split.file for split in report.absent)
+        yield f"Absent from the source: {files}"
+
+
+def work_lines(report: Report) -> Iterator[str]:
+    """How fast a conversion was, and where the time went."""
+    work = report.work
+    if work is None or not work.records:
+        return
+    total = sum(work.seconds.values())
+    steps = ", ".join(
+        f"{step.replace('_', ' ')} {seconds / total:.0%}" for step, seconds in work.seconds.items()
+    )
+    workers = "1 worker" if work.workers == 1 else f"{work.workers:,} workers"
+    yield f"{work.records_per_second:,.0f} records a second per worker, {workers}: {steps}"
+
+
+def _result(check: Check) -> str:
+    return "explained" if check.explained else check.result
+
+
+def _quarantine_lines(report: Report) -> Iterator[str]:
+    """How many records are lost, and which."""
+    if not report.quarantined:
+        return
+    lost = report.lost_records
+    number = (
+        "an unknown number of records is"
+        if lost is None
+        else f"{lost:,} record{'s are' if lost != 1 else ' is'}"
+    )
+    places = "1 damaged range" if report.quarantined == 1 else f"{report.quarantined:,} damaged ranges"
+    yield f"In quarantine: {places}; {number} lost."
+    entries = [
+        (split.split, piece)
+        for split in report.splits
+        if split.quarantine
+        for piece in split.quarantine.ranges
+    ]
+    for split, piece in entries[:_SHOWN_RANGES]:
+        if piece.records is None:
+            what = "an unknown number of records"
+        elif piece.records != 1:
+            what = f"{piece.records:,} records"
+        else:
+            what = "1 record"
+        if piece.records and piece.split_record is not None:
+            last = piece.split_record + piece.records - 1
+            what = f"record {last}" if piece.records == 1 else f"records {piece.split_record} to {last}"
+        if piece.img_ids:
+            names = ", ".join(piece.img_ids[:3]) + (", …" if len(piece.img_ids) > 3 else "")
+            what += f" ({names})"
+        kind = "byte" if piece.inflated is None else "stored byte"
+        yield f"  {split.title}: {what}: {piece.file}, {kind} {piece.offset}, {piece.bytes:,} bytes: {piece.reason}"
+    if len(entries) > _SHOWN_RANGES:
+        yield f"  and {len(entries) - _SHOWN_RANGES:,} more; all are in quarantine/records.json"
+
+
+def inspection_lines(inspection: Inspection) -> Iterator[str]:
+    """What was found in a source as tables: the files, and for each config its labels and their combinations."""
+    rows = [
+        ["config", "split", "file", "bytes", "records", "label sets", "index", "is it the published one?"]
+    ]
+    for split in inspection.splits:
+        sets = f"{split.fingerprint.distinct_label_sets:,}" if split.fingerprint else "-"
+        for file in split.files:
+            records = "-" if file.records is None else f"{file.records:,}"
+            index = "none" if file.index is None else "agrees" if file.indexed else "unverified"
+            rows.append(
+                [
+                    split.split.config,
+                    split.split.name,
+                    file.file,
+                    f"{file.bytes:,}",
+                    records,
+                    sets,
+                    index,
+                    split.verdict,
+                ]
+            )
+    rows += [
+        [split.config, split.name, split.file, "-", "-", "-", "-", "absent"] for split in inspection.absent
+    ]
+    yield from _table(rows)
+    for split in inspection.splits:
+        for text in [split.note, split.error, *(split.reasons if split.verdict != "published" else ())]:
+            if text:
+                yield f"{split.title}: {text}"
+    for config in dict.fromkeys(split.split.config for split in inspection.splits):
+        yield from _label_lines(
+            config, [split for split in inspection.splits if split.split.config == config]
+        )
+    yield f"\n{inspection.records:,} records, {inspection.bytes:,} bytes"
+
+
+def _label_lines(config: str, splits: Sequence[InspectedSplit]) -> Iterator[str]:
+    """Records per label, labels per image and the most frequent combinations, a column per split."""
+    sound = [split for split in splits if split.fingerprint is not None]
+    if not sound:
+        return
+    yield ""
+    rows = [[config, *(split.split.name for split in sound)]]
+    for number, name in enumerate(sound[0].split.label_names):
+        rows.append([name, *(f"{split.label_counts[number].records:,}" for split in sound)])
+    per_image = [split.fingerprint.labels_per_image for split in sound if split.fingerprint is not None]
+    for count in sorted(set().union(*per_image)):
+        rows.append(
+            [
+                f"images with {count} label{'s'[: count != 1]}",
+                *(f"{counts.get(count, 0):,}" for counts in per_image),
+            ]
+        )
+    yield from _table(rows)
+    if sound[0].split.kind == "multi-label":
+        for split in sound:
+            most = [f"{' + '.join(entry.labels)} {entry.records:,}" for entry in split.combinations]
+            yield f"Most frequent in {split.split.name}: {', '.join(most)}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of text in columns, the first row underlined."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+
+
+def _printable(text: str) -> str:
+    """``text`` without what would move a terminal's cursor; names of somebody else's files may hold it."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def push_lines(report: PushReport, out: Path) -> Iterator[str]:
+    """What a push will do, before it does it."""
+    plan, destination = report.plan, report.destination
+    there = "new repo" if report.state is None else "repo is there"
+    yield (
+        f"{out} to {destination.url}, {'pull request on ' * destination.create_pr}{destination.revision} "
+        f"({there if report.looked else 'not looked at: no token'}): {report.visibility}, gating {destination.gating}"
+    )
+    rows = [["", "file", "bytes"]]
+    rows += [["send", file.path, f"{file.size:,}"] for file in plan.new]
+    rows += [["replace", file.path, f"{file.size:,}"] for file in plan.replaced]
+    extra = "delete" if destination.delete_extra else "extra"
+    rows += [[extra, _printable(path), "-"] for path in plan.extra]
+    if len(rows) > 1:
+        yield from _table(rows)
+    sizes = f"{len(plan.pending):,}, {plan.pending_bytes:,} bytes"
+    yield f"Files to send: {sizes}; there already: {len(plan.unchanged):,}"
+    if plan.extra and not destination.delete_extra:
+        yield "Extra files are in the repo and not in the output. They stay; --delete-extra deletes them."
+    if report.quarantined:
+        yield f"Not all of the source is in it: {report.quarantined:,} damaged ranges are in quarantine; see the card."
+    yield f"Licence of the data: {report.licence}"

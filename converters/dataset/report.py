@@ -1,0 +1,197 @@
+"""What a conversion or verification found: checks, each passed, failed or unverified, and the report of all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from converters.dataset.description import DatasetSpec, Split
+from converters.dataset.fingerprint import Fingerprint
+from converters.dataset.quarantine import Quarantine
+from converters.storage.file_list import OutputFile
+
+Result = Literal["passed", "failed", "unverified"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of one split.
+
+    Attributes:
+        name: what was checked.
+        result: passed, failed, or unverified: it could not be checked, for the reason given.
+        reason: what was compared, or why not.
+        published: whether it was checked against the facts published with the dataset; such a failure is what
+            ``allow_mismatch`` lets pass.
+        explained: whether it failed, and just as it must with the records that were quarantined.
+    """
+
+    name: str
+    result: Result
+    reason: str
+    published: bool = False
+    explained: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The check as a JSON object; ``explained`` is there only where it is true."""
+        return {key: value for key, value in asdict(self).items() if key != "explained" or value}
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """A source file as it was read: name, bytes, SHA-256 as stored, records, compression.
+
+    ``indexed`` says whether it agreed with its index; None where there is none.
+    """
+
+    file: str
+    bytes: int
+    sha256: str
+    records: int
+    compression: str
+    indexed: bool | None
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What was found of one split.
+
+    Attributes:
+        split: the split.
+        sources: its source files.
+        output_bytes: size of its files in the output; 0 of a verification.
+        fingerprint: of its records as they were read back.
+        checks: what was compared.
+        quarantine: what was left out; None where damage is an error.
+        summaries: what the format said of each shard when it was written, in order.
+    """
+
+    split: Split
+    sources: tuple[SourceFacts, ...]
+    output_bytes: int
+    fingerprint: Fingerprint
+    checks: tuple[Check, ...]
+    quarantine: Quarantine | None = None
+    summaries: tuple[Any, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as a JSON object."""
+        return {
+            "config": self.split.config,
+            "split": self.split.name,
+            "kind": self.split.kind,
+            "label_names": list(self.split.label_names),
+            "sources": [asdict(source) for source in self.sources],
+            "fingerprint": self.fingerprint.to_json(),
+            "checks": [check.to_json() for check in self.checks],
+            **({} if self.quarantine is None else {"quarantine": self.quarantine.to_json()}),
+        }
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a conversion took.
+
+    Attributes:
+        records: how many this run converted; those of an interrupted run, which it took up, are not among them.
+        workers: how many processes did.
+        seconds: of all of them together, by step.
+    """
+
+    records: int
+    workers: int
+    seconds: Mapping[str, float]
+
+    @property
+    def records_per_second(self) -> float:
+        """Of one worker, while it worked."""
+        return self.records / total if (total := sum(self.seconds.values())) else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as a JSON object."""
+        return {
+            "records": self.records,
+            "workers": self.workers,
+            "records_per_second_per_worker": round(self.records_per_second, 1),
+            "seconds": {step: round(seconds, 3) for step, seconds in self.seconds.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a conversion or verification found.
+
+    Attributes:
+        spec: the dataset's description.
+        format: name of the output's format.
+        out: the output.
+        splits: the splits that were converted, in the description's order.
+        absent: splits that were asked for and have no source file.
+        warnings: what the user should know and no check is about.
+        files: the output's files with sizes and digests, in the order of their paths.
+        problems: what failed and is about no split (verification: missing, extra or changed files).
+        allow_mismatch: whether differences from the published facts were allowed.
+        options: those that the output depends on.
+        resumed_shards: how many shards an interrupted run had finished.
+        work: what the conversion took; None of a verification.
+    """
+
+    spec: DatasetSpec
+    format: str
+    out: str
+    splits: tuple[SplitReport, ...]
+    absent: tuple[Split, ...] = ()
+    warnings: tuple[str, ...] = ()
+    files: Sequence[OutputFile] = ()
+    problems: tuple[str, ...] = ()
+    allow_mismatch: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+    resumed_shards: int = 0
+    work: Work | None = None
+
+    @property
+    def records(self) -> int:
+        """Number of records converted."""
+        return sum(split.fingerprint.records for split in self.splits)
+
+    @property
+    def quarantined(self) -> int:
+        """Number of damaged ranges whose bytes were put into quarantine; 0 means that nothing is lost."""
+        return sum(len(split.quarantine.ranges) for split in self.splits if split.quarantine)
+
+    @property
+    def lost_records(self) -> int | None:
+        """Number of records lost to damage; None where it is not known."""
+        counts = [split.quarantine.lost_records for split in self.splits if split.quarantine]
+        return None if None in counts else sum(filter(None, counts))
+
+    def failures(self) -> list[str]:
+        """What failed and was not allowed to, a sentence each."""
+        return list(self.problems) + [
+            f"{split.split.title}: {check.name}: {check.reason}"
+            for split in self.splits
+            for check in split.checks
+            if check.result == "failed" and not (check.published and (self.allow_mismatch or check.explained))
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as a JSON object."""
+        return {
+            "dataset": self.spec.name,
+            "format": self.format,
+            "out": self.out,
+            "verified": not self.failures(),
+            "records": self.records,
+            "resumed_shards": self.resumed_shards,
+            "quarantined": self.quarantined,
+            "lost_records": self.lost_records,
+            "allow_mismatch": self.allow_mismatch,
+            "splits": [split.to_json() for split in self.splits],
+            "absent": [split.title for split in self.absent],
+            "warnings": list(self.warnings),
+            "problems": list(self.problems),
+            "files": len(self.files),
+            "bytes": sum(file.size for file in self.files),
+            **({} if self.work is None else {"work": self.work.to_json()}),
+        }

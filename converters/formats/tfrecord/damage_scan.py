@@ -1,0 +1,252 @@
+"""The first pass of a conversion with quarantine: what in the source is damaged, and which records that costs.
+
+It reads every file with the checks of a conversion. The second pass is the strict conversion itself, of what lies
+between the damaged ranges; a record that fails there is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+from converters.dataset.checks import RecordChecker
+from converters.dataset.description import Features
+from converters.dataset.filenames import folded
+from converters.dataset.fingerprint import identity_digest, tree_root
+from converters.dataset.identity import Identities, read_identities
+from converters.dataset.quarantine import FOLDER, FileBytes, Quarantine, QuarantinedRange, raw_name
+from converters.errors import CallError, DataError, Location
+from converters.formats.tfrecord.damage import FileDamage, LostRange, first_lost, records_lost
+from converters.formats.tfrecord.discovery import Source, SourceFile, SourceSplit
+from converters.formats.tfrecord.fast_parser import ExampleParser
+from converters.formats.tfrecord.framing import Frames
+from converters.formats.tfrecord.reader import frame_location, parse_frames
+from converters.formats.tfrecord.recovery import Examination, examine
+from converters.storage.object_store import Place
+
+
+@dataclass(frozen=True)
+class ExaminedSplit:
+    """What examining a split found.
+
+    Attributes:
+        ranges: its damaged ranges, in order.
+        stream_bytes: the decompressed size of each of its files, in order.
+        csv_labels: whether its label CSV has the published labels, as a whole; None where none is given, or nothing
+            is published.
+        csv_identities: likewise, the published names.
+    """
+
+    ranges: tuple[QuarantinedRange, ...]
+    stream_bytes: tuple[int, ...]
+    csv_labels: bool | None = None
+    csv_identities: bool | None = None
+
+    def lost_rows(self) -> tuple[tuple[int, int], ...]:
+        """The rows of the label CSV whose records are lost: the first, and how many."""
+        return tuple(
+            (piece.split_record, piece.records)
+            for piece in self.ranges
+            if piece.split_record is not None and piece.records
+        )
+
+    def quarantine(self, found: SourceSplit, record_bytes: Sequence[int]) -> Quarantine:
+        """What was left out of the split, and where all bytes went: ``record_bytes`` is what was read of each file."""
+        files = []
+        for file, size, read in zip(found.files, self.stream_bytes, record_bytes, strict=True):
+            own = [piece for piece in self.ranges if piece.file == file.path.name]
+            files.append(
+                FileBytes(
+                    file.path.name,
+                    size,
+                    read,
+                    sum(piece.bytes for piece in own if piece.inflated is None),
+                    file.size,
+                    sum(piece.bytes for piece in own if piece.inflated is not None),
+                )
+            )
+        return Quarantine(self.ranges, tuple(files))
+
+
+@dataclass(frozen=True)
+class ExaminedSource:
+    """What examining a source found.
+
+    Attributes:
+        splits: by the split's title.
+        damage: of each file, for the plan.
+        warnings: what the user should know.
+    """
+
+    splits: Mapping[str, ExaminedSplit]
+    damage: Mapping[Place, FileDamage]
+    warnings: tuple[str, ...]
+
+    def lost_rows(self) -> dict[str, tuple[tuple[int, int], ...]]:
+        """The rows of label CSVs whose records are lost, by the split's title; see :class:`ExaminedSplit`."""
+        return {title: split.lost_rows() for title, split in self.splits.items()}
+
+
+def examine_source(
+    source: Source, labels: Path | None, *, decode: bool, max_record_bytes: int
+) -> ExaminedSource:
+    """Examine every file of a source.
+
+    Raises:
+        CallError: a config has the name of the quarantine's folder.
+        DataError: nothing in a file is sound; or a label CSV is given, and its rows cannot be told apart.
+    """
+    splits: dict[str, ExaminedSplit] = {}
+    damage: dict[Place, FileDamage] = {}
+    warnings: list[str] = []
+    for found in source.splits:
+        if folded(found.split.config) == FOLDER:
+            raise CallError(
+                f"--on-error quarantine needs the folder {FOLDER!r}, which is a config's name here."
+            )
+        check = _RecordCheck(found, source.spec.features, decode=decode)
+        examined = [
+            examine(file.path, file.compression, file.index, check, max_record_bytes) for file in found.files
+        ]
+        identities = None if labels is None else read_identities(labels, found.split)
+        resolved = _resolved(found, examined, identities)
+        for file, examination in zip(found.files, resolved, strict=True):
+            damage[file.path] = FileDamage(examination.lost, examination.index_problem is None)
+            if examination.index_problem is not None and file.index is not None:
+                warnings.append(
+                    f"{file.index.name} was not used, as it does not belong to {file.path.name}: "
+                    f"{examination.index_problem}"
+                )
+            if examination.header_problem is not None:
+                warnings.append(f"{file.path.name}: {examination.header_problem} No record is lost by that.")
+        splits[found.split.title] = ExaminedSplit(
+            tuple(_ranges(found, resolved, identities)),
+            tuple(examination.stream_bytes for examination in resolved),
+            *_csv_published(identities, found),
+        )
+    return ExaminedSource(splits, damage, tuple(warnings))
+
+
+class _RecordCheck:
+    """Holds records against all that a conversion checks."""
+
+    def __init__(self, found: SourceSplit, features: Features, *, decode: bool) -> None:
+        self._parser = ExampleParser(features, len(found.split.label_names))
+        self._checker = RecordChecker(found.split, decode=decode)
+
+    def __call__(self, frames: Frames) -> None:
+        batch = parse_frames(self._parser, "", frames)
+        self._checker.check(batch, partial(frame_location, "", frames))
+
+
+def _resolved(
+    found: SourceSplit, examined: Sequence[Examination], identities: Identities | None
+) -> list[Examination]:
+    """The examinations, with numbers of lost records that follow from how many the split must have.
+
+    If just one stretch of the split lost an unknown number of records, the total tells it. Ranges with no sound
+    record between them are one stretch, whose number is counted at its first range.
+    """
+    total = found.split.published.records if identities is None else len(identities.labels)
+    sound = sum(examination.records for examination in examined)
+    before = 0
+    unknown: list[tuple[int, int, int]] = []  # sound records of the split before it, file, range
+    for number, examination in enumerate(examined):
+        unknown += [
+            (before + piece.sound_before, number, position)
+            for position, piece in enumerate(examination.lost)
+            if piece.records is None
+        ]
+        before += examination.records
+    known = sum(piece.records or 0 for examination in examined for piece in examination.lost)
+    missing = None if total is None else total - sound - known
+    stretches = [[entry[1:] for entry in group] for _, group in groupby(unknown, key=lambda entry: entry[0])]
+    if identities is not None:
+        _refuse_ambiguous(found, identities, len(stretches), sound, known)
+    if len(stretches) != 1 or missing is None or missing < 0:
+        return list(examined)
+    counts = {place: missing if not number else 0 for number, place in enumerate(stretches[0])}
+    return [
+        replace(
+            examination,
+            lost=tuple(
+                replace(piece, records=counts.get((number, position), piece.records))
+                for position, piece in enumerate(examination.lost)
+            ),
+        )
+        for number, examination in enumerate(examined)
+    ]
+
+
+def _refuse_ambiguous(
+    found: SourceSplit, identities: Identities, stretches: int, sound: int, known: int
+) -> None:
+    """Each record's row must be known: it is never guessed."""
+    rows, title = len(identities.labels), found.split.title
+    if stretches > 1:
+        raise DataError(
+            f"{title} lost an unknown number of records in {stretches} places, so which row of this CSV belongs to "
+            "which record cannot be known.",
+            Location(identities.path),
+            "Put the files' .idx files beside them, or convert without --labels.",
+        )
+    if sound + known > rows or (not stretches and sound + known != rows):
+        raise DataError(
+            f"the CSV has {rows} rows, {title} has {sound} sound records and {known} that are damaged.",
+            Location(identities.path),
+            "So this CSV does not belong to this file. Convert without --labels, or find the CSV that does.",
+        )
+
+
+def _ranges(
+    found: SourceSplit, examined: Sequence[Examination], identities: Identities | None
+) -> Iterator[QuarantinedRange]:
+    base: int | None = 0  # number of records in the files before, lost ones counted
+    for number, (file, examination) in enumerate(zip(found.files, examined, strict=True)):
+        for piece, record in zip(examination.lost, first_lost(examination.lost), strict=True):
+            yield _range(found, file, number, piece, record, base, identities)
+        lost = records_lost(examination.lost)
+        base = None if base is None or lost is None else base + examination.records + lost
+
+
+def _range(
+    found: SourceSplit,
+    file: SourceFile,
+    number: int,
+    piece: LostRange,
+    record: int | None,
+    base: int | None,
+    identities: Identities | None,
+) -> QuarantinedRange:
+    row = None if base is None or record is None else base + record
+    img_ids = None
+    if identities is not None and row is not None and piece.records is not None:
+        img_ids = tuple(identities.img_id.slice(row, piece.records).to_pylist())
+    return QuarantinedRange(
+        file=file.path.name,
+        offset=piece.start,
+        bytes=piece.end - piece.start,
+        inflated=piece.inflated,
+        records=piece.records,
+        record=record,
+        split_record=row,
+        img_ids=img_ids,
+        reason=piece.reason,
+        raw=raw_name(found.split, file.path.name, number, piece),
+    )
+
+
+def _csv_published(identities: Identities | None, found: SourceSplit) -> tuple[bool | None, bool | None]:
+    """Whether a label CSV has, as a whole, the published labels, and the published names."""
+    published = found.split.published
+    labels = names = None
+    if identities is not None and published.labels_sha256 is not None:
+        labels = hashlib.sha256(identities.labels.tobytes()).hexdigest() == published.labels_sha256
+    if identities is not None and published.identities_sha256 is not None:
+        pairs = zip(identities.img_id.to_pylist(), identities.clip_id.to_pylist(), strict=True)
+        names = tree_root(identity_digest(*pair) for pair in pairs) == published.identities_sha256
+    return labels, names

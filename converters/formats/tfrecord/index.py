@@ -1,0 +1,153 @@
+"""DALI's ``.idx`` files: a line ``offset size`` per record.
+
+An index is a hint from outside. It is held against the file and never trusted over it: the tool that makes
+them writes a short last line for a truncated file as if it were valid.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from converters.errors import DataError, Location
+from converters.formats.tfrecord.framing import OVERHEAD_BYTES, Frames
+from converters.storage.files import open_file
+from converters.storage.object_store import Place
+
+_LINE = re.compile(rb"(\d{1,19}) (\d{1,19})\n?")
+_MAX_LINE_BYTES = 64
+_LINES_BYTES = 1 << 20
+_ADVICE = "One of the two is damaged: copy both again, or remove the index to go without it."
+
+
+class IndexChecker:
+    """Holds the records of a file, in order, against the lines of its index.
+
+    Args:
+        path: the index.
+        tfrecord: the file it belongs to; named in errors.
+        first_record: the record at which the comparison starts.
+    """
+
+    def __init__(self, path: Place, tfrecord: str, first_record: int = 0) -> None:
+        self._path = str(path)
+        self._tfrecord = tfrecord.rpartition("/")[2]
+        self._line = 0
+        try:
+            self._file = open_file(path)  # closed by __exit__
+        except OSError as error:
+            raise DataError(
+                f"the index cannot be read: {error.strerror}.", Location(str(path)), _ADVICE
+            ) from error
+        self.skip(first_record)
+
+    def skip(self, records: int) -> None:
+        """Pass over the lines of so many records, or over all that are left.
+
+        Raises:
+            DataError: a line is malformed.
+        """
+        for _ in range(records):
+            if self._next() is None:
+                break
+
+    def check(self, frames: Frames) -> None:
+        """Compare the next lines with the records of ``frames``.
+
+        Raises:
+            DataError: a line is malformed, missing, or says something else than the file.
+        """
+        pairs = np.stack([frames.offsets(), frames.sizes + OVERHEAD_BYTES], axis=1)
+        # Nearly always the lines are what DALI's tool writes, so they are compared as one text. Where they are
+        # not, they are read again one by one, which says what is wrong, or that they are only written otherwise.
+        expected = ("%d %d\n" * len(pairs)) % tuple(pairs.ravel().tolist())
+        start = self._file.tell()
+        if self._file.read(len(expected)) == expected.encode():
+            self._line += len(pairs)
+            return
+        self._file.seek(start)
+        for record, (offset, size) in enumerate(pairs.tolist(), frames.first_record):
+            line = self._next()
+            if line is None:
+                raise self._error(
+                    f"the index ends after {record} records, but {self._tfrecord} goes on with a record at byte "
+                    f"{offset}.",
+                    record,
+                )
+            if line != (offset, size):
+                raise self._error(
+                    f"the index says offset {line[0]} and size {line[1]}, but in {self._tfrecord} the record has "
+                    f"offset {offset} and size {size}.",
+                    record,
+                )
+
+    def finish(self, records: int) -> None:
+        """Check that the index ends where the file does.
+
+        Raises:
+            DataError: it goes on.
+        """
+        line = self._next()
+        if line is not None:
+            raise self._error(
+                f"the index goes on with offset {line[0]} and size {line[1]}, but {self._tfrecord} ends after "
+                f"{records} records.",
+                records,
+            )
+
+    def _next(self) -> tuple[int, int] | None:
+        """The next line's offset and size; None at the end."""
+        line = self._file.readline(_MAX_LINE_BYTES)
+        if not line:
+            return None
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise self._error(f"expected a line 'offset size', found {line[:40]!r}.", self._line)
+        self._line += 1
+        return int(match[1]), int(match[2])
+
+    def _error(self, message: str, record: int) -> DataError:
+        return DataError(message, Location(self._path, record), _ADVICE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def index_pairs(path: Place) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """The offsets and sizes that an index says, many lines at a time; for a plan, which does not rely on them.
+
+    Raises:
+        ValueError: it has something else than two numbers a line.
+        OSError: it cannot be read.
+    """
+    with open_file(path) as file:
+        while lines := file.readlines(_LINES_BYTES):
+            words = b"".join(lines).split()
+            if not words:
+                raise ValueError("empty lines")
+            pairs = np.array(words, "S20").astype(np.int64).reshape(-1, 2)
+            yield pairs[:, 0], pairs[:, 1]
+
+
+def index_tiles(path: Place, size: int) -> bool:
+    """Whether the records of an index follow each other from byte 0 to ``size``, the file's end."""
+    end = 0
+    try:
+        for offsets, sizes in index_pairs(path):
+            ends = offsets + sizes
+            if offsets[0] != end or (sizes < OVERHEAD_BYTES).any() or (offsets[1:] != ends[:-1]).any():
+                return False
+            end = int(ends[-1])
+    except (OSError, ValueError, OverflowError):
+        return False
+    return end == size

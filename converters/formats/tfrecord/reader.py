@@ -1,0 +1,245 @@
+"""Reads a range of a TFRecord file as checked record batches."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from converters.dataset.description import Features
+from converters.dataset.schema import record_batch
+from converters.errors import DataError, Location
+from converters.formats.tfrecord.compression import Compression, DecompressedStream, SourceFile
+from converters.formats.tfrecord.damage import LostRange, drain, sound_parts, stored_stream
+from converters.formats.tfrecord.fast_parser import ExampleParser, RecordError
+from converters.formats.tfrecord.framing import (
+    CHUNK_BYTES,
+    HEADER_BYTES,
+    MAX_RECORD_BYTES,
+    MAX_SIZES_SEEN,
+    OVERHEAD_BYTES,
+    ByteStream,
+    Frames,
+    is_header,
+    read_frames,
+    record_size,
+)
+from converters.formats.tfrecord.index import IndexChecker, index_pairs, index_tiles
+from converters.formats.tfrecord.strict_parser import ExampleError, parse_example
+from converters.storage.files import file_state
+from converters.storage.object_store import Place
+
+_SCANNED_UNITS = 1 << 16
+
+
+@dataclass(frozen=True)
+class SourceRange:
+    """A range of a source file that holds whole records.
+
+    Attributes:
+        path: the file.
+        start: first byte, as stored; ``end``: one past the last.
+        first_record: index in the file of the range's first record.
+        compression: of the file; a compressed file is one range.
+        index: the file's ``.idx``, where there is one.
+        lost: damaged ranges in it, in order, that are passed over; what lies between them is read as strictly.
+        any_header: whether a gzip header that no writer writes is passed over too; no record is in it.
+    """
+
+    path: Place
+    start: int
+    end: int
+    first_record: int
+    compression: Compression = "none"
+    index: Place | None = None
+    lost: tuple[LostRange, ...] = ()
+    any_header: bool = False
+
+
+@dataclass(frozen=True)
+class Units:
+    """What a file can be cut between, one after the other: records, damaged ranges, or the whole of a compressed file.
+
+    Attributes:
+        offsets: int64, where each starts, as stored.
+        sizes: int64, bytes that each takes in an output; none of a damaged range.
+        records: int64, number of sound records in each.
+        lost: int64, number of records in each that are lost, as far as known.
+    """
+
+    offsets: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    records: npt.NDArray[np.int64]
+    lost: npt.NDArray[np.int64]
+
+
+class RangeReader:
+    """Finds the records of one range: framing, checksums, index.
+
+    After the last record, ``records``, ``record_bytes`` (their size with headers and checksums) and ``sha256``
+    tell of the whole range.
+    """
+
+    def __init__(self, source: SourceRange, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
+        self.source = source
+        self.records = 0
+        self.record_bytes = 0
+        self.sha256 = ""
+        self._max_record_bytes = max_record_bytes
+
+    def frames(self) -> Generator[Frames, None, None]:
+        """The records, checksums verified and held against the index.
+
+        Raises:
+            DataError: the file is damaged, or disagrees with its index.
+        """
+        source = self.source
+        with ExitStack() as stack:
+            file = stack.enter_context(SourceFile(source.path, source.start, source.end))
+            checker = None
+            if source.index is not None:
+                checker = stack.enter_context(
+                    IndexChecker(source.index, str(source.path), source.first_record)
+                )
+            stream: ByteStream = file
+            if source.compression != "none":
+                stored = stored_stream(file, source.lost, file.path)
+                stream = DecompressedStream(
+                    stored, source.compression, file.path, any_header=source.any_header
+                )
+            lost = 0
+            for part in sound_parts(stream, source.start, source.lost, file.path):
+                if checker is not None:
+                    checker.skip(part.lost_records - lost)
+                lost = part.lost_records
+                for frames in read_frames(
+                    part.stream,
+                    file.path,
+                    first_record=source.first_record + self.records + lost,
+                    first_offset=part.offset,
+                    end=source.end if source.compression == "none" else None,
+                    max_record_bytes=self._max_record_bytes,
+                ):
+                    if checker is not None:
+                        checker.check(frames)
+                    self.records += len(frames.starts)
+                    self.record_bytes += int(frames.sizes.sum()) + OVERHEAD_BYTES * len(frames.sizes)
+                    yield frames
+            if checker is not None and source.end == file.size:
+                everywhere = sum(piece.records or 0 for piece in source.lost)
+                checker.skip(everywhere - lost)
+                checker.finish(source.first_record + self.records + everywhere)
+            if not self.records and not source.lost:
+                raise DataError("the file holds no record.", Location(file.path), "Copy it again.")
+            drain(file)
+            self.sha256 = file.sha256()
+
+
+def frame_location(path: str, frames: Frames, row: int, position: int | None = None) -> Location:
+    """Where record ``row`` of ``frames`` starts, or byte ``position`` of its data lies."""
+    offset = int(frames.starts[row] - frames.starts[0]) + frames.first_offset
+    if position is not None:
+        offset += HEADER_BYTES + position
+    return Location(path, frames.first_record + row, offset)
+
+
+def parse_frames(parser: ExampleParser, path: str, frames: Frames) -> pa.RecordBatch:
+    """The records of ``frames`` as a batch.
+
+    Raises:
+        DataError: a record is malformed or not what the dataset's description says.
+    """
+    try:
+        parsed = parser.parse(frames)
+    except RecordError as error:
+        raise DataError(error.message, frame_location(path, frames, error.row, error.position)) from None
+    if len(frames.starts) == 1 and frames.sizes[0] > CHUNK_BYTES:
+        # A long image stays where it is: it would double the memory.
+        edges = np.array([parsed.image_starts[0], parsed.image_starts[0] + parsed.image_sizes[0]], np.int32)
+        buffers = [None, pa.py_buffer(edges), pa.py_buffer(frames.buffer)]
+        return record_batch(pa.Array.from_buffers(pa.binary(), 1, buffers), parsed.labels, parsed.sizes)
+    view = memoryview(frames.buffer)
+    starts = parsed.image_starts.tolist()
+    ends = (parsed.image_starts + parsed.image_sizes).tolist()
+    images = [view[start:end] for start, end in zip(starts, ends, strict=True)]
+    return record_batch(images, parsed.labels, parsed.sizes)
+
+
+def first_label_count(path: Place, compression: Compression, features: Features) -> int:
+    """How many label values the file's first record has.
+
+    Raises:
+        DataError: the file is damaged, or its first record has no such feature.
+    """
+    with closing(RangeReader(SourceRange(path, 0, file_state(path)[0], 0, compression)).frames()) as reader:
+        frames = next(reader)
+    try:
+        label = parse_example(frames.data(0)).features.get(features.label)
+    except ExampleError as error:
+        raise DataError(f"{error.message}.", frame_location(str(path), frames, 0, error.position)) from None
+    if label is None:
+        raise DataError(f"the feature {features.label!r} is missing.", frame_location(str(path), frames, 0))
+    return label.count
+
+
+def scan_units(source: SourceRange, max_record_bytes: int = MAX_RECORD_BYTES) -> Iterator[Units]:
+    """Where a whole file can be cut: by its index, by its record headers, or, compressed, by reading it through.
+
+    An index is only followed where it tiles the file; whether it is right, reading the records shows, and before it
+    :func:`starts_record` of each cut.
+
+    Raises:
+        DataError: a header is damaged.
+    """
+    if source.compression != "none":
+        reader = RangeReader(source, max_record_bytes)
+        for _ in reader.frames():
+            pass
+        yield _units([(0, reader.record_bytes, reader.records, 0)])
+    elif source.index is not None and not source.lost and index_tiles(source.index, source.end):
+        for offsets, sizes in index_pairs(source.index):
+            yield Units(offsets, sizes, np.ones_like(sizes), np.zeros_like(sizes))
+    else:
+        yield from _scan_headers(source, max_record_bytes)
+
+
+def _scan_headers(source: SourceRange, max_record_bytes: int) -> Iterator[Units]:
+    lost = {piece.start: piece for piece in source.lost}
+    units: list[tuple[int, int, int, int]] = []
+    sizes_seen: dict[bytes, int] = {}
+    with SourceFile(source.path) as file:
+        offset, record = source.start, source.first_record
+        while offset < source.end:
+            if offset in lost:
+                piece = lost.pop(offset)
+                units.append((offset, 0, 0, piece.records or 0))
+                offset, record = piece.end, record + (piece.records or 0)
+            else:
+                header = file.read_at(offset, HEADER_BYTES)
+                size = sizes_seen.get(header)
+                if size is None:
+                    size = OVERHEAD_BYTES + record_size(header, file.path, record, offset, max_record_bytes)
+                    if len(sizes_seen) < MAX_SIZES_SEEN:
+                        sizes_seen[header] = size
+                units.append((offset, size, 1, 0))
+                offset += size
+                record += 1
+            if len(units) == _SCANNED_UNITS:
+                yield _units(units)
+                units = []
+    if units:
+        yield _units(units)
+
+
+def _units(units: list[tuple[int, int, int, int]]) -> Units:
+    return Units(*np.array(units, np.int64).T)
+
+
+def starts_record(path: Place, offset: int) -> bool:
+    """Whether a header whose checksum holds is at this byte of a file that is not compressed."""
+    with SourceFile(path) as file:
+        return is_header(file.read_at(offset, HEADER_BYTES))

@@ -1,0 +1,333 @@
+"""Resuming: what an interrupted run finished stays in its staging folder, and the next run takes it up.
+
+A shard is finished when its result stands beside its folder, written after its files were read back. A result
+counts only for a run of the same version, options and source (:func:`claim`), for a shard of the same plan, and
+while every file of it still has its size and digest. So no fsync is needed for it to be safe: what a power cut
+lost is done again. Nothing in a staging folder leads out of it; but someone who makes up files and the result
+that fits them is believed, until ``verify --source``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+from base64 import b64decode, b64encode
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, fields, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from converters.dataset.filenames import safe_path
+from converters.dataset.fingerprint import Node, Part
+from converters.dataset.manifest import hash_file, walk_files
+from converters.dataset.shard import RangeFacts, Shard, ShardResult
+from converters.errors import CallError
+from converters.formats.tfrecord.discovery import Source
+from converters.formats.tfrecord.plan import Plan
+from converters.storage.file_list import OutputFile, OutputFiles
+from converters.storage.files import file_state
+from converters.storage.object_store import Place, place, side_by_side
+
+RUN = "run.json"
+RESULT = ".json"
+_FILES_AT_ONCE = 4096
+
+
+def describe_run(
+    source: Source, format_name: str, options: Mapping[str, Any], labels: Path | None
+) -> dict[str, Any]:
+    """All that a finished shard depends on, as JSON; a run takes up only the shards of a run of the same."""
+    files = [file for found in source.splits for file in found.files]
+    read: list[Place] = [file.path for file in files] + [
+        file.index for file in files if file.index is not None
+    ]
+    if labels is not None:
+        read += [labels / found.split.labels_csv for found in source.splits if found.split.labels_csv]
+    return {
+        "version": {name: version(name) for name in ("kfer-convert", "pyarrow")},
+        "format": format_name,
+        "options": dict(options),
+        "dataset": source.spec.document,
+        "source": {_absolute(path): list(file_state(path)) for path in read},
+    }
+
+
+def changed_input(run: Mapping[str, Any]) -> Place | None:
+    """A file that a run reads and that is another by now than :func:`describe_run` found, or gone; None if none is."""
+
+    def differs(name: str) -> bool:
+        try:
+            return list(file_state(place(name))) != run["source"][name]
+        except OSError:
+            return True
+
+    names = list(run["source"])
+    return next(
+        (place(name) for name, other in zip(names, side_by_side(differs, names), strict=True) if other), None
+    )
+
+
+def claim(folder: Path, shards: Path, run: Mapping[str, Any]) -> None:
+    """Make the staging folder this run's.
+
+    Args:
+        folder: the staging folder.
+        shards: the folder in it that holds the attempts.
+        run: see :func:`describe_run`.
+
+    Raises:
+        CallError: it holds finished shards of another run.
+    """
+    text = run_text(run)
+    stated = read_json(folder / RUN)
+    if stated != json.loads(text):
+        if finished_folders(shards):
+            raise other_run(folder, stated, text, f"rm -r {shlex.quote(str(folder))}")
+        temporary = folder / f"{RUN}.new"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.rename(folder / RUN)
+
+
+def run_text(run: Mapping[str, Any]) -> str:
+    """What describes a run, as it is written into its staging."""
+    return json.dumps(run, indent=1, ensure_ascii=False, default=str)
+
+
+def other_run(place: Place, stated: object, text: str, remove: str) -> CallError:
+    """The error of a staging that holds the finished shards of the run ``stated``, and not of this one."""
+    theirs = stated if isinstance(stated, dict) else {}
+    run = json.loads(text)
+    differs = [name for name in run if theirs.get(name) != run[name]]
+    return CallError(
+        f"{place}: this holds the finished shards of an interrupted run with another "
+        f"{' and '.join(differs)}, which this run cannot take up. Repeat that run to complete it, or "
+        f"remove what it left: {remove}"
+    )
+
+
+def save_result(result: ShardResult) -> None:
+    """Put a shard's result beside its folder, at once or not at all: from now on the shard is finished."""
+    path = _result_path(result.folder)
+    temporary = path.with_suffix(".new")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.writelines(result_text(result))
+    temporary.rename(path)
+
+
+def finished_shards(shards: Path, output: Path, plan: Plan) -> dict[str, Path]:
+    """The folders of the shards of ``plan`` that earlier runs finished, by their keys; each verified again.
+
+    Files that were moved to ``output`` before the run was interrupted are moved back to their shard's folder.
+    All else that lies in ``shards`` is removed.
+    """
+    moved = _files_in(output)
+
+    def intact(folder: Path) -> bool:
+        shard = plan.find(key_of(folder))
+        result = None if shard is None else load_result(folder, shard)
+        if result is None:
+            return False
+        _move_back(result, output, moved)
+        return _intact(result)
+
+    kept: dict[str, Path] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
+        folders = finished_folders(shards)
+        for folder, whole in zip(folders, pool.map(intact, folders), strict=True):
+            if whole and key_of(folder) not in kept:
+                kept[key_of(folder)] = folder
+            else:
+                _result_path(folder).unlink(missing_ok=True)
+    remove_unfinished(shards)
+    return kept
+
+
+def load_result(folder: Path, shard: Shard) -> ShardResult | None:
+    """The result that stands beside a shard's folder; None where there is none of this very shard."""
+    return result_from_json(read_json(_result_path(folder)), shard, folder)
+
+
+def remove_unfinished(shards: Path) -> None:
+    """Remove what lies in the attempts and belongs to no finished shard."""
+    for attempt in _folders(shards):
+        finished = set(_finished_in(attempt))
+        if not finished:
+            shutil.rmtree(attempt)
+            continue
+        for config in _folders(attempt):
+            for folder in set(_folders(config)) - finished:
+                _result_path(folder).unlink(missing_ok=True)
+                shutil.rmtree(folder)
+
+
+def key_of(folder: Path) -> str:
+    """The key of the shard that a folder in staging is for."""
+    return f"{folder.parent.name}/{folder.name}"
+
+
+def finished_folders(shards: Path) -> list[Path]:
+    """The folders of the shards that have a result, in all attempts."""
+    return [folder for attempt in _folders(shards) for folder in _finished_in(attempt)]
+
+
+def _finished_in(attempt: Path) -> list[Path]:
+    """By their results: the folder itself may have been moved to the output already."""
+    return sorted(
+        Path(entry.path.removesuffix(RESULT))
+        for config in _folders(attempt)
+        for entry in os.scandir(config)
+        if entry.name.endswith(RESULT) and entry.is_file(follow_symlinks=False)
+    )
+
+
+def _result_path(folder: Path) -> Path:
+    return folder.with_name(folder.name + RESULT)
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder, if that is there; no links."""
+    if not folder.is_dir():
+        return []
+    return sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False))
+
+
+def _files_in(folder: Path) -> set[str]:
+    """What is below a folder, if that is there; nothing behind a link."""
+    return set(walk_files(folder)) if folder.is_dir() else set()
+
+
+def _absolute(path: Place) -> str:
+    """The files' own names stay, also where they are links."""
+    return str(path.parent.resolve() / path.name) if isinstance(path, Path) else path.url
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401  # JSON
+    """What a file holds; None where there is none, or no JSON in it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, encoding="utf-8") as file:  # noqa: PTH123  # a descriptor
+            return json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _move_back(result: ShardResult, output: Path, moved: Collection[str]) -> None:
+    """Undo what of a shard was ``moved`` to the output; not into a folder with anything else in it, like a link."""
+    names = {file.path for file in result.files}
+    there = _files_in(result.folder)
+    if there <= names:
+        for name in (names - there).intersection(moved):
+            place = result.folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            (output / name).rename(place)
+
+
+def _intact(result: ShardResult) -> bool:
+    """Whether a shard's folder holds its files and no others, each with its size and digest."""
+    if _files_in(result.folder) != {file.path for file in result.files}:
+        return False
+    try:
+        return all(hash_file(result.folder / file.path) == (file.size, file.sha256) for file in result.files)
+    except OSError:
+        return False
+
+
+def result_text(result: ShardResult) -> Iterator[str]:
+    """A result as the text of a JSON object, in pieces; without its shard and its effort."""
+    document = {
+        "ranges": [asdict(facts) for facts in result.ranges],
+        "source": _part_to_json(result.source),
+        "output": _part_to_json(result.output),
+        "summary": result.summary,
+    }
+    yield f'{json.dumps(document)[:-1]}, "files": ['
+    for start in range(0, len(result.files), _FILES_AT_ONCE):  # there may be tens of thousands
+        yield (", " if start else "") + json.dumps(result.files[start : start + _FILES_AT_ONCE])[1:-1]
+    yield "]}"
+
+
+def result_from_json(document: Any, shard: Shard, folder: Path) -> ShardResult | None:  # noqa: ANN401  # JSON
+    """The result that ``document`` says; None where it is no result of this very shard."""
+    try:
+        result = ShardResult(
+            shard,
+            folder,
+            OutputFiles(_output_file(*file) for file in document["files"]),
+            tuple(_typed(RangeFacts(**facts)) for facts in document["ranges"]),
+            _part_from_json(document["source"]),
+            _part_from_json(document["output"]),
+            document["summary"],
+        )
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+        return None
+    return result if _fits(result) else None
+
+
+def _fits(result: ShardResult) -> bool:
+    """Whether a result can be that of its shard: of its ranges, with safe names, and equal on both sides."""
+    shard, part = result.shard, result.source
+    planned = [
+        (str(source.path), source.start, source.end, None if source.index is None else True)
+        for source in shard.ranges
+    ]
+    row_bytes = -(-len(shard.split.label_names) // 8)
+    return (
+        [(facts.path, facts.start, facts.end, facts.indexed) for facts in result.ranges] == planned
+        and all(safe_path(file.path) for file in result.files)
+        and part == result.output
+        and part.records == sum(facts.records for facts in result.ranges)
+        and (part.first, part.label_count) == (shard.first_record, len(shard.split.label_names))
+        and len(part.labels) == part.records * row_bytes
+    )
+
+
+def _output_file(path: Any, size: Any, sha256: Any) -> OutputFile:  # noqa: ANN401  # JSON
+    if (type(path), type(size), type(sha256)) != (str, int, str):
+        raise TypeError("a file")
+    return OutputFile(path, size, sha256)
+
+
+def _typed(entry: Any) -> Any:  # noqa: ANN401  # RangeFacts, Part or Node
+    """A dataclass whose numbers and texts come from JSON.
+
+    Raises:
+        TypeError: one of them is something else than its annotation says.
+    """
+    kinds = {"int": (int,), "str": (str,), "bool | None": (bool, type(None))}
+    for field in fields(entry):
+        kind = kinds.get(str(field.type))
+        if kind is not None and type(getattr(entry, field.name)) not in kind:
+            raise TypeError(field.name)
+    return entry
+
+
+def _part_to_json(part: Part) -> dict[str, Any]:
+    return {
+        **vars(part),
+        "labels": b64encode(part.labels).decode(),
+        "images": [_node_to_json(node) for node in part.images],
+        "identities": None if part.identities is None else [_node_to_json(node) for node in part.identities],
+    }
+
+
+def _part_from_json(document: Mapping[str, Any]) -> Part:
+    part = _typed(Part(**document))
+    identities = None if part.identities is None else tuple(_nodes_from_json(document["identities"]))
+    return replace(
+        part,
+        labels=b64decode(document["labels"], validate=True),
+        images=tuple(_nodes_from_json(document["images"])),
+        identities=identities,
+    )
+
+
+def _node_to_json(node: Node) -> list[Any]:
+    return [node.level, node.index, node.digest.hex()]
+
+
+def _nodes_from_json(nodes: Sequence[Sequence[Any]]) -> Iterator[Node]:
+    return (_typed(Node(level, index, bytes.fromhex(digest))) for level, index, digest in nodes)

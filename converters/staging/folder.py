@@ -1,0 +1,328 @@
+"""The staging folder of an output on this machine, and the one rename that publishes it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from converters.dataset.manifest import MANIFEST, SUMS, read_manifest, walk_files
+from converters.dataset.shard import Shard, ShardResult
+from converters.errors import CallError, ConverterError
+from converters.formats.tfrecord.discovery import Source
+from converters.formats.tfrecord.plan import Plan
+from converters.staging.base import KEPT_AFTER, kept_sentence, staging_place
+from converters.staging.checkpoint import (
+    RUN,
+    claim,
+    finished_folders,
+    finished_shards,
+    load_result,
+    read_json,
+    remove_unfinished,
+    run_text,
+)
+from converters.staging.disk_space import DISK_ERRORS, describe_space, require_space
+from converters.staging.fsync import sync_folder, sync_tree
+from converters.staging.scratch import SharedFolder
+from converters.storage.file_list import OutputFile
+from converters.storage.object_store import Place
+
+_LOCK = "lock"
+_OUTPUT, _SHARDS, _REPLACED, _GARBAGE = "output", "shards", "replaced", "garbage"
+_FOLDERS = (_OUTPUT, _SHARDS, _REPLACED, _GARBAGE)
+PLAN = "plan.json"
+_FILES = (_LOCK, RUN, f"{RUN}.new", PLAN, f"{PLAN}.new")
+_MARK = b"kfer-convert staging\n"  # what the lock file holds
+
+
+class FolderStaging:
+    """The folder ``<destination>.incomplete`` while this process holds its lock.
+
+    See :class:`~converters.staging.base.Staging` for what a staging does.
+
+    Only what this class itself names is ever removed from it, and a folder that it did not make is refused.
+
+    Args:
+        destination: where the output will be.
+        overwrite: whether an output that is there is replaced.
+        shared: for one of many processes that only add finished shards to a folder that was planned; they share the
+            lock, and remove nothing.
+
+    Attributes:
+        folder: the staging folder.
+        shards: the folder that holds the attempts, each a folder of its own.
+    """
+
+    def __init__(self, destination: Path, *, overwrite: bool = False, shared: bool = False) -> None:
+        self.destination = _in_its_real_folder(destination)
+        self.folder = staging_place(self.destination)
+        self.output = self.folder / _OUTPUT
+        self.shards = self.folder / _SHARDS
+        self.published = False
+        self._replaced = self.folder / _REPLACED
+        self._plan = self.folder / PLAN
+        self._overwrite = overwrite
+        self._shared = shared
+        self._lock = -1
+
+    def __enter__(self) -> Self:
+        self._refuse_destination()
+        if self._shared and not self._plan.is_file():
+            raise CallError(f"{self.destination}: nothing is planned here. First: kfer-convert plan")
+        try:
+            self.destination.parent.mkdir(parents=True, exist_ok=True)
+            self._acquire()
+        except OSError as error:
+            if error.errno in DISK_ERRORS:
+                raise
+            raise CallError(
+                f"{self.folder}: cannot be made: {error.strerror}. Choose another --out."
+            ) from error
+        if self._shared:
+            return self
+        try:
+            self._restore()
+            self._clear(_REPLACED, _GARBAGE)
+            if not self.output.is_dir():
+                # It was published; what is left was only being cleared away.
+                self._clear(_SHARDS)
+                self._plan.unlink(missing_ok=True)
+            self._refuse_destination()
+        except BaseException:
+            self._leave(keep=True)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._shared:
+            os.close(self._lock)
+            return
+        planned = self._plan.is_file() and not self.published
+        self._leave(keep=planned or isinstance(error, KEPT_AFTER))
+
+    def claim(self, run: Mapping[str, Any]) -> None:
+        """See :class:`~converters.staging.base.Staging`."""
+        claim(self.folder, self.shards, run)
+
+    def finished(self, plan: Plan) -> dict[str, Path]:
+        """See :class:`~converters.staging.base.Staging`."""
+        return finished_shards(self.shards, self.output, plan)
+
+    def finished_folders(self) -> list[Path]:
+        """The folders of the shards that have a result; they were not verified again."""
+        return finished_folders(self.shards)
+
+    def stated_run(self) -> str | None:
+        """What describes the run that the staging is claimed for, as text."""
+        stated = read_json(self.folder / RUN)
+        return None if stated is None else run_text(stated)
+
+    def load(self, place: Place, shard: Shard) -> ShardResult | None:
+        """See :class:`~converters.staging.base.Staging`."""
+        return load_result(Path(str(place)), shard)
+
+    def require_space(self, source: Source) -> None:
+        """See :class:`~converters.staging.base.Staging`."""
+        require_space(self.destination, source, self._kept_bytes())
+
+    def describe_space(self, source: Source) -> str:
+        """See :class:`~converters.staging.base.Staging`."""
+        return describe_space(self.destination, source, self._kept_bytes())
+
+    def workspace(self, *, durable: bool) -> SharedFolder:
+        """See :class:`~converters.staging.base.Staging`."""
+        return SharedFolder(self.shards, durable)
+
+    def save_plan(self, document: Mapping[str, Any]) -> None:
+        """Put a plan beside the shards; from now on they stay until they are merged."""
+        temporary = self.folder / f"{PLAN}.new"
+        temporary.write_text(json.dumps(document), encoding="utf-8")
+        temporary.rename(self._plan)
+
+    def read_plan(self) -> dict[str, Any]:
+        """The plan that was saved.
+
+        Raises:
+            CallError: there is none.
+        """
+        document = read_json(self._plan)
+        if not isinstance(document, dict):
+            raise CallError(f"{self.destination}: nothing is planned here. First: kfer-convert plan")
+        return document
+
+    def begin(self) -> None:
+        """See :class:`~converters.staging.base.Staging`. Before this, :meth:`finished` takes up shards."""
+        self._clear(_OUTPUT)
+        self.output.mkdir()
+        self.shards.mkdir(exist_ok=True)
+
+    def kept(self) -> str:
+        """See :class:`~converters.staging.base.Staging`."""
+        return kept_sentence(0 if self.published else len(finished_folders(self.shards)), self.folder)
+
+    def _kept_bytes(self) -> int:
+        """Size of the finished shards that are there."""
+        folders = finished_folders(self.shards)
+        return sum((folder / path).lstat().st_size for folder in folders for path in walk_files(folder))
+
+    def collect(self, folder: Path) -> None:
+        """See :class:`~converters.staging.base.Staging`: they are moved to their places, where none may be yet."""
+        _move_into(folder, self.output)
+
+    def publish(self, files: Sequence[OutputFile]) -> None:
+        """See :class:`~converters.staging.base.Staging`; one rename puts the output in its place."""
+        sync_tree(self.output)
+        self._refuse_destination()
+        try:
+            if os.path.lexists(self.destination):
+                self.destination.rename(self._replaced)
+            self.output.rename(self.destination)
+        except BaseException:
+            self._restore()
+            raise
+        finally:
+            # Whatever interrupted us: the output is where its rename left it.
+            self.published = not os.path.lexists(self.output)
+        if os.path.lexists(self._replaced):
+            # From here on the old output is only to be deleted, and never to be put back half deleted.
+            self._replaced.rename(self.folder / _GARBAGE)
+        sync_folder(self.destination.parent)
+
+    def _restore(self) -> None:
+        """Put the old output back where a run ended between the two renames."""
+        if os.path.lexists(self._replaced) and not os.path.lexists(self.destination):
+            self._replaced.rename(self.destination)
+
+    def _leave(self, *, keep: bool) -> None:
+        """Tidy up and let go of the lock; ``keep`` the finished shards, if there are any."""
+        try:
+            self._restore()
+            if keep and not self.published and (self._plan.is_file() or finished_folders(self.shards)):
+                remove_unfinished(self.shards)
+                return
+            self._clear(*_FOLDERS)
+            for name in (RUN, PLAN):
+                (self.folder / name).unlink(missing_ok=True)
+                (self.folder / f"{name}.new").unlink(missing_ok=True)
+            # The lock file goes last, while the lock is still held.
+            (self.folder / _LOCK).unlink(missing_ok=True)
+            self.folder.rmdir()
+        except OSError:
+            pass  # what is left is taken up by the next run; the error that led here matters more
+        finally:
+            os.close(self._lock)
+
+    def _clear(self, *names: str) -> None:
+        """Remove what earlier work left here, by the names that this class gives, and nothing else."""
+        for name in names:
+            path = self.folder / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+
+    def _acquire(self) -> None:
+        """Take the lock. It is the system's: it ends with the process, however that ends."""
+        create = 0 if self._shared else os.O_CREAT
+        while True:
+            try:
+                if not self._shared:
+                    self.folder.mkdir()
+            except FileExistsError:
+                self._refuse_foreign()
+            path = self.folder / _LOCK
+            try:
+                lock = os.open(path, os.O_RDWR | create | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            except FileNotFoundError:
+                if self._shared:
+                    raise CallError(f"{self.destination}: nothing is planned here any more.") from None
+                continue  # another run has just ended
+            try:
+                fcntl.flock(lock, (fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+                raise CallError(f"{self.destination}: another run is writing this output.") from None
+            if _same_file(lock, path):
+                os.pwrite(lock, _MARK, 0)
+                self._lock = lock
+                return
+            os.close(lock)  # it was removed before we had it
+
+    def _refuse_foreign(self) -> None:
+        """A folder of this name that is not an earlier run's staging is somebody's data."""
+        if not self.folder.is_symlink() and self.folder.is_dir():
+            entries = list(os.scandir(self.folder))
+            lock = self.folder / _LOCK
+            ours = all(
+                (entry.name in _FOLDERS and entry.is_dir(follow_symlinks=False))
+                or (entry.name in _FILES and entry.is_file(follow_symlinks=False))
+                for entry in entries
+            )
+            if ours and (not entries or (lock.is_file() and lock.read_bytes() in (b"", _MARK))):
+                return
+        raise CallError(
+            f"{self.folder}: exists and is no staging folder of kfer-convert, which needs this name. Move it away, "
+            "or choose another --out."
+        )
+
+    def _refuse_destination(self) -> None:
+        destination = self.destination
+        if not os.path.lexists(destination):
+            return
+        if not self._overwrite:
+            raise CallError(
+                f"{destination}: exists already. Choose another --out, or replace it with --overwrite."
+            )
+        if foreign := _foreign(destination):
+            raise CallError(
+                f"{destination}: {foreign}, so --overwrite does not replace it. Move it away, or choose another --out."
+            )
+
+
+def _in_its_real_folder(destination: Path) -> Path:
+    """The destination, absolute, with no link in the way to it: its own name may be one, which is refused later.
+
+    ``link/../out`` lies where the system finds it, which is beside what the link leads to.
+    """
+    if destination.name in ("", ".."):
+        return destination.resolve()
+    return destination.parent.resolve() / destination.name
+
+
+def _foreign(destination: Path) -> str | None:
+    """Why a folder is not, or not only, an output of this program; None if it is."""
+    if destination.is_symlink():
+        return "this is a link"
+    try:
+        document, _ = read_manifest(destination)
+        listed = {str(file["path"]) for file in document["files"]} | {MANIFEST, SUMS}
+        if "kfer-convert" not in document["written_by"]:
+            return f"its {MANIFEST} is not kfer-convert's"
+    except (ConverterError, KeyError, TypeError):
+        return f"this is no output of kfer-convert (it has no {MANIFEST} that says so)"
+    extra = sorted(set(walk_files(destination)) - listed)
+    return f"{extra[0]} in it is no file of the output" if extra else None
+
+
+def _same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def _move_into(source: Path, target: Path) -> None:
+    for entry in list(os.scandir(source)):
+        place = target / entry.name
+        if entry.is_dir(follow_symlinks=False) and place.is_dir():
+            _move_into(Path(entry.path), place)
+        elif os.path.lexists(place):
+            raise ConverterError(f"two shards wrote the same file: {place.name}.")
+        else:
+            Path(entry.path).rename(place)

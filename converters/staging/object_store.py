@@ -1,0 +1,287 @@
+"""An output in an object store: the shards are stored where they stay, and the manifest, stored last, is the commit.
+
+There is no rename and no lock in a store. So the destination is complete if, and only if, it has a manifest; until
+then ``<destination>.incomplete/`` beside it holds what describes the run and the result of every shard that is
+stored and was read back. Objects that no result names are swept by the next run. Two runs at once store the same
+bytes under the same names, or one of them is refused; what one sweeps from under the other is missed at its end.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from converters.dataset.manifest import MANIFEST, SUMS, hash_file, walk_empty_folders, walk_files
+from converters.dataset.shard import Shard, ShardResult
+from converters.errors import CallError, MachineError
+from converters.formats.tfrecord.discovery import Source
+from converters.formats.tfrecord.plan import Plan
+from converters.staging.base import KEPT_AFTER, kept_sentence, staging_place
+from converters.staging.checkpoint import RESULT, RUN, other_run, result_from_json, result_text, run_text
+from converters.storage.file_list import OutputFile
+from converters.storage.files import read_bounded
+from converters.storage.object_store import (
+    SCRATCH,
+    ObjectPath,
+    Place,
+    delete_object,
+    hash_object,
+    list_objects,
+    put_bytes,
+    put_file,
+    side_by_side,
+)
+
+_RESULTS = "results"
+_HUB = "hf://"
+_MAX_RUN_BYTES = 64 << 20
+_MAX_RESULT_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class ObjectWorkspace:
+    """A task writes to a folder of its own machine, and stores what it has read back there.
+
+    Attributes:
+        destination: where the files go.
+        results: where the results go.
+    """
+
+    destination: ObjectPath
+    results: ObjectPath
+
+    @contextmanager
+    def attempt(self, shard: Shard) -> Iterator[Path]:
+        """See :class:`~converters.staging.scratch.Workspace`: a folder of the system's for temporary files."""
+        with tempfile.TemporaryDirectory(prefix=SCRATCH) as folder:
+            yield Path(folder)
+
+    def settle(self, folder: Path) -> None:
+        """See :class:`~converters.staging.scratch.Workspace`: the store keeps what it has taken."""
+
+    def deliver(self, result: ShardResult) -> None:
+        """See :class:`~converters.staging.scratch.Workspace`."""
+        if empty := next(walk_empty_folders(result.folder), None):
+            raise CallError(
+                f"{self.destination}: {empty}/ is a folder without a file, which a store does not keep. Whoever copies "
+                "the output from there would miss it, and ImageFolder would number the classes otherwise. Choose a "
+                "folder of this machine, or leave --class-folders out."
+            )
+        store_files(result.folder, self.destination, result.files)
+        put_bytes("".join(result_text(result)).encode(), self.results / f"{result.shard.key}{RESULT}")
+
+
+def store_files(folder: Path, destination: ObjectPath, files: Sequence[OutputFile]) -> None:
+    """Store files, and read each back: it must be what it was on this machine.
+
+    Raises:
+        MachineError: the store failed, or gives back something else.
+    """
+
+    def store(file: OutputFile) -> None:
+        put_file(folder / file.path, destination / file.path)
+        if not _holds(destination, file):
+            raise MachineError(
+                f"{destination / file.path}: the store gives back other bytes than were stored (expected SHA-256 "
+                f"{file.sha256})"
+            )
+
+    side_by_side(store, files)
+
+
+def _holds(destination: ObjectPath, file: OutputFile) -> bool:
+    try:
+        return hash_object(destination / file.path) == (file.size, file.sha256)
+    except FileNotFoundError:
+        return False
+
+
+class ObjectStaging:
+    """See :class:`~converters.staging.base.Staging`, and the module's text for how a store differs from a disk.
+
+    Args:
+        destination: where the output will be.
+        overwrite: refused: without a rename, the old output would be gone before the new one is there.
+
+    Attributes:
+        place: what is beside the destination until that is complete.
+    """
+
+    def __init__(self, destination: ObjectPath, *, overwrite: bool = False) -> None:
+        if destination.url.startswith(_HUB):
+            raise CallError(
+                f"{destination}: an output goes to the Hub with `kfer-convert push`, which keeps it private and gated."
+            )
+        if overwrite:
+            raise CallError(
+                f"{destination}: a store has no rename, so an output in it cannot be replaced by a proven one at once. "
+                "Choose another --out, or delete the old output first."
+            )
+        self._destination = destination
+        self.place = staging_place(destination)
+        self.published = False
+        self._results = self.place / _RESULTS
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._claimed: object | None = None
+        self._begun = False
+
+    @property
+    def destination(self) -> Place:
+        """Where the output will be."""
+        return self._destination
+
+    @property
+    def output(self) -> Path:
+        """A folder of this machine for all that is no shard's."""
+        if self._scratch is None:
+            raise ValueError("the staging was not entered")
+        return Path(self._scratch.name)
+
+    def __enter__(self) -> Self:
+        there = list_objects(self._destination)
+        if MANIFEST in there:
+            if self._run() is not None:
+                self._clear()  # it was published; what is left was only being cleared away
+            raise CallError(f"{self._destination}: exists already. Choose another --out.")
+        if there and self._run() is None:
+            raise CallError(
+                f"{self._destination}: {next(iter(there))!r} is there, no {MANIFEST}, and no run of kfer-convert that "
+                "was interrupted. Choose another --out."
+            )
+        staged = list_objects(self.place)
+        if foreign := sorted(path for path in staged if not _is_ours(path) or RUN not in staged):
+            raise CallError(
+                f"{self.place / foreign[0]}: this is no object of kfer-convert, which needs {self.place}/ for itself. "
+                "Move it away, or choose another --out."
+            )
+        self._scratch = tempfile.TemporaryDirectory(prefix=SCRATCH)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._scratch is not None:
+            self._scratch.cleanup()
+        keep = isinstance(error, KEPT_AFTER)
+        if self.published or (self._begun and not keep):
+            there = [] if self.published else list_objects(self._destination)
+            if MANIFEST not in there:  # else another run has published meanwhile, and it is complete
+                side_by_side(delete_object, [self._destination / path for path in there])
+            self._clear()
+
+    def claim(self, run: Mapping[str, Any]) -> None:
+        """See :class:`~converters.staging.base.Staging`."""
+        text = run_text(run)
+        stated = self._run()
+        if stated != json.loads(text):
+            if list_objects(self._results):
+                raise other_run(
+                    self.place, stated, text, f"delete {self.place}/ and {self._destination}/ in the store"
+                )
+            put_bytes(text.encode(), self.place / RUN)
+        self._claimed = json.loads(text)
+        self._begun = True
+
+    def finished(self, plan: Plan) -> dict[str, Place]:
+        """See :class:`~converters.staging.base.Staging`. What no finished shard names is swept from the destination."""
+
+        def intact(name: str) -> tuple[str, ObjectPath, set[str]] | None:
+            shard = plan.find(name.removesuffix(RESULT))
+            place = self._results / name
+            result = None if shard is None else self.load(place, shard)
+            if result is None or not all(_holds(self._destination, file) for file in result.files):
+                return None
+            return result.shard.key, place, {file.path for file in result.files}
+
+        there = list_objects(self._destination)
+        self._refuse_published(there)
+        names = list(list_objects(self._results))
+        found = dict(zip(names, side_by_side(intact, names), strict=True))
+        side_by_side(delete_object, [self._results / name for name, known in found.items() if known is None])
+        kept = [known for known in found.values() if known is not None]
+        named = set().union(*(files for _, _, files in kept))
+        side_by_side(delete_object, [self._destination / path for path in there if path not in named])
+        return {key: place for key, place, _ in kept}
+
+    def load(self, place: Place, shard: Shard) -> ShardResult | None:
+        """See :class:`~converters.staging.base.Staging`."""
+        try:
+            document = json.loads(read_bounded(place, _MAX_RESULT_BYTES))
+        except (FileNotFoundError, ValueError, RecursionError):
+            return None
+        return result_from_json(document, shard, Path())
+
+    def require_space(self, source: Source) -> None:
+        """See :class:`~converters.staging.base.Staging`; nobody knows how much a store has."""
+
+    def describe_space(self, source: Source) -> str:
+        """See :class:`~converters.staging.base.Staging`."""
+        return (
+            "Each worker needs room for the files of one shard (--max-shard-size) where temporary files are kept: "
+            f"{tempfile.gettempdir()} (TMPDIR says where)"
+        )
+
+    def begin(self) -> None:
+        """See :class:`~converters.staging.base.Staging`."""
+
+    def workspace(self, *, durable: bool) -> ObjectWorkspace:
+        """See :class:`~converters.staging.base.Staging`."""
+        return ObjectWorkspace(self._destination, self._results)
+
+    def collect(self, folder: Path) -> None:
+        """See :class:`~converters.staging.base.Staging`: shards are where they stay."""
+
+    def publish(self, files: Sequence[OutputFile]) -> None:
+        """See :class:`~converters.staging.base.Staging`: all that is no shard's is stored, the manifest last."""
+        manifest = [OutputFile(name, *hash_file(self.output / name)) for name in (SUMS, MANIFEST)]
+        here = set(walk_files(self.output))
+        store_files(self.output, self._destination, tuple(file for file in files if file.path in here))
+        there = {path: state.size for path, state in list_objects(self._destination).items()}
+        self._refuse_published(there)
+        expected = {file.path: file.size for file in files}
+        if odd := sorted(path for path in there.keys() | expected if there.get(path) != expected.get(path)):
+            raise MachineError(
+                f"{self._destination / odd[0]}: it came, went or changed while this run stored the output. Is another "
+                "run writing it?"
+            )
+        for file in manifest:
+            store_files(self.output, self._destination, (file,))
+        self.published = True
+
+    def kept(self) -> str:
+        """See :class:`~converters.staging.base.Staging`."""
+        return kept_sentence(0 if self.published else len(list_objects(self._results)), self._destination)
+
+    def _refuse_published(self, there: Collection[str]) -> None:
+        if MANIFEST in there:
+            raise CallError(f"{self._destination}: another run has published this output meanwhile.")
+        if self._run() != self._claimed:
+            raise MachineError(f"{self.place / RUN}: another run has begun to write this output")
+
+    def _run(self) -> object | None:
+        """What describes the run that left what is here; None where there was none."""
+        try:
+            stated = json.loads(read_bounded(self.place / RUN, _MAX_RUN_BYTES))
+        except (FileNotFoundError, ValueError, RecursionError):
+            return None
+        return (
+            stated if isinstance(stated, dict) and stated.keys() >= {"version", "format", "source"} else None
+        )
+
+    def _objects(self, folder: ObjectPath) -> list[ObjectPath]:
+        return [folder / path for path in list_objects(folder)]
+
+    def _clear(self) -> None:
+        """Remove what is beside the destination; what says that it is ours goes last."""
+        side_by_side(delete_object, self._objects(self._results))
+        delete_object(self.place / RUN)
+
+
+def _is_ours(path: str) -> bool:
+    return path == RUN or (path.startswith(f"{_RESULTS}/") and path.endswith(RESULT))

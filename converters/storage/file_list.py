@@ -1,0 +1,142 @@
+"""The files of an output: what is said of each, and lists of them that stay small where there is a file a record."""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, pairwise
+from operator import attrgetter
+from typing import NamedTuple
+
+from converters.storage.lazy import MadeSequence
+
+_DIGEST_BYTES = 32
+
+
+class OutputFile(NamedTuple):
+    """A written file: its path in the output with forward slashes, size in bytes, and SHA-256 as read back."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+by_path = attrgetter("path")
+"""The order in which files are listed."""
+
+
+class OutputFiles(MadeSequence[OutputFile]):
+    """Files of an output. What it holds of each is the path and fifty bytes; an object for each would be 300 more."""
+
+    def __init__(self, files: Iterable[OutputFile] = ()) -> None:
+        self._paths = bytearray()
+        self._ends = array("q")
+        self._sizes = array("q")
+        self._digests = bytearray()
+        for file in files:
+            self.add(file.path, file.size, file.sha256)
+
+    def add(self, path: str, size: int, sha256: str) -> None:
+        """Append a file.
+
+        Raises:
+            ValueError: the digest is none.
+        """
+        digest = bytes.fromhex(sha256)
+        if len(digest) != _DIGEST_BYTES:
+            raise ValueError(f"{sha256!r} is no SHA-256")
+        self.add_digest(path, size, digest)
+
+    def add_digest(self, path: str, size: int, digest: bytes) -> None:
+        """Append a file whose SHA-256 is at hand as 32 bytes."""
+        self._paths += path.encode("utf-8", "surrogateescape")
+        self._ends.append(len(self._paths))
+        self._sizes.append(size)
+        self._digests += digest
+
+    def extend(self, others: OutputFiles) -> None:
+        """Append other files."""
+        base = len(self._paths)
+        self._paths += others._paths
+        self._ends.extend(base + end for end in others._ends)
+        self._sizes.extend(others._sizes)
+        self._digests += others._digests
+
+    def path(self, number: int) -> str:
+        """The path of one of the files."""
+        start = self._ends[number - 1] if number else 0
+        return self._paths[start : self._ends[number]].decode("utf-8", "surrogateescape")
+
+    def in_order(self) -> Sequence[OutputFile]:
+        """The same files in the order of their paths."""
+        if all(before < after for before, after in pairwise(self.paths())):
+            return self
+        return sorted(self, key=by_path)
+
+    def paths(self) -> Iterator[str]:
+        """The paths of all."""
+        start = 0
+        for end in self._ends:
+            yield self._paths[start:end].decode("utf-8", "surrogateescape")
+            start = end
+
+    def total_bytes(self) -> int:
+        """Size of all."""
+        return sum(self._sizes)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def make(self, number: int) -> OutputFile:
+        """File ``number``."""
+        digest = self._digests[_DIGEST_BYTES * number : _DIGEST_BYTES * (number + 1)]
+        return OutputFile(self.path(number), self._sizes[number], digest.hex())
+
+    def __iter__(self) -> Iterator[OutputFile]:
+        digests = range(0, len(self._digests), _DIGEST_BYTES)
+        for path, size, start in zip(self.paths(), self._sizes, digests, strict=True):
+            yield OutputFile(path, size, self._digests[start : start + _DIGEST_BYTES].hex())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, OutputFiles) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # it can grow
+
+
+def add_run(runs: list[OutputFiles], files: OutputFiles) -> None:
+    """Append files that are in the order of their paths to runs of such files, to the last one where they fit."""
+    if not files:
+        return
+    if not runs or runs[-1].path(len(runs[-1]) - 1) >= files.path(0):
+        runs.append(OutputFiles())
+    runs[-1].extend(files)
+
+
+class _Joined(MadeSequence[OutputFile]):
+    """Runs one after the other, not copied."""
+
+    def __init__(self, runs: Sequence[OutputFiles]) -> None:
+        self._runs = runs
+
+    def __len__(self) -> int:
+        return sum(map(len, self._runs))
+
+    def make(self, number: int) -> OutputFile:
+        """File ``number`` of all runs."""
+        for run in self._runs:
+            if number < len(run):
+                return run.make(number)
+            number -= len(run)
+        raise IndexError(number)
+
+    def __iter__(self) -> Iterator[OutputFile]:
+        return chain.from_iterable(self._runs)
+
+
+def merged_runs(runs: Iterable[OutputFiles]) -> Sequence[OutputFile]:
+    """All files of runs, each in the order of its paths, in that order."""
+    ordered = sorted(filter(None, runs), key=lambda run: run.path(0))
+    if all(before.path(len(before) - 1) < after.path(0) for before, after in pairwise(ordered)):
+        return _Joined(ordered)
+    return OutputFiles(heapq.merge(*ordered, key=by_path))

@@ -1,0 +1,257 @@
+"""Compares fingerprints: source with output, and both with the facts published with the dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from converters.dataset.description import Published, Split
+from converters.dataset.fingerprint import Fingerprint
+from converters.dataset.quarantine import Quarantine
+from converters.dataset.report import Check, SourceFacts
+
+RECORDS = "records"
+LABEL_COUNTS = "counts per label"
+LABELS_PER_IMAGE = "labels per image"
+LABEL_ORDER = "label order"
+IMAGE_BYTES = "image bytes"
+IDENTITY = "identity"
+EVERY_BYTE = "every byte"
+
+REORDERED = "the label rows stand in another order than in the published CSVs, while all counts agree"
+
+
+def compare(
+    split: Split,
+    expected: Fingerprint,
+    found: Fingerprint,
+    sources: Sequence[SourceFacts],
+    *,
+    identified: bool,
+    clips: int | None = None,
+) -> tuple[Check, ...]:
+    """The checks of one split.
+
+    Args:
+        split: with the published facts.
+        expected: fingerprint of the source.
+        found: fingerprint of the output, read back.
+        sources: the source files, for what their indexes say.
+        identified: whether identities were asked for.
+        clips: number of distinct clips, where known.
+    """
+    published = split.published
+    checks = [
+        _records(published, expected, found, sources),
+        _label_counts(split, expected, found),
+        _labels_per_image(published, expected, found),
+    ]
+    checks.append(_label_order(published, expected, found, counts_agree=_agree(checks)))
+    images_equal = (expected.images_sha256, expected.image_bytes) == (found.images_sha256, found.image_bytes)
+    checks.append(
+        Check(
+            IMAGE_BYTES,
+            "passed",
+            f"{found.records} images of {found.image_bytes} bytes equal the source's",
+        )
+        if images_equal
+        else Check(IMAGE_BYTES, "failed", "the images read back from the output are not the source's")
+    )
+    if identified:
+        checks.append(_identity(published, expected, found, clips))
+    return tuple(checks)
+
+
+def explain(
+    split: Split,
+    found: Fingerprint,
+    checks: Sequence[Check],
+    quarantine: Quarantine,
+    *,
+    csv_labels: bool | None = None,
+    csv_identities: bool | None = None,
+) -> tuple[Check, ...]:
+    """The checks of a split, told which published facts differ just as they must without the lost records.
+
+    Args:
+        split: with the published facts.
+        found: fingerprint of the output.
+        checks: what :func:`compare` found.
+        quarantine: what is lost.
+        csv_labels: whether the label CSV, against which all records were held, has the published labels as a
+            whole; None where there is none, or this is not known.
+        csv_identities: likewise, the published names.
+    """
+    lost = quarantine.lost_records
+    if lost is None and split.published.records is not None:
+        lost = split.published.records - found.records
+    explained = {
+        RECORDS: lost is None or found.records + lost == split.published.records,
+        LABEL_COUNTS: _labels_lost(split, found, lost),
+        LABELS_PER_IMAGE: _label_numbers_lost(split.published, found, lost),
+    }
+    counts = all(
+        explained[check.name]
+        for check in checks
+        if check.name in explained and check.published and check.result == "failed"
+    )
+    explained[LABEL_ORDER] = counts and csv_labels is not False
+    explained[IDENTITY] = counts and csv_identities is not False
+    told = []
+    for check in checks:
+        if check.result == "failed" and check.published and explained.get(check.name) and lost != 0:
+            reason = f"{check.reason}; explained by the records in quarantine"
+            if check.name == LABEL_ORDER and csv_labels is None:
+                reason += (
+                    "; whether the others stand in the published order is not checked without the label CSVs"
+                )
+            told.append(replace(check, reason=reason, explained=True))
+        elif check.name == RECORDS and check.result == "passed" and not check.published and lost:
+            told.append(replace(check, reason=f"{found.records}, and {lost} lost, as the index says"))
+        else:
+            told.append(check)
+    return (*told, every_byte(quarantine))
+
+
+def every_byte(quarantine: Quarantine) -> Check:
+    """Whether each byte of the source was converted, or is in quarantine."""
+    wrong = next((file for file in quarantine.files if not file.complete), None)
+    if wrong is not None:
+        reason = (
+            f"{wrong.file} has {wrong.bytes} bytes, of which {wrong.converted} were converted and "
+            f"{wrong.quarantined} are in quarantine"
+        )
+        return Check(EVERY_BYTE, "failed", reason)
+    converted = sum(file.converted for file in quarantine.files)
+    quarantined = sum(file.quarantined for file in quarantine.files)
+    stored = sum(file.stored_lost for file in quarantine.files)
+    tail = f"; {stored} stored bytes that do not inflate are in quarantine as well" if stored else ""
+    reason = (
+        f"{converted} bytes converted and {quarantined} in quarantine are all {converted + quarantined} bytes"
+    )
+    return Check(EVERY_BYTE, "passed", reason + tail)
+
+
+def _labels_lost(split: Split, found: Fingerprint, lost: int | None) -> bool:
+    """Whether the counts per label are lower by what so many records can have had."""
+    published = split.published.label_counts
+    if published is None:
+        return False
+    missing = [wanted - count for wanted, count in zip(published, found.label_counts, strict=True)]
+    most = 1 if split.kind == "single-label" else len(published)
+    return min(missing) >= 0 and (lost is None or lost <= sum(missing) <= lost * most)
+
+
+def _label_numbers_lost(published: Published, found: Fingerprint, lost: int | None) -> bool:
+    """Whether the numbers of labels per image, and of distinct label sets, are lower by what so many records had."""
+    wanted = published.labels_per_image or {}
+    numbers = wanted.keys() | found.labels_per_image.keys()
+    missing = [wanted.get(number, 0) - found.labels_per_image.get(number, 0) for number in numbers]
+    fewer_sets = published.distinct_label_sets is None or (
+        0
+        <= published.distinct_label_sets - found.distinct_label_sets
+        <= (lost or published.distinct_label_sets)
+    )
+    return min(missing, default=0) >= 0 and (lost is None or sum(missing) == lost) and fewer_sets
+
+
+def _agree(checks: Sequence[Check]) -> bool:
+    """Whether the published counts agree: those of records and labels must be known, and none may differ."""
+    records, label_counts, labels_per_image = checks
+    return (
+        all(check.published and check.result == "passed" for check in (records, label_counts))
+        and labels_per_image.result != "failed"
+    )
+
+
+def _records(
+    published: Published, expected: Fingerprint, found: Fingerprint, sources: Sequence[SourceFacts]
+) -> Check:
+    if expected.records != found.records:
+        return Check(RECORDS, "failed", f"{expected.records} in the source, {found.records} in the output")
+    if published.records is not None:
+        return _published(RECORDS, f"{found.records}", f"{published.records}")
+    if sources and all(source.indexed for source in sources):
+        return Check(RECORDS, "passed", f"{found.records}, as the index says")
+    return Check(
+        RECORDS,
+        "unverified",
+        f"{found.records} found; with neither a published count nor an index, a file cut short between two "
+        "records looks whole",
+    )
+
+
+def _label_counts(split: Split, expected: Fingerprint, found: Fingerprint) -> Check:
+    if expected.label_counts != found.label_counts:
+        return Check(LABEL_COUNTS, "failed", "the output's differ from the source's")
+    published = split.published.label_counts
+    if published is None:
+        return Check(LABEL_COUNTS, "unverified", "no counts per label are published")
+    differences = [
+        f"{name} {count} (published {wanted})"
+        for name, count, wanted in zip(split.label_names, found.label_counts, published, strict=True)
+        if count != wanted
+    ]
+    if differences:
+        return Check(LABEL_COUNTS, "failed", "; ".join(differences), published=True)
+    return Check(LABEL_COUNTS, "passed", f"all {len(published)} as published", published=True)
+
+
+def _labels_per_image(published: Published, expected: Fingerprint, found: Fingerprint) -> Check:
+    if expected.labels_per_image != found.labels_per_image:
+        return Check(LABELS_PER_IMAGE, "failed", "the output's differ from the source's")
+    if published.labels_per_image is None:
+        return Check(LABELS_PER_IMAGE, "unverified", "no numbers of labels per image are published")
+    wanted = {number: count for number, count in published.labels_per_image.items() if count}
+    check = _published(LABELS_PER_IMAGE, _per_image(found.labels_per_image), _per_image(wanted))
+    sets = published.distinct_label_sets
+    if check.result == "passed" and sets not in (None, found.distinct_label_sets):
+        found_sets = f"{found.distinct_label_sets} distinct label sets"
+        return Check(LABELS_PER_IMAGE, "failed", f"{found_sets} (published {sets})", published=True)
+    return check
+
+
+def _label_order(
+    published: Published, expected: Fingerprint, found: Fingerprint, *, counts_agree: bool
+) -> Check:
+    if expected.labels_sha256 != found.labels_sha256:
+        return Check(
+            LABEL_ORDER, "failed", "the label vectors read back from the output are not the source's"
+        )
+    if published.labels_sha256 is None:
+        return Check(LABEL_ORDER, "unverified", "no digest of the labels is published; equal to the source's")
+    if found.labels_sha256 == published.labels_sha256:
+        return Check(LABEL_ORDER, "passed", "every label vector as published, in order", published=True)
+    if counts_agree:
+        return Check(LABEL_ORDER, "unverified", f"{REORDERED}; equal to the source's", published=True)
+    return Check(LABEL_ORDER, "failed", "the label vectors are not the published ones", published=True)
+
+
+def _identity(published: Published, expected: Fingerprint, found: Fingerprint, clips: int | None) -> Check:
+    if expected.identities_sha256 is None or expected.identities_sha256 != found.identities_sha256:
+        return Check(IDENTITY, "failed", "the img_id and clip_id read back from the output are not the CSV's")
+    if published.clips is not None and clips is not None and clips != published.clips:
+        return _published(IDENTITY, f"{clips} clips", f"{published.clips} clips")
+    if published.identities_sha256 is None:
+        return Check(
+            IDENTITY, "passed", f"{found.records} img_ids joined; every label vector equals its CSV row's"
+        )
+    # Two rows of a CSV with the same labels may be swapped without any label vector showing it.
+    if found.identities_sha256 != published.identities_sha256:
+        return Check(
+            IDENTITY,
+            "failed",
+            "the img_ids and clip_ids of the CSV are not the published ones, in their order",
+            True,
+        )
+    return Check(IDENTITY, "passed", f"{found.records} img_ids and clip_ids, as published, in order", True)
+
+
+def _published(name: str, found: str, wanted: str) -> Check:
+    if found == wanted:
+        return Check(name, "passed", f"{found}, as published", published=True)
+    return Check(name, "failed", f"{found} found, {wanted} published", published=True)
+
+
+def _per_image(counts: dict[int, int]) -> str:
+    return ", ".join(f"{number}: {count}" for number, count in sorted(counts.items()))

@@ -1,0 +1,314 @@
+"""Inspection: what a source folder holds, and whether it is the published dataset. Writes nothing."""
+
+from __future__ import annotations
+
+import heapq
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import compress
+from typing import Any, Literal
+
+import numpy as np
+
+from converters.convert.shard_task import Job, read_shard
+from converters.dataset.description import DatasetSpec, Split, load_spec
+from converters.dataset.fingerprint import Fingerprint, Part, PartBuilder, merge
+from converters.dataset.report import Check, SourceFacts
+from converters.dataset.shard import Progress, RangeFacts
+from converters.errors import DataError
+from converters.formats.tfrecord.compression import Compression
+from converters.formats.tfrecord.discovery import SourceFile, SourceSplit, find_source
+from converters.formats.tfrecord.plan import plan_shards
+from converters.storage.object_store import Place
+from converters.verify import compare as proof
+
+Verdict = Literal["published", "reordered", "different", "unknown", "damaged"]
+"""Whether a split is the published one.
+
+- ``published``: every label vector is, in order, and so every count;
+- ``reordered``: all counts are, but the records stand in another order;
+- ``different``: something is not as published;
+- ``unknown``: too little is published to tell;
+- ``damaged``: the split cannot be read through.
+"""
+
+TOP_COMBINATIONS = 10
+
+# Half of what a conversion compares is an output, and here is none.
+_NO_OUTPUT = "; equal to the source's"
+
+
+@dataclass(frozen=True)
+class InspectedFile:
+    """A source file.
+
+    Attributes:
+        file: its name.
+        bytes: its size.
+        compression: how it is compressed.
+        index: name of its index; None where there is none.
+        indexed: True where the file was read through and agrees with its index; None otherwise.
+        records: their number; None where the file was not read through.
+        sha256: of its bytes as stored; None where the file was not read through.
+    """
+
+    file: str
+    bytes: int
+    compression: Compression
+    index: str | None
+    indexed: bool | None
+    records: int | None
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class LabelCount:
+    """How many records have a label, and how many are published to; None where that is not known."""
+
+    name: str
+    records: int
+    published: int | None
+
+
+@dataclass(frozen=True)
+class LabelCombination:
+    """A set of labels, in stored order, and how many records have exactly these."""
+
+    labels: tuple[str, ...]
+    records: int
+
+
+@dataclass(frozen=True)
+class InspectedSplit:
+    """What is there of one split.
+
+    Attributes:
+        split: its description, with the published facts.
+        files: the source files, in order.
+        note: how the file was matched to the split, if not by its name.
+        verdict: whether it is the published split.
+        checks: the comparisons the verdict comes from; none where the split is damaged.
+        fingerprint: counts and digests; None where the split is damaged.
+        combinations: the most frequent sets of labels, most frequent first.
+        error: what is damaged and where; None where nothing is.
+    """
+
+    split: Split
+    files: tuple[InspectedFile, ...]
+    note: str | None
+    verdict: Verdict
+    checks: tuple[Check, ...] = ()
+    fingerprint: Fingerprint | None = None
+    combinations: tuple[LabelCombination, ...] = ()
+    error: str | None = None
+
+    @property
+    def title(self) -> str:
+        """``config/split``."""
+        return self.split.title
+
+    @property
+    def records(self) -> int | None:
+        """Number of records; None where the split is damaged."""
+        return None if self.fingerprint is None else self.fingerprint.records
+
+    @property
+    def bytes(self) -> int:
+        """Size of the source files."""
+        return sum(file.bytes for file in self.files)
+
+    @property
+    def label_counts(self) -> tuple[LabelCount, ...]:
+        """The counts per label, in stored order; none where the split is damaged."""
+        if self.fingerprint is None:
+            return ()
+        names = self.split.label_names
+        published = self.split.published.label_counts or (None,) * len(names)
+        return tuple(map(LabelCount, names, self.fingerprint.label_counts, published))
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the verdict is not ``published``, a sentence each, what failed first."""
+        if self.error is not None:
+            return (self.error,)
+        return tuple(
+            f"{check.name}: {check.reason}"
+            for result in ("failed", "unverified")
+            for check in self.checks
+            if check.result == result
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry as a JSON object."""
+        split, published = self.split, self.split.published
+        return {
+            "config": split.config,
+            "split": split.name,
+            "kind": split.kind,
+            "verdict": self.verdict,
+            "reasons": list(self.reasons),
+            "error": self.error,
+            "note": self.note,
+            "records": self.records,
+            "bytes": self.bytes,
+            "files": [asdict(file) for file in self.files],
+            "label_counts": [asdict(count) for count in self.label_counts],
+            "combinations": [
+                {"labels": list(combination.labels), "records": combination.records}
+                for combination in self.combinations
+            ],
+            "fingerprint": None if self.fingerprint is None else self.fingerprint.to_json(),
+            "published": {
+                "records": published.records,
+                "labels_per_image": _text_keys(published.labels_per_image),
+                "distinct_label_sets": published.distinct_label_sets,
+                "labels_sha256": published.labels_sha256,
+            },
+            "checks": [check.to_json() for check in self.checks],
+        }
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a source folder holds.
+
+    Attributes:
+        folder: the folder.
+        spec: the dataset's description.
+        splits: the splits that are there, in the description's order.
+        absent: the splits that are not.
+    """
+
+    folder: str
+    spec: DatasetSpec
+    splits: tuple[InspectedSplit, ...]
+    absent: tuple[Split, ...]
+
+    @property
+    def records(self) -> int:
+        """Number of records in all splits that could be read through."""
+        return sum(split.records or 0 for split in self.splits)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all source files."""
+        return sum(split.bytes for split in self.splits)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a split is damaged, or is not the published one."""
+        return any(split.verdict in ("damaged", "different") for split in self.splits)
+
+    def to_json(self) -> dict[str, Any]:
+        """The inspection as a JSON object."""
+        return {
+            "dataset": self.spec.name,
+            "folder": self.folder,
+            "failed": self.failed,
+            "records": self.records,
+            "bytes": self.bytes,
+            "splits": [split.to_json() for split in self.splits],
+            "absent": [split.title for split in self.absent],
+        }
+
+
+def inspect_source(folder: Place, progress: Progress | None = None) -> Inspection:
+    """Read every split of a source folder through, and compare it with what is published.
+
+    A damaged split does not stop the others: its entry has the error.
+
+    Raises:
+        CallError: there is no such folder, no file of the dataset in it, or its description is wrong.
+        DataError: a file cannot be matched to a split.
+    """
+    spec = load_spec(folder)
+    source = find_source(folder, spec)
+    job = Job(format="", features=spec.features)
+    splits = tuple(_inspect_split(job, found, progress) for found in source.splits)
+    return Inspection(str(folder), spec, splits, source.absent)
+
+
+def _inspect_split(job: Job, found: SourceSplit, progress: Progress | None) -> InspectedSplit:
+    split = found.split
+    facts: list[RangeFacts] = []
+    label_sets: Counter[bytes] = Counter()
+    try:
+        parts = _counted(_parts(job, found, facts, progress), label_sets)
+        fingerprint = merge(parts, len(split.label_names))
+    except DataError as error:
+        return InspectedSplit(split, _files(found.files, facts), found.note, "damaged", error=str(error))
+    files = _files(found.files, facts)
+    sources = [
+        SourceFacts(file.path.name, file.size, piece.sha256, piece.records, file.compression, piece.indexed)
+        for file, piece in zip(found.files, facts, strict=True)
+    ]
+    checks = tuple(
+        replace(check, reason=check.reason.removesuffix(_NO_OUTPUT))
+        for check in proof.compare(split, fingerprint, fingerprint, sources, identified=False)
+        if check.name != proof.IMAGE_BYTES
+    )
+    combinations = _most_frequent(label_sets, split.label_names)
+    return InspectedSplit(split, files, found.note, _verdict(checks), checks, fingerprint, combinations)
+
+
+def _parts(
+    job: Job, found: SourceSplit, facts: list[RangeFacts], progress: Progress | None
+) -> Iterator[Part]:
+    """The fingerprint of each batch, so that no more than a batch is held of a split of any size."""
+    # One range per file, so that the digest of the range is that of the file.
+    (shard,) = plan_shards([found], sys.maxsize)
+    record = 0
+    for batch in read_shard(job, shard, facts):
+        builder = PartBuilder(record, len(found.split.label_names))
+        builder.add(batch)
+        record += len(batch)
+        yield builder.part()
+        if progress is not None:
+            progress("read", len(batch))
+
+
+def _counted(parts: Iterator[Part], label_sets: Counter[bytes]) -> Iterator[Part]:
+    """The same parts; their label vectors, packed, are counted as they pass."""
+    for part in parts:
+        packed = np.frombuffer(part.labels, np.uint8).reshape(part.records, -1)
+        vectors, counts = np.unique(packed, axis=0, return_counts=True)
+        label_sets.update(dict(zip(map(bytes, vectors), counts.tolist(), strict=True)))
+        yield part
+
+
+def _most_frequent(label_sets: Mapping[bytes, int], names: Sequence[str]) -> tuple[LabelCombination, ...]:
+    # Of equally frequent ones, that with the label stored first, so that the order is always the same.
+    top = heapq.nlargest(TOP_COMBINATIONS, label_sets.items(), key=lambda item: (item[1], item[0]))
+    return tuple(
+        LabelCombination(tuple(compress(names, np.unpackbits(np.frombuffer(packed, np.uint8)))), records)
+        for packed, records in top
+    )
+
+
+def _files(files: Sequence[SourceFile], facts: Sequence[RangeFacts]) -> tuple[InspectedFile, ...]:
+    read = {piece.path: piece for piece in facts}
+    inspected = []
+    for file in files:
+        piece = read.get(str(file.path))
+        index = None if file.index is None else file.index.name
+        found = (None, None, None) if piece is None else (piece.indexed, piece.records, piece.sha256)
+        inspected.append(InspectedFile(file.path.name, file.size, file.compression, index, *found))
+    return tuple(inspected)
+
+
+def _verdict(checks: Sequence[Check]) -> Verdict:
+    if any(check.result == "failed" for check in checks):
+        return "different"
+    open_checks = [check for check in checks if check.result == "unverified"]
+    if not open_checks:
+        return "published"
+    # Only the order may be open: where counts were not published, nothing says that they agree.
+    if len(open_checks) == 1 and open_checks[0].reason.startswith(proof.REORDERED):
+        return "reordered"
+    return "unknown"
+
+
+def _text_keys(counts: Mapping[int, int] | None) -> dict[str, int] | None:
+    return None if counts is None else {str(key): count for key, count in counts.items()}

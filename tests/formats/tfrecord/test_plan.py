@@ -1,0 +1,195 @@
+"""The plan follows from the data and the options alone; it is the same by headers and by an index, and it tiles."""
+
+from itertools import pairwise
+
+import pytest
+from conftest import drop_published, write_frames
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from converters.convert.merge import WorkDone, merge_split
+from converters.dataset.description import Split, load_spec
+from converters.dataset.fingerprint import Part
+from converters.dataset.shard import RangeFacts, ShardResult
+from converters.formats.tfrecord.damage import FileDamage, LostRange
+from converters.formats.tfrecord.discovery import SourceFile, SourceSplit, find_source
+from converters.formats.tfrecord.plan import plan_shards, restored_plan
+from converters.storage.file_list import OutputFile, OutputFiles
+
+SPLIT = Split("digits", "train", "single-label", ("even", "odd"), "train-*.tfrecords")
+
+
+def source_split(folder, sizes_of_files, indexed):
+    """Files of records of such sizes."""
+    files = []
+    for number, (sizes, index) in enumerate(zip(sizes_of_files, indexed, strict=True)):
+        path = folder / f"train-{number}.tfrecords"
+        write_frames(path, [bytes(size) for size in sizes], index=index)
+        length = path.stat().st_size
+        files.append(SourceFile(path, length, 0, "none", path.with_suffix(".idx") if index else None))
+    return SourceSplit(SPLIT, tuple(files))
+
+
+def by_hand(sizes_of_files, limit):
+    """Where shards begin: file, byte, record in the file, record in the split; record by record."""
+    cuts, used, held, first = [(0, 0, 0, 0)], 0, 0, 0
+    for file, sizes in enumerate(sizes_of_files):
+        offset = 0
+        for record, size in enumerate(sizes):
+            if held and used + size + 16 > limit:
+                cuts.append((file, offset, record, first))
+                used = held = 0
+            used, held, first, offset = used + size + 16, held + 1, first + 1, offset + size + 16
+    return cuts
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    files=st.lists(st.lists(st.integers(0, 90), min_size=1, max_size=12), min_size=1, max_size=5),
+    limit=st.integers(1, 400),
+    data=st.data(),
+)
+def test_files_are_cut_before_the_record_that_makes_a_shard_too_large(tmp_path_factory, files, limit, data):
+    indexed = data.draw(st.lists(st.booleans(), min_size=len(files), max_size=len(files)))
+    found = source_split(tmp_path_factory.mktemp("cut"), files, indexed)
+    plan = plan_shards([found], limit)
+    if sum(file.size for file in found.files) <= limit:
+        assert len(plan) == 1
+        return
+    expected = by_hand(files, limit)
+    assert len(plan) == len(expected)
+    for shard, (file, offset, record, first) in zip(plan, expected, strict=True):
+        begin = shard.ranges[0]
+        assert (begin.path, begin.start, begin.first_record) == (found.files[file].path, offset, record)
+        assert shard.first_record == first
+    pieces = [piece for shard in plan for piece in shard.ranges]
+    for before, after in pairwise(pieces):
+        assert (after.path, after.start) == (before.path, before.end) or (
+            after.start == 0 and before.end == next(f.size for f in found.files if f.path == before.path)
+        )
+    assert restored_plan([found], plan.to_json())[:] == plan[:]
+
+
+def test_a_shard_is_found_by_its_key_and_by_nothing_else(tmp_path):
+    found = source_split(tmp_path, [[50] * 30], [False])
+    plan = plan_shards([found], 200)
+    assert [plan.find(shard.key) for shard in plan] == list(plan)
+    assert plan[-1] == list(plan)[-1]
+    for key in (
+        "",
+        "digits/train",
+        "digits/train-00000-of-00099",
+        "digits/test-00000-of-00010",
+        "a/b-1-of-2",
+    ):
+        assert plan.find(key) is None
+    with pytest.raises(IndexError):
+        plan[len(plan)]
+    chosen = plan.share(1, 3, without={plan[4].key})
+    assert [shard.index for shard in chosen] == [n for n in range(1, len(plan), 3) if n != 4]
+
+
+def test_names_sort_by_number_however_many_shards_there_are(tmp_path):
+    found = source_split(tmp_path, [[0] * 3], [False])
+    shard = plan_shards([found], 1)[2]
+    assert shard.numbered() == "00002-of-00003"
+    object.__setattr__(shard, "count", 1_000_000)
+    assert shard.numbered() == "0000002-of-1000000"
+
+
+@pytest.mark.parametrize("lie", ["0 99\n99 {rest}\n", "nonsense\n", "0 -5\n", "\n\n", "0 {size}\n"])
+def test_an_index_that_lies_is_not_followed(tmp_path, lie):
+    found = source_split(tmp_path, [[40] * 10], [True])
+    size = found.files[0].size
+    expected = [shard.ranges[0].start for shard in plan_shards([found], 120)]
+    found.files[0].index.write_text(lie.format(rest=size - 99, size=size))
+    if (
+        lie == "0 {size}\n"
+    ):  # one record, as far as the index goes: nothing shows that it is wrong before it is read
+        assert len(plan_shards([found], 120)) == 1
+    else:
+        assert [shard.ranges[0].start for shard in plan_shards([found], 120)] == expected
+
+
+def test_damaged_ranges_belong_to_the_shard_before_them(tmp_path):
+    found = source_split(tmp_path, [[84] * 6], [False])  # records of 100 bytes
+    path = found.files[0].path
+    damage = {path: FileDamage((LostRange(200, 300, 1, 2, "damaged"),), False)}
+    plan = plan_shards([found], 200, damage)
+    assert [(s.ranges[0].start, s.ranges[0].end, s.first_record) for s in plan] == [
+        (0, 300, 0),
+        (300, 500, 2),
+        (500, 600, 4),
+    ]
+    assert [len(shard.ranges[0].lost) for shard in plan] == [1, 0, 0]
+    assert [shard.ranges[0].first_record for shard in plan] == [0, 3, 5]
+
+
+def test_many_files_of_a_split_are_read_in_the_order_of_their_names(sample, tmp_path):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    (folder / "dataset.json").write_text(
+        '{"digits": {"kind": "single-label", "label_names": ["even", "odd"], "splits": {"train": '
+        '{"file": "train-*.tfrecords"}}}}'
+    )
+    for number in (10, 2, 1):
+        write_frames(folder / f"train-{number:03d}.tfrecords", [bytes(number)])
+    found = find_source(folder, load_spec(folder))
+    assert [file.path.name for file in found.splits[0].files] == [
+        f"train-{number:03d}.tfrecords" for number in (1, 2, 10)
+    ]
+
+
+def result_of(shard) -> ShardResult:
+    """What a shard of one record might result in."""
+    part = Part(shard.first_record, 1, 2, bytes([0b10000000]), (), None, 3)
+    facts = tuple(
+        RangeFacts(str(piece.path), piece.start, piece.end, 1, "00" * 32, None, piece.end - piece.start)
+        for piece in shard.ranges
+    )
+    file = OutputFile(f"digits/train-{shard.numbered()}.parquet", 100, "00" * 32)
+    return ShardResult(shard, shard.ranges[0].path.parent, OutputFiles([file]), facts, part, part)
+
+
+def test_results_must_tile_the_source(tmp_path):
+    found = source_split(tmp_path, [[10] * 4, [10] * 3], [False, False])
+    plan = plan_shards([found], 1)
+    results = [result_of(shard) for shard in plan]
+    merged = merge_split(found, results, WorkDone())
+    assert [len(read.ends) for read in merged.read] == [4, 3]
+    assert merged.expected.records == 7
+    for missing in range(7):
+        with pytest.raises(Exception, match=r"were not converted|expected a part|not in the plan"):
+            merge_split(found, results[:missing] + results[missing + 1 :], WorkDone())
+    with pytest.raises(Exception, match=r"expected a part"):
+        merge_split(found, [results[0], *results], WorkDone())
+
+
+def test_a_merge_holds_little_of_each_shard(tmp_path):
+    """Of a million shards it must hold less than a machine has: what is held of each is measured here."""
+    import tracemalloc
+
+    def held(shards: int) -> int:
+        folder = tmp_path / str(shards)
+        folder.mkdir()
+        found = source_split(folder, [[0] * shards], [True])
+        tracemalloc.start()
+        plan = plan_shards([found], 1)
+        assert len(plan) == shards
+        merged = merge_split(found, map(result_of, plan), WorkDone())
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert merged.output.records == shards
+        return peak
+
+    assert (held(6000) - held(2000)) / 4000 < 900  # bytes a shard
+
+
+def test_a_plan_by_index_is_the_plan_by_headers(source, tmp_path):
+    drop_published(source)
+    spec = load_spec(source)
+    with_index = plan_shards(find_source(source, spec).splits, 10_000)
+    for path in source.glob("*.idx"):
+        path.unlink()
+    without = plan_shards(find_source(source, spec).splits, 10_000)
+    assert [plan.cuts for plan in with_index.splits] == [plan.cuts for plan in without.splits]

@@ -1,0 +1,169 @@
+"""The strict parser of Example on bytes made by hand: what readers disagree about is an error."""
+
+import struct
+
+import pytest
+
+from converters.formats.tfrecord.strict_parser import ExampleError, parse_example
+
+
+def varint(value: int) -> bytes:
+    value &= 2**64 - 1
+    out = b""
+    while value > 0x7F:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])
+
+
+def field(number: int, payload: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(payload)) + payload
+
+
+def packed(*values: int) -> bytes:
+    return field(1, b"".join(map(varint, values)))
+
+
+def unpacked(*values: int) -> bytes:
+    return b"".join(b"\x08" + varint(value) for value in values)
+
+
+def entry(name: str | bytes, feature: bytes) -> bytes:
+    return field(1, field(1, name.encode() if isinstance(name, str) else name) + field(2, feature))
+
+
+def example(*entries: bytes) -> bytes:
+    return field(1, b"".join(entries))
+
+
+BYTES, FLOATS, INTEGERS = 1, 2, 3
+INTS = field(INTEGERS, packed(1, 2, 3))
+
+
+def integers(feature: bytes) -> tuple[int, ...]:
+    found = parse_example(example(entry("a", feature))).features["a"]
+    assert found.kind == "int64_list"
+    assert found.count == len(found.integers)
+    return found.integers
+
+
+def test_all_kinds():
+    data = example(
+        entry("ints", INTS),
+        entry("bytes", field(BYTES, field(1, b"one") + field(1, b"") + field(1, b"\xff\xd8"))),
+        entry("floats", field(FLOATS, field(1, struct.pack("<3f", 1, 2, 3)))),
+        entry("", field(INTEGERS, b"")),
+        entry("감정", field(FLOATS, b"\x0d" + struct.pack("<f", 1) + b"\x0d" + struct.pack("<f", 2))),
+        entry("none", field(BYTES, b"")),
+    )
+    features = parse_example(data).features
+    assert {name: (feature.kind, feature.count) for name, feature in features.items()} == {
+        "ints": ("int64_list", 3),
+        "bytes": ("bytes_list", 3),
+        "floats": ("float_list", 3),
+        "": ("int64_list", 0),
+        "감정": ("float_list", 2),
+        "none": ("bytes_list", 0),
+    }
+    assert [data[start:end] for start, end in features["bytes"].spans] == [b"one", b"", b"\xff\xd8"]
+    start, end = features["floats"].packed
+    assert struct.unpack("<3f", data[start:end]) == (1, 2, 3)
+
+
+def test_lengths_are_all_length_prefixes_in_order():
+    data = example(entry("a", INTS))
+    lengths = parse_example(data).lengths
+    # features, entry, name, feature, list, packed run
+    assert len(lengths) == 6
+    assert [length.position for length in lengths] == sorted(length.position for length in lengths)
+    for length in lengths:
+        assert varint(length.end - length.start) == data[length.position : length.start]
+
+
+@pytest.mark.parametrize("values", [(), (0,), (-1,), (1, 0, 1), (2**63 - 1, -(2**63)), (127, 128, 16384)])
+def test_integers_packed_and_unpacked_alike(values):
+    assert integers(field(INTEGERS, packed(*values))) == values
+    assert integers(field(INTEGERS, unpacked(*values))) == values
+
+
+def test_minus_one_is_ten_bytes():
+    assert integers(field(INTEGERS, field(1, b"\xff" * 9 + b"\x01"))) == (-1,)
+    for wrong in (b"\xff" * 5 + b"\x01", b"\xff\xff\xff\xff\x0f"):  # 41 and 32 bits: other numbers, not -1
+        assert integers(field(INTEGERS, field(1, wrong))) != (-1,)
+
+
+REFUSED = {
+    "nothing": b"",
+    "a key twice": example(entry("a", INTS), entry("a", INTS)),
+    "a key twice, not neighbours": example(entry("a", INTS), entry("b", INTS), entry("a", field(BYTES, b""))),
+    "two lists of one kind": example(entry("a", INTS + INTS)),
+    "two lists of two kinds": example(entry("a", field(BYTES, b"") + INTS)),
+    "no list": example(entry("a", b"")),
+    "no value": example(field(1, field(1, b"a"))),
+    "no key": example(field(1, field(2, INTS))),
+    "the value before the key": example(field(1, field(2, INTS) + field(1, b"a"))),
+    "the value twice": example(field(1, field(1, b"a") + field(2, INTS) + field(2, INTS))),
+    "the key twice in an entry": example(field(1, field(1, b"a") + field(1, b"b") + field(2, INTS))),
+    "packed, then unpacked": example(entry("a", field(INTEGERS, packed(1) + unpacked(2)))),
+    "unpacked, then packed": example(entry("a", field(INTEGERS, unpacked(1) + packed(2)))),
+    "two packed runs": example(entry("a", field(INTEGERS, packed(1) + packed(2)))),
+    "an empty packed run, then another": example(entry("a", field(INTEGERS, packed() + packed(2)))),
+    "two float runs": example(entry("a", field(FLOATS, field(1, bytes(4)) + field(1, bytes(4))))),
+    "floats packed, then not": example(entry("a", field(FLOATS, field(1, bytes(4)) + b"\x0d" + bytes(4)))),
+    "an unknown field in an entry": example(field(1, field(1, b"a") + field(2, INTS) + field(3, b"x"))),
+    "an unknown number in an entry": example(field(1, field(1, b"a") + field(2, INTS) + b"\x18\x01")),
+    "an unknown field in a feature": example(entry("a", INTS + field(4, b""))),
+    "an unknown kind": example(entry("a", field(4, packed(1)))),
+    "an unknown field in a list": example(entry("a", field(INTEGERS, packed(1) + field(2, b"")))),
+    "an unknown field in features": example(entry("a", INTS), field(2, b"")),
+    "an unknown field in the Example": example(entry("a", INTS)) + field(2, b""),
+    "features twice": example(entry("a", INTS)) + example(entry("b", INTS)),
+    "wire type: float in int64_list": example(entry("a", field(INTEGERS, b"\x0d" + bytes(4)))),
+    "wire type: fixed64 in int64_list": example(entry("a", field(INTEGERS, b"\x09" + bytes(8)))),
+    "wire type: varint in float_list": example(entry("a", field(FLOATS, b"\x08\x01"))),
+    "wire type: varint in bytes_list": example(entry("a", field(BYTES, b"\x08\x01"))),
+    "wire type: group in bytes_list": example(entry("a", field(BYTES, b"\x0b\x0c"))),
+    "wire type: list as a number": example(entry("a", b"\x18\x01")),
+    "wire type: features as a number": b"\x08\x01",
+    "an overlong value": example(entry("a", field(INTEGERS, field(1, b"\x81\x00")))),
+    "an overlong zero": example(entry("a", field(INTEGERS, field(1, b"\x80\x00")))),
+    "an overlong unpacked value": example(entry("a", field(INTEGERS, b"\x08\x81\x00"))),
+    "an overlong length": b"\x0a\x8c\x00" + entry("a", field(INTEGERS, packed(1))),
+    "an overlong tag": b"\x8a\x00" + varint(len(entry("a", INTS))) + entry("a", INTS),
+    "a number of more than 64 bits": example(entry("a", field(INTEGERS, field(1, b"\xff" * 9 + b"\x02")))),
+    "a number of eleven bytes": example(entry("a", field(INTEGERS, field(1, b"\xff" * 10 + b"\x01")))),
+    "a number without end": example(entry("a", field(INTEGERS, field(1, b"\x80")))),
+    "half a float": example(entry("a", field(FLOATS, field(1, bytes(6))))),
+    "half an unpacked float": example(entry("a", field(FLOATS, b"\x0d" + bytes(3)))),
+    "a key that is not UTF-8": example(entry(b"\xff", INTS)),
+    "a key with a surrogate": example(entry(b"\xed\xa0\x80", INTS)),
+    "a length of 2**64 - 1": b"\x0a" + b"\xff" * 9 + b"\x01",
+    "a length of 2**63": b"\x0a" + b"\x80" * 9 + b"\x01",
+    "something after": example(entry("a", INTS)) + b"\0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_readers_may_disagree_about_is_an_error(name):
+    data = REFUSED[name]
+    with pytest.raises(ExampleError) as caught:
+        parse_example(data)
+    assert 0 <= caught.value.position <= len(data)
+    assert caught.value.message
+
+
+def test_every_truncation_is_an_error():
+    data = example(entry("a", INTS), entry("b", field(BYTES, field(1, b"abc"))))
+    for end in range(len(data)):
+        with pytest.raises(ExampleError):
+            parse_example(data[:end])
+
+
+def test_depth_and_time_are_bounded():
+    nested = b""
+    for _ in range(3000):
+        nested = field(1, nested)
+    with pytest.raises(ExampleError):
+        parse_example(nested)
+    many = 200_000
+    assert parse_example(example(entry("a", field(BYTES, field(1, b"") * many)))).features["a"].count == many

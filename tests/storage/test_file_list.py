@@ -1,0 +1,54 @@
+"""Lists of an output's files hold little of each, and come out in the order of the paths."""
+
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from converters.storage.file_list import OutputFile, OutputFiles, add_run, merged_runs
+
+FILES = st.builds(
+    OutputFile,
+    st.text(min_size=1, max_size=20),
+    st.integers(0, 1 << 40),
+    st.binary(min_size=32, max_size=32).map(bytes.hex),
+)
+
+
+@given(st.lists(FILES))
+def test_what_goes_in_comes_out(files):
+    held = OutputFiles(files)
+    assert list(held) == files
+    assert len(held) == len(files)
+    assert [held[number] for number in range(-len(files), 0)] == files
+    assert held[1:] == files[1:]
+    assert held.total_bytes() == sum(file.size for file in files)
+    assert pickle.loads(pickle.dumps(held)) == held
+    with pytest.raises(IndexError):
+        held[len(files)]
+
+
+@given(st.lists(st.lists(FILES, unique_by=lambda file: file.path), max_size=6))
+def test_runs_are_merged_in_the_order_of_the_paths(lists):
+    runs: list[OutputFiles] = []
+    for files in lists:
+        add_run(runs, OutputFiles(sorted(files, key=lambda file: file.path)))
+    merged = [file.path for file in merged_runs(runs)]
+    assert merged == sorted(file.path for files in lists for file in files)
+
+
+def test_shards_that_follow_each_other_are_one_run():
+    runs: list[OutputFiles] = []
+    for number in range(100):
+        add_run(runs, OutputFiles([OutputFile(f"train-{number:05d}", 1, "00" * 32)]))
+    assert len(runs) == 1
+    assert merged_runs(runs)[-1].path == "train-00099"
+    assert merged_runs(runs)[99:] == [runs[0][99]]
+    assert [file.path for file in merged_runs(runs)] == [f"train-{number:05d}" for number in range(100)]
+
+
+@pytest.mark.parametrize("digest", ["", "00", "zz" * 32, "00" * 33])
+def test_a_digest_that_is_none(digest):
+    with pytest.raises(ValueError, match=r"SHA-256|hexadecimal"):
+        OutputFiles([OutputFile("a", 1, digest)])
