@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from converters.dataset.manifest import MANIFEST, SUMS, read_manifest
+from converters.dataset.plan import Plan
 from converters.dataset.shard import Shard, ShardResult
+from converters.dataset.source import Source
 from converters.errors import CallError, ConverterError
-from converters.formats.tfrecord.discovery import Source
-from converters.formats.tfrecord.plan import Plan
 from converters.staging.base import KEPT_AFTER, kept_sentence, staging_place
 from converters.staging.checkpoint import (
     RUN,
