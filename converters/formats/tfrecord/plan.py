@@ -5,7 +5,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -94,16 +93,7 @@ class Plan(MadeSequence[Shard]):
 
     def without(self, keys: Collection[str]) -> Sequence[Shard]:
         """The shards but those of these keys, in order."""
-        return self.share(0, 1, without=keys)
-
-    def share(self, number: int, of: int, *, without: Collection[str] = ()) -> Sequence[Shard]:
-        """Every ``of``-th shard from shard ``number`` on, but those of the keys ``without``."""
-        numbers = range(number, len(self), of)
-        return _Chosen(self, array("q", (n for n in numbers if not without or self[n].key not in without)))
-
-    def to_json(self) -> list[dict[str, Any]]:
-        """The cuts, as JSON; the rest follows from the source."""
-        return [{"split": plan.split.title, "cuts": plan.cuts.tolist()} for plan in self.splits]
+        return _Chosen(self, array("q", (n for n in range(len(self)) if not keys or self[n].key not in keys)))
 
 
 class _Chosen(MadeSequence[Shard]):
@@ -142,40 +132,6 @@ def plan_shards(
         files = tuple(_whole_file(file, (damage or {}).get(file.path)) for file in source.files)
         plans.append(SplitPlan(source.split, files, _cuts(files, max_shard_bytes, max_record_bytes)))
     return Plan(plans)
-
-
-def restored_plan(splits: Sequence[SourceSplit], document: Sequence[Mapping[str, Any]]) -> Plan:
-    """The plan that :meth:`Plan.to_json` made of the same source.
-
-    Raises:
-        LookupError, OverflowError, TypeError, ValueError: it is none of this source.
-    """
-    plans = []
-    for source, entry in zip(splits, document, strict=True):
-        files = tuple(_whole_file(file, None) for file in source.files)
-        cuts = array("q", entry["cuts"])
-        if entry["split"] != source.split.title or not _rising(cuts, files):
-            raise ValueError(f"{source.split.title} was planned otherwise")
-        plans.append(SplitPlan(source.split, files, cuts))
-    return Plan(plans)
-
-
-def _rising(cuts: array[int], files: Sequence[SourceRange]) -> bool:
-    """Whether cuts lead from the first file's first byte to the last one's end, each further than the one before."""
-    if len(cuts) % _CUT_NUMBERS or len(cuts) < 2 * _CUT_NUMBERS:
-        return False
-    table = np.asarray(cuts, dtype=np.int64).reshape(-1, _CUT_NUMBERS)
-    number, start = table[:, 0], table[:, 1]
-    if (
-        table[0].any()
-        or (number[-1], start[-1]) != (len(files), 0)
-        or table.min() < 0
-        or number[:-1].max() >= len(files)
-    ):
-        return False
-    sizes = np.array([file.end for file in files])
-    further = (number[1:] > number[:-1]) | ((number[1:] == number[:-1]) & (start[1:] > start[:-1]))
-    return bool(further.all() and (start[:-1] < sizes[number[:-1]]).all())
 
 
 def _whole_file(file: SourceFile, damage: FileDamage | None) -> SourceRange:
