@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from converters.api import convert, inspect, push, verify
     from converters.dataset.description import DatasetSpec, Split, load_spec
-    from converters.dataset.report import Check, Report, SplitReport
+    from converters.dataset.report import Check, CheckError, Report, SplitReport
     from converters.dataset.shard import Shard
-    from converters.errors import CallError, CheckError, ConverterError, DataError, Location
+    from converters.errors import CallError, ConverterError, DataError, Location
     from converters.formats import Format
     from converters.hub import PushReport
     from converters.sample.writer import SampleSummary, make_sample
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "converters.api": ("convert", "inspect", "push", "verify"),
-    "converters.errors": ("CallError", "CheckError", "ConverterError", "DataError", "Location"),
+    "converters.errors": ("CallError", "ConverterError", "DataError", "Location"),
     "converters.formats": ("Format",),
     "converters.hub": ("PushReport",),
     "converters.verify.source": ("Inspection",),
-    "converters.dataset.report": ("Check", "Report", "SplitReport"),
+    "converters.dataset.report": ("Check", "CheckError", "Report", "SplitReport"),
     "converters.sample.writer": ("SampleSummary", "make_sample"),
     "converters.dataset.shard": ("Shard",),
     "converters.dataset.description": ("DatasetSpec", "Split", "load_spec"),

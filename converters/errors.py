@@ -7,11 +7,6 @@ environment is (:class:`CallError`). ``exit_status`` is what the command line ma
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from converters.dataset.report import Report
-
 
 OUT_OF_MEMORY = "there is not enough memory. Give it more, or use fewer --workers"
 
@@ -75,15 +70,3 @@ class DataError(ConverterError):
         place = str(self.at)
         text = f"{place}: {self.message}" if place else self.message
         return f"{text} {self.advice}" if self.advice else text
-
-
-class CheckError(ConverterError):
-    """A conversion or verification whose checks did not all pass; the report says which."""
-
-    def __init__(self, message: str, report: Report) -> None:
-        super().__init__(message, report)
-        self.message = message
-        self.report = report
-
-    def __str__(self) -> str:
-        return self.message

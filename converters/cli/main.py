@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from converters.cli.tables import inspection_lines, push_lines, report_lines, work_lines
+from converters.dataset.report import CheckError
 from converters.engines import available_engines
-from converters.errors import OUT_OF_MEMORY, CheckError, ConverterError
+from converters.errors import OUT_OF_MEMORY, ConverterError
 from converters.formats import available_formats, describe_format
 
 if TYPE_CHECKING:

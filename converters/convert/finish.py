@@ -11,10 +11,10 @@ from typing import Any
 from converters.convert.merge import WorkDone, changed_file, merge_split, split_reports
 from converters.convert.shard_task import Job, clips, format_errors
 from converters.dataset.filenames import safe_path
-from converters.dataset.manifest import MANIFEST, SUMS, file_states, hash_file, write_manifest
-from converters.dataset.report import Report, SplitReport
+from converters.dataset.manifest import MANIFEST, SUMS, write_manifest
+from converters.dataset.report import CheckError, Report, SplitReport
 from converters.dataset.shard import ShardResult
-from converters.errors import CheckError, ConverterError
+from converters.errors import ConverterError
 from converters.formats import Finishes, Format
 from converters.formats.tfrecord.damage_scan import ExaminedSource
 from converters.formats.tfrecord.discovery import Source
@@ -23,6 +23,7 @@ from converters.formats.tfrecord.quarantine_folder import write_quarantine
 from converters.staging.base import Staging
 from converters.staging.checkpoint import changed_input
 from converters.storage.file_list import OutputFile, OutputFiles, by_path, merged_runs
+from converters.storage.tree import file_states, hash_file
 from converters.verify import compare as proof
 
 

@@ -11,7 +11,6 @@ from itertools import chain, islice
 from typing import Any
 
 from converters.dataset.fingerprint import Fingerprint, Merger
-from converters.dataset.manifest import hash_ranges
 from converters.dataset.report import SourceFacts, SplitReport, Work
 from converters.dataset.shard import Effort, RangeFacts, ShardResult
 from converters.errors import DataError, Location
@@ -21,6 +20,7 @@ from converters.storage.file_list import OutputFiles, add_run
 from converters.storage.files import file_state
 from converters.storage.object_store import ObjectPath, Place
 from converters.storage.signals import held_interrupts
+from converters.storage.tree import hash_ranges
 from converters.verify import compare as proof
 
 

@@ -19,7 +19,7 @@ from converters.dataset.description import Features, Split
 from converters.dataset.filenames import safe_path
 from converters.dataset.fingerprint import Part, PartBuilder
 from converters.dataset.identity import Identities, Rows, read_identities
-from converters.dataset.manifest import MANIFEST, SUMS, hash_file, walk_files
+from converters.dataset.manifest import MANIFEST, SUMS
 from converters.dataset.schema import conform
 from converters.dataset.shard import Effort, Progress, RangeFacts, Shard, ShardResult
 from converters.errors import ConverterError, Location
@@ -32,6 +32,7 @@ from converters.staging.scratch import Workspace
 from converters.storage.file_list import OutputFile, OutputFiles
 from converters.storage.files import file_state
 from converters.storage.hashing_reader import HashingReader
+from converters.storage.tree import hash_file, walk_files
 
 Reader = Literal["native", "tensorflow"]
 

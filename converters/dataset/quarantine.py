@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from converters.dataset.damage import LostRange
 from converters.dataset.description import Split
 from converters.dataset.filenames import safe_path, unsafe_name
-from converters.formats.tfrecord.damage import LostRange
 
 FOLDER = "quarantine"
 LIST = f"{FOLDER}/records.json"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from converters.dataset.description import DatasetSpec, Split
 from converters.dataset.fingerprint import Fingerprint
 from converters.dataset.quarantine import Quarantine
+from converters.errors import ConverterError
 from converters.storage.file_list import OutputFile
 
 Result = Literal["passed", "failed", "unverified"]
@@ -195,3 +196,15 @@ class Report:
             "bytes": sum(file.size for file in self.files),
             **({} if self.work is None else {"work": self.work.to_json()}),
         }
+
+
+class CheckError(ConverterError):
+    """A conversion or verification whose checks did not all pass; the report says which."""
+
+    def __init__(self, message: str, report: Report) -> None:
+        super().__init__(message, report)
+        self.message = message
+        self.report = report
+
+    def __str__(self) -> str:
+        return self.message

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.dataset.description import About
-from converters.dataset.manifest import hash_file
 from converters.formats.image_table import features
 from converters.storage.file_list import OutputFile
+from converters.storage.tree import hash_file
 
 if TYPE_CHECKING:
     from converters.dataset.report import Report, SplitReport

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.dataset.manifest import MANIFEST, SUMS, hash_file
+from converters.dataset.manifest import MANIFEST, SUMS
 from converters.dataset.report import Report
 from converters.formats.hf import CARD, LICENCE
 from converters.storage.file_list import OutputFile
+from converters.storage.tree import hash_file
 
 # The Hub makes it with the repo; it says which files are kept as large ones.
 HUB_FILES = frozenset({".gitattributes"})

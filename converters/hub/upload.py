@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from converters.dataset.manifest import read_manifest
-from converters.dataset.report import Report
+from converters.dataset.report import CheckError, Report
 from converters.dataset.shard import Progress
-from converters.errors import CallError, CheckError, DataError, Location
+from converters.errors import CallError, DataError, Location
 from converters.formats.hf import HfFormat
 from converters.hub.destination import MAIN, RIGHT_NEEDED, Destination
 from converters.hub.failures import HubError

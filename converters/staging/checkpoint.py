@@ -23,7 +23,6 @@ from typing import Any
 
 from converters.dataset.filenames import safe_path
 from converters.dataset.fingerprint import Node, Part
-from converters.dataset.manifest import hash_file, walk_files
 from converters.dataset.shard import RangeFacts, Shard, ShardResult
 from converters.errors import CallError
 from converters.formats.tfrecord.discovery import Source
@@ -31,6 +30,7 @@ from converters.formats.tfrecord.plan import Plan
 from converters.storage.file_list import OutputFile, OutputFiles
 from converters.storage.files import file_state
 from converters.storage.object_store import Place, place, side_by_side
+from converters.storage.tree import hash_file, walk_files
 
 RUN = "run.json"
 RESULT = ".json"

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from converters.dataset.manifest import MANIFEST, SUMS, read_manifest, walk_files
+from converters.dataset.manifest import MANIFEST, SUMS, read_manifest
 from converters.dataset.shard import Shard, ShardResult
 from converters.errors import CallError, ConverterError
 from converters.formats.tfrecord.discovery import Source
@@ -29,6 +29,7 @@ from converters.staging.fsync import sync_folder, sync_tree
 from converters.staging.scratch import SharedFolder
 from converters.storage.file_list import OutputFile
 from converters.storage.object_store import Place
+from converters.storage.tree import walk_files
 
 _LOCK = "lock"
 _OUTPUT, _SHARDS, _REPLACED, _GARBAGE = "output", "shards", "replaced", "garbage"

@@ -8,7 +8,7 @@ import os
 from itertools import islice
 from pathlib import Path
 
-from converters.dataset.manifest import walk_files
+from converters.storage.tree import walk_files
 
 _MANY_FILES = 1000
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EROFS)

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from converters.dataset.manifest import MANIFEST, SUMS, hash_file, walk_empty_folders, walk_files
+from converters.dataset.manifest import MANIFEST, SUMS
 from converters.dataset.shard import Shard, ShardResult
 from converters.errors import CallError, MachineError
 from converters.formats.tfrecord.discovery import Source
@@ -37,6 +37,7 @@ from converters.storage.object_store import (
     put_file,
     side_by_side,
 )
+from converters.storage.tree import hash_file, walk_empty_folders, walk_files
 
 _RESULTS = "results"
 _HUB = "hf://"

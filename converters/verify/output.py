@@ -16,25 +16,17 @@ from typing import Any
 
 from converters.convert.shard_task import Job, Reader, output_location, read_shard
 from converters.dataset.checks import RecordChecker
+from converters.dataset.damage import FileDamage
 from converters.dataset.description import DatasetSpec, Split, parse_spec
 from converters.dataset.filenames import safe_path, unsafe_name
 from converters.dataset.fingerprint import Fingerprint, PartBuilder, merge
-from converters.dataset.manifest import (
-    MANIFEST,
-    SUMS,
-    hash_file,
-    read_manifest,
-    sums_text,
-    walk_empty_folders,
-    walk_files,
-)
+from converters.dataset.manifest import MANIFEST, SUMS, read_manifest, sums_text
 from converters.dataset.quarantine import LIST, Quarantine, list_text, parse_quarantine
 from converters.dataset.report import Check, Report, SourceFacts, SplitReport
 from converters.dataset.schema import conform
 from converters.dataset.shard import Progress, RangeFacts
 from converters.errors import CallError, ConverterError, DataError, Location
 from converters.formats import Format, load_format
-from converters.formats.tfrecord.damage import FileDamage
 from converters.formats.tfrecord.discovery import SourceSplit, find_source
 from converters.formats.tfrecord.plan import plan_shards
 from converters.formats.tfrecord.quarantine_folder import differing_range
@@ -42,6 +34,7 @@ from converters.formats.tfrecord.tensorflow import require_tensorflow
 from converters.storage.file_list import OutputFile
 from converters.storage.files import read_bounded
 from converters.storage.object_store import Place
+from converters.storage.tree import hash_file, walk_empty_folders, walk_files
 from converters.verify import compare as proof
 from converters.verify.download import fetched
 

@@ -30,7 +30,8 @@ from conftest import (
 )
 
 from converters import convert, verify
-from converters.errors import CallError, CheckError, ConverterError, DataError
+from converters.dataset.report import CheckError
+from converters.errors import CallError, ConverterError, DataError
 
 CONFIG, SPLIT = "22_emo", "train"
 TITLE = f"{CONFIG}/{SPLIT}"

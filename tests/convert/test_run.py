@@ -29,7 +29,8 @@ from conftest import (
 
 from converters import convert, verify
 from converters.dataset.description import load_spec
-from converters.errors import CallError, CheckError, DataError
+from converters.dataset.report import CheckError
+from converters.errors import CallError, DataError
 from converters.formats.tfrecord.discovery import find_source
 from converters.formats.tfrecord.plan import plan_shards
 

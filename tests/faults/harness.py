@@ -17,7 +17,6 @@ import pyarrow.compute
 import pyarrow.parquet  # noqa: F401  # before the first fork
 
 from converters.cli.main import main
-from converters.convert import run as _run
 from converters.formats import available_formats
 
 INJECT = ctypes.CDLL(None)

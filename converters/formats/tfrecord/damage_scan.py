@@ -14,13 +14,13 @@ from itertools import groupby
 from pathlib import Path
 
 from converters.dataset.checks import RecordChecker
+from converters.dataset.damage import FileDamage, LostRange, first_lost, records_lost
 from converters.dataset.description import Features
 from converters.dataset.filenames import folded
 from converters.dataset.fingerprint import identity_digest, tree_root
 from converters.dataset.identity import Identities, read_identities
 from converters.dataset.quarantine import FOLDER, FileBytes, Quarantine, QuarantinedRange, raw_name
 from converters.errors import CallError, DataError, Location
-from converters.formats.tfrecord.damage import FileDamage, LostRange, first_lost, records_lost
 from converters.formats.tfrecord.discovery import Source, SourceFile, SourceSplit
 from converters.formats.tfrecord.fast_parser import ExampleParser
 from converters.formats.tfrecord.framing import Frames

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from converters.dataset.damage import FileDamage
 from converters.dataset.description import Split
 from converters.dataset.shard import Shard
-from converters.formats.tfrecord.damage import FileDamage
 from converters.formats.tfrecord.discovery import SourceFile, SourceSplit
 from converters.formats.tfrecord.framing import MAX_RECORD_BYTES
 from converters.formats.tfrecord.reader import SourceRange, Units, scan_units, starts_record

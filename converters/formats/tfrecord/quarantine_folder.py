@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from converters.dataset.manifest import hash_file
 from converters.dataset.quarantine import FOLDER, LIST, Quarantine, QuarantinedRange, list_text
 from converters.dataset.report import Report
 from converters.formats.tfrecord.discovery import Source, SourceSplit
 from converters.formats.tfrecord.framing import ByteStream
 from converters.formats.tfrecord.recovery import lost_bytes
 from converters.storage.file_list import OutputFile
+from converters.storage.tree import hash_file
 
 _CHUNK = 1 << 20
 

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from converters.dataset.damage import LostRange
 from converters.dataset.description import Features
 from converters.dataset.schema import record_batch
 from converters.errors import DataError, Location
 from converters.formats.tfrecord.compression import Compression, DecompressedStream, SourceFile
-from converters.formats.tfrecord.damage import LostRange, drain, sound_parts, stored_stream
+from converters.formats.tfrecord.damage import drain, sound_parts, stored_stream
 from converters.formats.tfrecord.fast_parser import ExampleParser, RecordError
 from converters.formats.tfrecord.framing import (
     CHUNK_BYTES,

@@ -28,6 +28,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from converters.dataset.damage import LostRange
 from converters.errors import DataError, Location
 from converters.formats.tfrecord.compression import (
     GZIP_HEADER_BYTES,
@@ -37,7 +38,7 @@ from converters.formats.tfrecord.compression import (
     SourceFile,
     gzip_header_problem,
 )
-from converters.formats.tfrecord.damage import LimitedStream, LostRange, drain, stored_stream
+from converters.formats.tfrecord.damage import LimitedStream, drain, stored_stream
 from converters.formats.tfrecord.framing import (
     CHUNK_BYTES,
     FOOTER_BYTES,

@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from converters.convert.merge import WorkDone, merge_split
+from converters.dataset.damage import FileDamage, LostRange
 from converters.dataset.description import Split, load_spec
 from converters.dataset.fingerprint import Part
 from converters.dataset.shard import RangeFacts, ShardResult
-from converters.formats.tfrecord.damage import FileDamage, LostRange
 from converters.formats.tfrecord.discovery import SourceFile, SourceSplit, find_source
 from converters.formats.tfrecord.plan import plan_shards
 from converters.storage.file_list import OutputFile, OutputFiles

@@ -1,0 +1,51 @@
+"""Damaged ranges of a source file: what they are, and what is lost with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LostRange:
+    """A range of a source file that holds no sound record.
+
+    Attributes:
+        start: its first byte in the file's decompressed bytes; ``end``: one past the last.
+        records: number of records that are lost with it; None where nothing tells.
+        sound_before: number of sound records in the file before it.
+        reason: what is wrong with it.
+        inflated: for a range of a compressed file's *stored* bytes, which is what ``start`` and ``end`` count
+            then: how many bytes the stored bytes before it inflate to. There is at most one, the file's end.
+    """
+
+    start: int
+    end: int
+    records: int | None
+    sound_before: int
+    reason: str
+    inflated: int | None = None
+
+
+@dataclass(frozen=True)
+class FileDamage:
+    """The damaged ranges of a source file, in order, and whether its index tells of them rightly."""
+
+    lost: tuple[LostRange, ...]
+    indexed: bool
+
+
+def records_lost(lost: Sequence[LostRange]) -> int | None:
+    """Number of records lost in ranges; None where it is not known."""
+    counts = [piece.records for piece in lost]
+    return None if None in counts else sum(filter(None, counts))
+
+
+def first_lost(lost: Sequence[LostRange]) -> list[int | None]:
+    """The index in the file of each range's first lost record, those lost before it counted; None where unknown."""
+    numbers: list[int | None] = []
+    before: int | None = 0
+    for piece in lost:
+        numbers.append(None if before is None else piece.sound_before + before)
+        before = None if before is None or piece.records is None else before + piece.records
+    return numbers
