@@ -21,15 +21,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from converters.dataset.description import DatasetSpec
 from converters.dataset.filenames import safe_path
 from converters.dataset.fingerprint import Node, Part
-from converters.dataset.shard import RangeFacts, Shard, ShardResult
+from converters.dataset.plan import Plan
+from converters.dataset.shard import Shard, ShardResult, SliceFacts
+from converters.dataset.source import FileState
 from converters.errors import CallError
-from converters.formats.tfrecord.discovery import Source
-from converters.formats.tfrecord.plan import Plan
 from converters.storage.file_list import OutputFile, OutputFiles
-from converters.storage.files import file_state
-from converters.storage.object_store import Place, place, side_by_side
+from converters.storage.object_store import Place
 from converters.storage.tree import hash_file, walk_files
 
 RUN = "run.json"
@@ -38,37 +38,16 @@ _FILES_AT_ONCE = 4096
 
 
 def describe_run(
-    source: Source, format_name: str, options: Mapping[str, Any], labels: Path | None
+    spec: DatasetSpec, inputs: Mapping[str, FileState], format_name: str, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """All that a finished shard depends on, as JSON; a run takes up only the shards of a run of the same."""
-    files = [file for found in source.splits for file in found.files]
-    read: list[Place] = [file.path for file in files] + [
-        file.index for file in files if file.index is not None
-    ]
-    if labels is not None:
-        read += [labels / found.split.labels_csv for found in source.splits if found.split.labels_csv]
     return {
         "version": {name: version(name) for name in ("kfer-convert", "pyarrow")},
         "format": format_name,
         "options": dict(options),
-        "dataset": source.spec.document,
-        "source": {_absolute(path): list(file_state(path)) for path in read},
+        "dataset": spec.document,
+        "source": {path: list(state) for path, state in inputs.items()},
     }
-
-
-def changed_input(run: Mapping[str, Any]) -> Place | None:
-    """A file that a run reads and that is another by now than :func:`describe_run` found, or gone; None if none is."""
-
-    def differs(name: str) -> bool:
-        try:
-            return list(file_state(place(name))) != run["source"][name]
-        except OSError:
-            return True
-
-    names = list(run["source"])
-    return next(
-        (place(name) for name, other in zip(names, side_by_side(differs, names), strict=True) if other), None
-    )
 
 
 def claim(folder: Path, shards: Path, run: Mapping[str, Any]) -> None:
@@ -200,11 +179,6 @@ def _files_in(folder: Path) -> set[str]:
     return set(walk_files(folder)) if folder.is_dir() else set()
 
 
-def _absolute(path: Place) -> str:
-    """The files' own names stay, also where they are links."""
-    return str(path.parent.resolve() / path.name) if isinstance(path, Path) else path.url
-
-
 def read_json(path: Path) -> Any:  # noqa: ANN401  # JSON
     """What a file holds; None where there is none, or no JSON in it."""
     try:
@@ -239,7 +213,7 @@ def _intact(result: ShardResult) -> bool:
 def result_text(result: ShardResult) -> Iterator[str]:
     """A result as the text of a JSON object, in pieces; without its shard and its effort."""
     document = {
-        "ranges": [asdict(facts) for facts in result.ranges],
+        "slices": [asdict(facts) for facts in result.slices],
         "source": _part_to_json(result.source),
         "output": _part_to_json(result.output),
         "summary": result.summary,
@@ -257,7 +231,7 @@ def result_from_json(document: Any, shard: Shard, folder: Path) -> ShardResult |
             shard,
             folder,
             OutputFiles(_output_file(*file) for file in document["files"]),
-            tuple(_typed(RangeFacts(**facts)) for facts in document["ranges"]),
+            tuple(_typed(SliceFacts(**facts)) for facts in document["slices"]),
             _part_from_json(document["source"]),
             _part_from_json(document["output"]),
             document["summary"],
@@ -270,16 +244,13 @@ def result_from_json(document: Any, shard: Shard, folder: Path) -> ShardResult |
 def _fits(result: ShardResult) -> bool:
     """Whether a result can be that of its shard: of its ranges, with safe names, and equal on both sides."""
     shard, part = result.shard, result.source
-    planned = [
-        (str(source.path), source.start, source.end, None if source.index is None else True)
-        for source in shard.ranges
-    ]
+    planned = [(str(piece.path), piece.start, piece.end) for piece in shard.slices]
     row_bytes = -(-len(shard.split.label_names) // 8)
     return (
-        [(facts.path, facts.start, facts.end, facts.indexed) for facts in result.ranges] == planned
+        [(facts.path, facts.start, facts.end) for facts in result.slices] == planned
         and all(safe_path(file.path) for file in result.files)
         and part == result.output
-        and part.records == sum(facts.records for facts in result.ranges)
+        and part.records == sum(facts.records for facts in result.slices)
         and (part.first, part.label_count) == (shard.first_record, len(shard.split.label_names))
         and len(part.labels) == part.records * row_bytes
     )
@@ -291,7 +262,7 @@ def _output_file(path: Any, size: Any, sha256: Any) -> OutputFile:  # noqa: ANN4
     return OutputFile(path, size, sha256)
 
 
-def _typed(entry: Any) -> Any:  # noqa: ANN401  # RangeFacts, Part or Node
+def _typed(entry: Any) -> Any:  # noqa: ANN401  # SliceFacts, Part or Node
     """A dataclass whose numbers and texts come from JSON.
 
     Raises:

@@ -18,10 +18,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from converters.dataset.manifest import MANIFEST, SUMS
+from converters.dataset.plan import Plan
 from converters.dataset.shard import Shard, ShardResult
+from converters.dataset.source import Source
 from converters.errors import CallError, MachineError
-from converters.formats.tfrecord.discovery import Source
-from converters.formats.tfrecord.plan import Plan
 from converters.staging.base import KEPT_AFTER, kept_sentence, staging_place
 from converters.staging.checkpoint import RESULT, RUN, other_run, result_from_json, result_text, run_text
 from converters.storage.file_list import OutputFile

@@ -14,29 +14,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from converters.convert.shard_task import Job, Reader, output_location, read_shard
-from converters.dataset.checks import RecordChecker
-from converters.dataset.damage import FileDamage
 from converters.dataset.description import DatasetSpec, Split, parse_spec
 from converters.dataset.filenames import safe_path, unsafe_name
-from converters.dataset.fingerprint import Fingerprint, PartBuilder, merge
+from converters.dataset.fingerprint import Fingerprint, Part, PartBuilder, merge
 from converters.dataset.manifest import MANIFEST, SUMS, read_manifest, sums_text
 from converters.dataset.quarantine import LIST, Quarantine, list_text, parse_quarantine
 from converters.dataset.report import Check, Report, SourceFacts, SplitReport
-from converters.dataset.schema import conform
-from converters.dataset.shard import Progress, RangeFacts
+from converters.dataset.shard import Progress
+from converters.dataset.source import SourceSplit
 from converters.errors import CallError, ConverterError, DataError, Location
 from converters.formats import Format, load_format
-from converters.formats.tfrecord.discovery import SourceSplit, find_source
-from converters.formats.tfrecord.plan import plan_shards
-from converters.formats.tfrecord.quarantine_folder import differing_range
+from converters.formats.tfrecord.source import Reader, TFRecordSource, open_tfrecords
 from converters.formats.tfrecord.tensorflow import require_tensorflow
 from converters.storage.file_list import OutputFile
 from converters.storage.files import read_bounded
 from converters.storage.object_store import Place
 from converters.storage.tree import hash_file, walk_empty_folders, walk_files
-from converters.verify import compare as proof
+from converters.verify import compare
 from converters.verify.download import fetched
+from converters.verify.read_back import read_back
 
 SOURCE = "source"
 
@@ -333,15 +329,12 @@ def _verify_split(
     split, expected, sources, quarantine = entry.split, entry.expected, entry.sources, entry.quarantine
     identified = expected.identities_sha256 is not None
     if target is None:
-        check = Check(proof.RECORDS, "unverified", unread or "")
+        check = Check(compare.RECORDS, "unverified", unread or "")
         return SplitReport(split, sources, 0, expected, (check,), quarantine)
     builder = PartBuilder(0, len(split.label_names))
-    checker = RecordChecker(split)
     clips: set[str] = set()
     try:
-        for found_batch in target.read(out, split):
-            batch = conform(found_batch, len(split.label_names))
-            checker.check(batch, output_location(split, builder.records))
+        for batch in read_back(target, out, split):
             builder.add(batch)
             if builder.records > expected.records:
                 raise ValueError(f"there are more than the {expected.records} records that the manifest says")
@@ -353,9 +346,9 @@ def _verify_split(
         check = Check("content", "failed", f"cannot be read back: {error}")
         return SplitReport(split, sources, 0, expected, (check,), quarantine)
     found = merge([builder.part()], len(split.label_names))
-    checks = proof.compare(split, expected, found, sources, identified=identified, clips=len(clips) or None)
+    checks = compare.compare(split, expected, found, sources, identified=identified, clips=len(clips) or None)
     if quarantine is not None:
-        checks = proof.explain(split, found, checks, quarantine)
+        checks = compare.explain(split, found, checks, quarantine)
     if found != expected:
         checks += (Check("fingerprint", "failed", "what was read back is not what the manifest says"),)
     elif sum(source.records for source in sources) != expected.records:
@@ -371,15 +364,15 @@ def _verify_source(
     report: Report, manifest: _Manifest, folder: Place, reader: Reader, progress: Progress | None
 ) -> Report:
     """Read the originals again and compare them with the output, file by file and record by record."""
-    configs = tuple(dict.fromkeys(entry.split.config for entry in manifest.splits))
-    source = find_source(folder, manifest.spec, configs)
-    job = Job(
-        format=manifest.format,
-        features=manifest.spec.features,
+    source = open_tfrecords(
+        folder,
+        spec=manifest.spec,
+        configs=tuple(dict.fromkeys(entry.split.config for entry in manifest.splits)),
         reader=reader,
         max_record_bytes=manifest.max_record_bytes,
     )
     found = {found.split.title: found for found in source.splits}
+    digests = {file.path: file.sha256 for file in report.files}
     splits = []
     for split in report.splits:
         original = found.get(split.split.title)
@@ -387,42 +380,24 @@ def _verify_source(
             check = Check(SOURCE, "failed", f"{split.split.file} is not in {folder}")
         else:
             try:
-                check = _compare_source(job, original, split, progress)
+                check = _compare_source(source, original, split, progress)
                 if check.result == "passed" and split.quarantine is not None:
-                    check = _compare_quarantine(original, split.quarantine, report, check)
+                    check = _compare_quarantine(source, original, split.quarantine, digests, check)
             except ConverterError as error:
                 check = Check(SOURCE, "failed", str(error))
         splits.append(replace(split, checks=(*split.checks, check)))
     return replace(report, splits=tuple(splits))
 
 
-def _damage(original: SourceSplit, split: SplitReport) -> dict[Place, FileDamage]:
-    """Which ranges of the originals are to be passed over, by what the manifest says.
-
-    Raises:
-        DataError: the originals are other files, or have other sizes.
-    """
-    if split.quarantine is None:
-        return {}
-    stated = {facts.file: facts for facts in split.sources}
-    damage = {}
-    for file in original.files:
-        facts = stated.get(file.path.name)
-        if facts is None or (facts.bytes, facts.compression) != (file.size, file.compression):
-            raise DataError(
-                "this is not the file that was converted: its name, size or compression is another.",
-                Location(str(file.path)),
-            )
-        damage[file.path] = FileDamage(split.quarantine.of_file(facts.file), facts.indexed is True)
-    return damage
-
-
 def _compare_quarantine(
-    original: SourceSplit, quarantine: Quarantine, report: Report, passed: Check
+    source: TFRecordSource,
+    original: SourceSplit,
+    quarantine: Quarantine,
+    digests: Mapping[str, str],
+    passed: Check,
 ) -> Check:
     """The bytes in quarantine must be the originals'."""
-    digests = {file.path: file.sha256 for file in report.files}
-    piece = differing_range(original, quarantine, digests)
+    piece = source.differing_range(original, quarantine, digests)
     if piece is not None:
         return Check(
             SOURCE, "failed", f"the bytes of {piece.file} at byte {piece.offset} are not those in {piece.raw}"
@@ -434,14 +409,13 @@ def _compare_quarantine(
     )
 
 
-def _compare_source(job: Job, original: SourceSplit, split: SplitReport, progress: Progress | None) -> Check:
-    facts: list[RangeFacts] = []
-    shards = plan_shards([original], damage=_damage(original, split), max_record_bytes=job.max_record_bytes)
-
-    def parts() -> Iterator[Any]:
-        for shard in shards:
+def _compare_source(
+    source: TFRecordSource, original: SourceSplit, split: SplitReport, progress: Progress | None
+) -> Check:
+    def parts() -> Iterator[Part]:
+        for shard in source.plan_around(original, split.quarantine, split.sources):
             builder = PartBuilder(shard.first_record, len(shard.split.label_names))
-            for batch in read_shard(job, shard, facts):
+            for batch in source.reading.read(shard):
                 builder.add(batch)
                 if progress is not None:
                     progress("read", len(batch))
