@@ -10,7 +10,7 @@ annotation                             JSON
 ``Mapping[str, X]``                    an object with any keys; of ``Mapping[int, X]`` they are numbers
 a dataclass or ``NamedTuple``          an object of its fields. One with a default may be missing, or null, unless its
                                        metadata has ``required``. A key that is no field is an error
-a class with ``from_json``             whatever this class method takes
+a class with ``from_json``             whatever this class method takes, and :func:`encode` calls its ``to_json``
 ``Annotated[X, check, ...]``           X, of which each check says what is wrong with it, or None
 ``Any``                                whatever there is
 =====================================  =============================================================================
@@ -28,7 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache, partial
-from itertools import count, repeat
+from itertools import repeat
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -90,6 +90,8 @@ def decode(form: type[T], value: object, origin: str) -> T:
 
 def encode(value: object) -> Any:  # noqa: ANN401  # JSON
     """A dataclass, or what stands in one, as :func:`decode` takes it."""
+    if hasattr(value, "to_json"):
+        return value.to_json()
     if is_dataclass(value):
         return {field.name: encode(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
@@ -99,18 +101,20 @@ def encode(value: object) -> Any:  # noqa: ANN401  # JSON
     return b64encode(value).decode() if isinstance(value, bytes) else value
 
 
-def _count(value: int) -> str | None:
+def not_a_count(value: int) -> str | None:
+    """A check: what is wrong with a number that must count something."""
     return f"expected a count, found {value}" if value < 0 else None
 
 
-def _sha256(value: str) -> str | None:
+def not_a_sha256(value: str) -> str | None:
+    """A check: what is wrong with the digits of a SHA-256."""
     return None if _SHA256.fullmatch(value) else "expected 64 lower-case hexadecimal digits"
 
 
-Count = Annotated[int, _count]
+Count = Annotated[int, not_a_count]
 """An integer from 0 on."""
 
-Sha256 = Annotated[str, _sha256]
+Sha256 = Annotated[str, not_a_sha256]
 """A SHA-256 in lower-case hexadecimal digits."""
 
 
@@ -204,7 +208,7 @@ def _array(every: bool, decoders: Sequence[Decoder], value: object) -> tuple[Any
     entries = _scalar([list], value)
     if not every and len(entries) != len(decoders):
         raise DecodeError(f"expected {len(decoders)} entries, found {len(entries)}")
-    return tuple(map(_at, count(), repeat(decoders[0]) if every else decoders, entries))
+    return tuple(map(_at, range(len(entries)), repeat(decoders[0]) if every else decoders, entries))
 
 
 def _mapping(decode_key: Decoder, decoder: Decoder, value: object) -> dict[Any, Any]:
