@@ -147,7 +147,7 @@ def test_the_description_is_true(small: Path) -> None:
     assert not spec.about.personal_data
     assert "show nobody" in spec.about.description
     assert spec.about.licence.name == "cc0-1.0"
-    assert spec.about.gating_prompt is None
+    assert spec.about.gating.prompt is None
     shape = [(s.config, s.name, s.kind, s.label_names, s.file, s.index, s.labels_csv) for s in spec.splits()]
     assert shape == [
         (s.config, s.name, s.kind, s.label_names, s.file, s.index, s.labels_csv) for s in kfer().splits()
