@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from converters.dataset.description import Split
 from converters.dataset.jpeg_header import JpegError, JpegSizes
-from converters.dataset.schema import image_views, label_matrix, size_matrix
+from converters.dataset.arrays import image_views, label_matrix, size_matrix
 from converters.errors import DataError, Location
 
 # A decoder holds up to ten bytes a pixel (progressive JPEGs), and passes over the image once a scan.

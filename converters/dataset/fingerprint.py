@@ -1,12 +1,11 @@
-r"""What must survive conversion, as counts and digests.
+r"""What must survive conversion, as counts and digests: the fingerprint of a split.
 
-The definition is public (the README has it with the few lines of Python that recompute it from any output):
-
-- ``labels_sha256``: SHA-256 of the label vectors, row after row, one byte (0 or 1) per label, stored order.
-- ``images_sha256``: a hash tree. The leaves are the SHA-256 of each image's bytes, in record order. Neighbours
-  are joined to the SHA-256 of their two digests, level by level; an odd one at the end moves up unchanged.
-  (The tree's shape is that of RFC 9162, section 2.1.1, so that parts of it can be computed apart.)
-- ``identities_sha256``: the same tree over the UTF-8 text ``img_id + "\n" + clip_id`` of each record.
+- ``records_sha256``: the root of a hash tree as in RFC 9162, section 2.1.1, so that any Merkle library checks it. A
+  leaf is a record, with every value of every column (:mod:`converters.dataset.leaves`);
+  ``node = SHA-256(0x01 ‖ left ‖ right)``.
+- ``labels_sha256``: of labels that are 0/1 vectors: SHA-256 of these, row after row, one byte (0 or 1) per label.
+- ``identities_sha256``: a tree of the same shape over the UTF-8 text ``img_id + "\n" + clip_id`` of each record, without
+  the bytes that RFC 9162 puts before leaves and nodes. Datasets publish the last two.
 
 A :class:`Part` covers a contiguous range of a split's records. Parts that follow each other merge.
 """
@@ -17,23 +16,29 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from converters.dataset.arrays import binary_parts, valid_rows, vector_matrix
+from converters.dataset.labels import count_label_sets
+from converters.dataset.leaves import record_leaves
+from converters.dataset.schema import Schema
 from converters.dataset.decode import Count, Sha256
-from converters.dataset.schema import image_views, label_matrix
 
 EMPTY_SHA256 = sha256(b"").hexdigest()
+NODE_PREFIX = b"\x01"
+
+# Of more different sets of labels than this, only the number of each label is kept.
+MAX_LABEL_SETS = 1 << 17
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """A finished node of a hash tree: the leaves from ``index << level`` to ``(index + 1) << level``."""
 
-    level: int
-    index: int
+    level: Count
+    index: Count
     digest: bytes
 
 
@@ -44,54 +49,53 @@ class Part:
     Attributes:
         first: index in the split of the first record.
         records: their number.
-        label_count: width of the label vectors.
-        labels: the label vectors, eight to a byte (``numpy.packbits`` of the matrix, row by row).
-        images: the nodes of the images' tree that this range finishes, left to right.
-        identities: likewise of the identities' tree; None where the records have none.
+        nodes: the nodes of the records' tree that this range finishes, left to right.
         image_bytes: total size of the images.
+        label_counts: how many records have each label, by its rank; None where labels have no names.
+        label_sets: how many records have each set of labels (see :func:`~converters.dataset.labels.count_label_sets`);
+            None where labels have no names, or there are too many.
+        labels: label vectors, eight to a byte (``numpy.packbits`` of the matrix, row by row); of others, nothing.
+        identities: the nodes of the identities' tree; None where the records have none.
     """
 
-    first: int
-    records: int
-    label_count: int
-    labels: bytes
-    images: tuple[Node, ...]
-    identities: tuple[Node, ...] | None
-    image_bytes: int
-
-    def label_rows(self) -> npt.NDArray[np.uint8]:
-        """The label vectors, uint8, shape (records, labels)."""
-        packed = np.frombuffer(self.labels, np.uint8).reshape(self.records, -(-self.label_count // 8))
-        return np.unpackbits(packed, axis=1, count=self.label_count)
+    first: Count
+    records: Count
+    nodes: tuple[Node, ...]
+    image_bytes: Count
+    label_counts: tuple[Count, ...] | None = None
+    label_sets: Mapping[str, Count] | None = None
+    labels: bytes = b""
+    identities: tuple[Node, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The fingerprint of a split.
+    """The fingerprint of a split; see the module's text.
 
     Attributes:
         records: number of records.
-        label_counts: how many records have each label, in stored order.
-        labels_per_image: how many records have so many labels set, by that number.
-        distinct_label_sets: number of different label vectors.
+        records_sha256: the root of their tree.
         image_bytes: total size of the images in bytes.
-        labels_sha256: see the module's text; likewise ``images_sha256``.
+        label_counts: how many records have each label, in stored order; None where labels have no names.
+        labels_per_image: how many records have so many different labels, by that number; likewise.
+        distinct_label_sets: number of different sets of labels; likewise, or where there are too many.
+        labels_sha256: None where labels are no 0/1 vectors.
         identities_sha256: None where the records have no identities.
     """
 
     records: Count
-    label_counts: tuple[Count, ...]
-    labels_per_image: Mapping[int, Count]
-    distinct_label_sets: Count
+    records_sha256: Sha256
     image_bytes: Count
-    labels_sha256: Sha256
-    images_sha256: Sha256
-    identities_sha256: Sha256 | None
+    label_counts: tuple[Count, ...] | None = None
+    labels_per_image: Mapping[int, Count] | None = None
+    distinct_label_sets: Count | None = None
+    labels_sha256: Sha256 | None = None
+    identities_sha256: Sha256 | None = None
 
 
-def tree_root(leaves: Iterable[bytes]) -> str:
+def tree_root(leaves: Iterable[bytes], prefix: bytes = NODE_PREFIX) -> str:
     """Hexadecimal root of the hash tree over the digests ``leaves``."""
-    tree = Tree(0)
+    tree = Tree(0, prefix)
     tree.extend(list(leaves))
     return tree.root()
 
@@ -102,29 +106,35 @@ def identity_digest(img_id: str, clip_id: str) -> bytes:
 
 
 class PartBuilder:
-    """Takes in batches of consecutive records and makes their :class:`Part`."""
+    """Takes in batches of consecutive records of a schema and makes their :class:`Part`."""
 
-    def __init__(self, first: int, label_count: int) -> None:
-        self._first = first
-        self._label_count = label_count
-        self._labels: list[bytes] = []
-        self._images = Tree(first)
-        self._identities: Tree | None = Tree(first)
+    def __init__(self, first: int, schema: Schema) -> None:
         self.records = 0
+        self._first = first
+        self._schema = schema
+        self._tree = Tree(first)
+        label = schema.label
+        self._label = label if label is not None and label.label_names else None
+        self._labels: list[bytes] = []
+        self._sets: Counter[str] = Counter()
+        self._many_sets: list[Counter[str]] = []
         self._image_bytes = 0
+        self._identities = Tree(first, b"") if "img_id" in schema and "clip_id" in schema else None
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take in the next records."""
-        views = image_views(batch)
-        self._images.extend([sha256(view).digest() for view in views])
-        self._labels.append(np.packbits(label_matrix(batch), axis=1).tobytes())
-        self._image_bytes += sum(map(len, views))
-        self.records += len(views)
-        img_ids, clip_ids = batch.column("img_id"), batch.column("clip_id")
-        if self._identities is not None and (img_ids.null_count or clip_ids.null_count):
-            self._identities = None
+        self.records += len(batch)
+        self._tree.extend(record_leaves(batch, self._schema))
+        for image in self._schema.images:
+            offsets, _ = binary_parts(batch.column(image.name))
+            self._image_bytes += int(offsets[-1] - offsets[0])
+        if self._label is not None:
+            array = batch.column(self._label.name)
+            self._sets.update(count_label_sets(self._label, array))
+            if self._label.kind is not None and valid_rows(array).all():
+                self._labels.append(np.packbits(vector_matrix(array).astype(np.uint8), axis=1).tobytes())
         if self._identities is not None:
-            pairs = zip(img_ids.to_pylist(), clip_ids.to_pylist(), strict=True)
+            pairs = zip(batch.column("img_id").to_pylist(), batch.column("clip_id").to_pylist(), strict=True)
             self._identities.extend([identity_digest(img_id, clip_id) for img_id, clip_id in pairs])
 
     def watch(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -138,21 +148,30 @@ class PartBuilder:
         return Part(
             self._first,
             self.records,
-            self._label_count,
-            b"".join(self._labels),
-            self._images.nodes(),
-            None if self._identities is None else self._identities.nodes(),
+            self._tree.nodes(),
             self._image_bytes,
+            None if self._label is None else _label_counts(self._sets, len(self._label.label_names)),
+            None if self._label is None or len(self._sets) > MAX_LABEL_SETS else dict(self._sets),
+            b"".join(self._labels),
+            None if self._identities is None else self._identities.nodes(),
         )
 
 
-def merge(parts: Iterable[Part], label_count: int) -> Fingerprint:
+def _label_counts(sets: Mapping[str, int], labels: int) -> tuple[int, ...]:
+    counts = [0] * labels
+    for ranks, records in sets.items():
+        for rank in ranks.split(",") if ranks else ():
+            counts[int(rank)] += records
+    return tuple(counts)
+
+
+def merge(parts: Iterable[Part], schema: Schema) -> Fingerprint:
     """The fingerprint of a split from the parts that make it up, in order. Holds one part at a time.
 
     Raises:
         ValueError: the parts do not follow each other from record 0 on.
     """
-    merger = Merger(label_count)
+    merger = Merger(schema)
     for part in parts:
         merger.add(part)
     return merger.fingerprint()
@@ -161,33 +180,39 @@ def merge(parts: Iterable[Part], label_count: int) -> Fingerprint:
 class Merger:
     """Takes the parts that make up a split, in order, and holds no more than their fingerprint so far."""
 
-    def __init__(self, label_count: int) -> None:
-        self._width = -(-label_count // 8)
+    def __init__(self, schema: Schema) -> None:
+        label = schema.label
+        self._label = label if label is not None and label.label_names else None
         self._records = self._image_bytes = 0
-        self._counts = np.zeros(label_count, np.int64)
-        self._per_image: Counter[int] = Counter()
-        self._label_sets: set[bytes] = set()
+        self._counts = np.zeros(len(self._label.label_names) if self._label else 0, np.int64)
+        self.label_sets: Counter[str] | None = Counter()
         self._labels = sha256()
-        self._images, self._identities = Tree(0), Tree(0)
+        self._labelled = 0
+        self._tree, self._identities = Tree(0), Tree(0, b"")
         self._identified = True
 
     def add(self, part: Part) -> None:
         """Take the next part.
 
         Raises:
-            ValueError: it does not follow the one before.
+            ValueError: it does not follow the one before, or is of other labels.
         """
         if part.first != self._records:
             raise ValueError(f"expected a part that starts at record {self._records}, found {part.first}")
-        rows = part.label_rows()
-        self._labels.update(rows.tobytes())
-        self._counts += rows.sum(axis=0, dtype=np.int64)
-        self._per_image.update(rows.sum(axis=1, dtype=np.int64).tolist())
-        self._label_sets.update(
-            part.labels[start : start + self._width] for start in range(0, len(part.labels), self._width)
-        )
-        for node in part.images:
-            self._images.push(node)
+        if len(part.label_counts or ()) != len(self._counts):
+            raise ValueError(f"expected {len(self._counts)} counts of labels, found {part.label_counts}")
+        self._counts += np.array(part.label_counts or (), np.int64)
+        if self.label_sets is not None:
+            self.label_sets.update(part.label_sets or {})
+            if (part.label_sets is None and self._label) or len(self.label_sets) > MAX_LABEL_SETS:
+                self.label_sets = None
+        if self._label is not None and self._label.kind is not None and part.labels:
+            width = len(self._counts)
+            packed = np.frombuffer(part.labels, np.uint8).reshape(-1, -(-width // 8))
+            self._labels.update(np.unpackbits(packed, axis=1, count=width).tobytes())
+            self._labelled += len(packed)
+        for node in part.nodes:
+            self._tree.push(node)
         self._identified = self._identified and part.identities is not None
         for node in part.identities or ():
             self._identities.push(node)
@@ -196,23 +221,32 @@ class Merger:
 
     def fingerprint(self) -> Fingerprint:
         """The fingerprint of all parts taken."""
+        sets = self.label_sets if self._label is not None else None
+        per_image: Counter[int] = Counter()
+        for ranks, records in (sets or {}).items():
+            per_image[ranks.count(",") + 1 if ranks else 0] += records
+        vectors = self._label is not None and self._label.kind is not None and self._labelled == self._records
         return Fingerprint(
             self._records,
-            tuple(self._counts.tolist()),
-            dict(sorted(self._per_image.items())),
-            len(self._label_sets),
+            self._tree.root(),
             self._image_bytes,
-            self._labels.hexdigest(),
-            self._images.root(),
+            None if self._label is None else tuple(self._counts.tolist()),
+            None if sets is None else dict(sorted(per_image.items())),
+            None if sets is None else len(sets),
+            self._labels.hexdigest() if vectors else None,
             self._identities.root() if self._identified and self._records else None,
         )
 
 
 class Tree:
-    """A hash tree over a range of leaves that starts at leaf ``first``; holds O(log n) nodes."""
+    """A hash tree over a range of leaves that starts at leaf ``first``; holds O(log n) nodes.
 
-    def __init__(self, first: int) -> None:
+    ``prefix`` stands before the two digests of each node: without it, a node could pose as a leaf.
+    """
+
+    def __init__(self, first: int, prefix: bytes = NODE_PREFIX) -> None:
         self._next = first  # index of the next leaf
+        self._prefix = prefix
         self._nodes: list[Node] = []
 
     def extend(self, leaves: Sequence[bytes]) -> None:
@@ -230,7 +264,7 @@ class Tree:
             if len(digests) & 1:
                 tails.append(Node(level, index + len(digests) - 1, digests.pop()))
             pairs = zip(digests[::2], digests[1::2], strict=True)
-            digests = [sha256(left + right).digest() for left, right in pairs]
+            digests = [sha256(self._prefix + left + right).digest() for left, right in pairs]
             level, index = level + 1, index >> 1
         for node in heads + tails[::-1]:
             self.push(node)
@@ -243,7 +277,7 @@ class Tree:
             left, right = nodes[-2:]
             if left.level != right.level or left.index & 1 or right.index != left.index + 1:
                 return
-            nodes[-2:] = [Node(left.level + 1, left.index >> 1, sha256(left.digest + right.digest).digest())]
+            nodes[-2:] = [Node(left.level + 1, left.index >> 1, sha256(self._prefix + left.digest + right.digest).digest())]
 
     def nodes(self) -> tuple[Node, ...]:
         """The nodes that are finished and have no sibling yet, left to right."""
@@ -255,5 +289,5 @@ class Tree:
             return EMPTY_SHA256
         digest = self._nodes[-1].digest
         for node in self._nodes[-2::-1]:
-            digest = sha256(node.digest + digest).digest()
+            digest = sha256(self._prefix + node.digest + digest).digest()
         return digest.hex()

@@ -18,7 +18,7 @@ import pyarrow as pa
 from converters.dataset.description import Split
 from converters.dataset.filenames import first_collision, unsafe_name
 from converters.dataset.label_csv import read_label_csv
-from converters.dataset.schema import label_matrix
+from converters.dataset.arrays import label_matrix
 from converters.errors import CallError, DataError, Location
 
 Rows = Sequence[tuple[int, int]]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from converters.dataset.schema import numbers
+from converters.dataset.arrays import numbers
 from converters.errors import DataError, Location
 from converters.storage.files import open_regular
 

@@ -1,157 +1,281 @@
-"""The record batch: what every format writes and reads back.
+"""Columns and schemas: what every record of a config has.
 
-===================  =============================  ==================================================
-column               type                           meaning
-===================  =============================  ==================================================
-image                binary                         the encoded JPEG, byte for byte as stored
-label                fixed_size_list<uint8>[N]      the stored 0/1 vector, in stored order
-height width depth   int32                          as stored
-img_id clip_id       string, nullable               identity from the authors' label CSVs, where given
-===================  =============================  ==================================================
+A column is one value of every record. Those that are *stored* stand in record batches, in the schema's order; a
+*derived* column follows from a stored one and stands only in outputs: it is the ``label`` of a dataset whose labels
+are 0/1 vectors, or numbers that do not count from 0.
+
+=================  ===========================================================================================
+type               values of a record
+=================  ===========================================================================================
+``binary``         one value; likewise ``string``, ``int64``, ``float32``, and the narrower integers
+``int64[4]``       four values; likewise of any type
+``int64[]``        any number of values, none among them; likewise of any type
+=================  ===========================================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from converters.errors import CallError
 
-def schema(label_count: int) -> pa.Schema:
-    """The schema of a batch whose label vectors have ``label_count`` entries."""
-    return pa.schema(
-        [
-            pa.field("image", pa.binary()),
-            pa.field("label", pa.list_(pa.uint8(), label_count)),
-            pa.field("height", pa.int32()),
-            pa.field("width", pa.int32()),
-            pa.field("depth", pa.int32()),
-            pa.field("img_id", pa.string()),
-            pa.field("clip_id", pa.string()),
-        ]
-    )
+Role = Literal["image", "label", "height", "width", "depth", "file_name"]
+"""What a column is to people and programs; a promise that is checked on every record."""
+
+Kind = Literal["single-label", "multi-label"]
+"""Of a label that is a 0/1 vector: whether exactly one label is set, or any number of at least one."""
+
+SIZES: tuple[Role, ...] = ("height", "width", "depth")
+
+_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
+BASE_TYPES: Mapping[str, pa.DataType] = {
+    "binary": pa.binary(),
+    "string": pa.string(),
+    "float32": pa.float32(),
+    **{name: getattr(pa, name)() for name in _INTEGERS},
+}
+_TYPE = re.compile(r"(\w+)(?:\[([1-9]\d{0,8})?\])?")
+# Which of several images is *the* image; see design, "Decisions".
+_FIRST_IMAGES = ("image", "image/encoded", "image_raw", "img_raw")
 
 
-def conform(batch: pa.RecordBatch, label_count: int) -> pa.RecordBatch:
-    """A batch that a format read back, in the schema of this module.
-
-    Columns of a kindred type (large_binary, list, fields marked not null …) are cast; that the values are the
-    source's is for the fingerprints to say.
+def parse_type(text: str) -> pa.DataType:
+    """The Arrow type of batches that ``text`` names; see the module's text.
 
     Raises:
-        ValueError: columns are missing or out of order, or cannot be cast.
+        ValueError: it names none.
     """
-    form = schema(label_count)
-    if batch.schema.equals(form):
-        return batch
-    if batch.schema.names != form.names:
-        raise ValueError(f"the columns are {', '.join(batch.schema.names)}; expected {', '.join(form.names)}")
-    columns = [column.cast(field.type) for column, field in zip(batch.columns, form, strict=True)]
-    return pa.RecordBatch.from_arrays(columns, schema=form)
+    match = _TYPE.fullmatch(text)
+    if match is None or match[1] not in BASE_TYPES:
+        raise ValueError(f"{text!r} is no type; there are {', '.join(BASE_TYPES)}, and lists as in int64[4], int64[]")
+    base = BASE_TYPES[match[1]]
+    if not text.endswith("]"):
+        return base
+    return pa.list_(base, int(match[2])) if match[2] else pa.list_(base)
 
 
-def record_batch(
-    images: pa.Array | Sequence[bytes | memoryview],
-    labels: npt.NDArray[np.uint8],
-    sizes: npt.NDArray[np.int32],
-    img_id: pa.Array | None = None,
-    clip_id: pa.Array | None = None,
-) -> pa.RecordBatch:
-    """A record batch from its parts.
+def type_name(kind: pa.DataType) -> str:
+    """The text that :func:`parse_type` takes."""
+    if pa.types.is_fixed_size_list(kind):
+        return f"{kind.value_type}[{kind.list_size}]"
+    return f"{kind.value_type}[]" if pa.types.is_list(kind) else str(kind)
 
-    Args:
-        images: encoded images, as a binary array or a sequence of buffers.
-        labels: uint8, shape (records, labels), the 0/1 vectors.
-        sizes: int32, shape (records, 3): height, width, depth.
-        img_id: string array, or None for all null.
-        clip_id: string array, or None for all null.
+
+@dataclass(frozen=True)
+class Column:
+    """One value of every record.
+
+    Attributes:
+        name: what outputs call it.
+        type: its Arrow type in batches.
+        role: what it is to people and programs, where it is anything.
+        feature: the feature of the Example that holds it; None where it is joined or derived.
+        label_names: of a label: the names of its numbers, in the order of the numbers.
+        label_ids: the numbers that have these names, where they are not 0, 1, 2 ….
+        kind: of a label that is a 0/1 vector.
+        unlabelled: whether such a vector may be all zero.
+        nullable: whether a record may lack it.
+        derived: whether it follows from the stored label.
+        meaning: a sentence for cards.
     """
-    count, label_count = labels.shape
-    if not isinstance(images, pa.Array):
-        images = binary_array(images)
-    form = schema(label_count)
-    values = number_array(labels.reshape(-1), pa.uint8())
-    columns = [
-        images,
-        pa.FixedSizeListArray.from_arrays(values, type=form.field("label").type),
-        *(number_array(sizes[:, part], pa.int32()) for part in range(3)),
-        pa.nulls(count, pa.string()) if img_id is None else img_id,
-        pa.nulls(count, pa.string()) if clip_id is None else clip_id,
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=form)
+
+    name: str
+    type: pa.DataType
+    role: Role | None = None
+    feature: str | None = None
+    label_names: tuple[str, ...] = ()
+    label_ids: tuple[int, ...] = ()
+    kind: Kind | None = None
+    unlabelled: bool = False
+    nullable: bool = False
+    derived: bool = False
+    meaning: str = ""
+
+    @property
+    def value_type(self) -> pa.DataType:
+        """The type of a single value."""
+        return self.type.value_type if self.is_list else self.type
+
+    @property
+    def is_list(self) -> bool:
+        """Whether a record has several values, or may have none."""
+        return bool(pa.types.is_list(self.type) or pa.types.is_fixed_size_list(self.type))
+
+    @property
+    def size(self) -> int | None:
+        """Number of values of each record: 1, n, or None where it varies."""
+        if pa.types.is_fixed_size_list(self.type):
+            return int(self.type.list_size)
+        return None if self.is_list else 1
+
+    def to_json(self) -> dict[str, Any]:
+        """The column as a manifest lists it."""
+        return {
+            "name": self.name,
+            "feature": self.feature,
+            "derived": self.derived,
+            "type": type_name(self.type),
+            "role": self.role,
+            "label_names": list(self.label_names) or None,
+            "label_ids": list(self.label_ids) or None,
+            "kind": self.kind,
+            "nullable": self.nullable,
+        }
 
 
-def binary_array(buffers: Sequence[bytes | memoryview]) -> pa.Array:
-    """A binary array of the given buffers; their bytes are copied once."""
-    return _packed(pa.binary(), list(map(len, buffers)), b"".join(buffers))
+@dataclass(frozen=True)
+class Schema:
+    """The columns of a config, in their order.
 
-
-def string_array(texts: Sequence[str]) -> pa.Array:
-    """A string array of the given texts."""
-    joined = "".join(texts)
-    if not joined.isascii():
-        return binary_array([text.encode() for text in texts]).view(pa.string())
-    return _packed(pa.string(), list(map(len, texts)), joined.encode())
-
-
-def _packed(kind: pa.DataType, sizes: Sequence[int], data: bytes) -> pa.Array:
-    """An array of ``kind``, binary or string, whose values of the given sizes in bytes follow each other."""
-    offsets = np.zeros(len(sizes) + 1, np.int32)
-    np.cumsum(sizes, out=offsets[1:])
-    return pa.Array.from_buffers(kind, len(sizes), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
-
-
-def number_array(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
-    """An array of numbers of the Arrow type that is NumPy's, without copying where they are contiguous.
-
-    ``pa.array`` would do, but it imports pandas, where that is installed, to see whether it was given a series.
+    Raises:
+        ValueError: two columns have one name or hold one feature, or a role contradicts its column's type or another.
     """
-    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
+
+    columns: tuple[Column, ...]
+
+    def __post_init__(self) -> None:
+        if problem := next(_problems(self.columns), None):
+            raise ValueError(problem)
+
+    def __iter__(self) -> Iterator[Column]:
+        return iter(self.columns)
+
+    def __getitem__(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+    def __contains__(self, name: object) -> bool:
+        return any(column.name == name for column in self.columns)
+
+    @cached_property
+    def stored(self) -> tuple[Column, ...]:
+        """The columns that batches have."""
+        return tuple(column for column in self.columns if not column.derived)
+
+    @cached_property
+    def arrow(self) -> pa.Schema:
+        """The Arrow schema of batches."""
+        return pa.schema([pa.field(column.name, column.type) for column in self.stored])
+
+    @cached_property
+    def images(self) -> tuple[Column, ...]:
+        """The columns of encoded images; the first one is *the* image."""
+        images = [column for column in self.columns if column.role == "image"]
+        order = {name: rank for rank, name in enumerate(_FIRST_IMAGES)}
+        return tuple(
+            sorted(images, key=lambda column: min(order.get(column.name, 9), order.get(column.feature or "", 9)))
+        )
+
+    @property
+    def image(self) -> Column | None:
+        """The image whose size the columns of sizes say, and whose file the file name names."""
+        return self.images[0] if self.images else None
+
+    def role(self, role: Role) -> Column | None:
+        """The stored column that has a role no two columns can have; None where none has."""
+        return next((column for column in self.stored if column.role == role), None)
+
+    @cached_property
+    def label(self) -> Column | None:
+        """The stored column of labels."""
+        return self.role("label")
+
+    @cached_property
+    def derived(self) -> Column | None:
+        """The column that follows from the stored label; None where there is none."""
+        return next((column for column in self.columns if column.derived), None)
+
+    def without(self, names: Collection[str]) -> Schema:
+        """The schema but for some columns; without a label, what is derived from it goes too.
+
+        Raises:
+            CallError: there is no such column, or none is left.
+        """
+        known = {column.name for column in self.columns} | {column.feature for column in self.columns}
+        if missing := next((name for name in names if name not in known), None):
+            have = ", ".join(column.name for column in self.stored)
+            raise CallError(f"--without {missing}: there is no such column; there are {have}.")
+        gone = {column.name for column in self.columns if column.name in names or column.feature in names}
+        label = self.label
+        if label is not None and label.name in gone:
+            gone |= {column.name for column in self.columns if column.derived}
+        elif self.derived is not None and self.derived.name in gone:
+            raise CallError(
+                f"--without {self.derived.name}: it follows from {label.name if label else ''}; name that instead."
+            )
+        left = tuple(column for column in self.columns if column.name not in gone)
+        if not left:
+            raise CallError("--without leaves no column.")
+        return Schema(left)
+
+    def joined(self, *names: str) -> Schema:
+        """The schema with further columns of text at its end, which no feature holds."""
+        return Schema((*self.columns, *(Column(name, pa.string()) for name in names)))
 
 
-def image_views(batch: pa.RecordBatch) -> list[memoryview]:
-    """The images of a batch as views of its buffer, without copying."""
-    array = batch.column("image")
-    if not len(array):
-        return []
-    offsets, data = binary_parts(array)
-    view = memoryview(data.data)
-    return [view[start:end] for start, end in pairwise(offsets.tolist())]
+def with_derived_label(columns: tuple[Column, ...]) -> Schema:
+    """The schema of stored columns, and of the ``label`` that follows from a label that is not the plain number."""
+    schema = Schema(columns)
+    label = schema.label
+    if label is None or not label.label_names or (label.kind is None and not label.label_ids):
+        return schema
+    if "label" in schema:
+        raise ValueError("the column 'label' is derived from the labels; give the stored one another name")
+    multi = label.kind == "multi-label" or (label.kind is None and label.is_list)
+    derived = Column(
+        "label",
+        pa.list_(pa.int64()) if multi else pa.int64(),
+        role="label",
+        label_names=label.label_names,
+        nullable=label.nullable or label.unlabelled,
+        derived=True,
+        meaning="number of the label, from 0, in stored order" if not multi else "numbers of the labels that are set",
+    )
+    place = columns.index(label)
+    return Schema((*columns[:place], derived, *columns[place:]))
 
 
-def binary_parts(array: pa.Array) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
-    """The offsets (int32, one more than values) and the bytes (uint8) of a binary array, without copying."""
-    _, offsets, data = array.buffers()
-    edges = np.frombuffer(offsets, np.int32)[array.offset : array.offset + len(array) + 1]
-    return edges, np.frombuffer(data, np.uint8) if data is not None and data.size else np.empty(0, np.uint8)
+def _problems(columns: tuple[Column, ...]) -> Iterator[str]:
+    if not columns:
+        yield "at least one column is needed"
+    for part in ("name", "feature"):
+        seen: set[str] = set()
+        for value in (getattr(column, part) for column in columns):
+            if value in seen:
+                yield f"two columns have the {part} {value!r}"
+            seen |= {value} - {None}
+    for role in get_args(Role):
+        stored = [column.name for column in columns if column.role == role and not column.derived]
+        if len(stored) > 1 and role != "image":
+            yield f"{' and '.join(map(repr, stored))} have the role {role}, which one column can have"
+    for column in columns:
+        if problem := _role_problem(column):
+            yield f"the column {column.name!r} {problem}"
 
 
-def numbers(array: pa.Array, dtype: type[np.generic]) -> npt.NDArray[Any]:
-    """The values of an array of numbers without nulls, without copying; like ``to_numpy``, without pandas."""
-    values = np.frombuffer(array.buffers()[1] or b"", dtype)
-    return values[array.offset : array.offset + len(array)]
-
-
-def label_matrix(batch: pa.RecordBatch) -> npt.NDArray[np.uint8]:
-    """The label vectors as a uint8 matrix of shape (records, labels), without copying."""
-    return vector_matrix(batch.column("label"))
-
-
-def vector_matrix(column: pa.FixedSizeListArray) -> npt.NDArray[np.uint8]:
-    """A column of uint8 vectors as a matrix, one row each, without copying.
-
-    ``column.flatten()`` would do, but it imports pyarrow.compute, which takes a tenth of a second.
-    """
-    width = column.type.list_size
-    # Unlike flatten(), values does not honour that the column may be a slice.
-    values = column.values.slice(column.offset * width, len(column) * width)
-    return numbers(values, np.uint8).reshape(len(column), width)
-
-
-def size_matrix(batch: pa.RecordBatch) -> npt.NDArray[np.int32]:
-    """Height, width and depth as an int32 matrix of shape (records, 3)."""
-    return np.stack([numbers(batch.column(name), np.int32) for name in ("height", "width", "depth")], axis=1)
+def _role_problem(column: Column) -> str | None:
+    kind = column.value_type
+    integer = pa.types.is_integer(kind)
+    text = pa.types.is_string(kind)
+    fits = {
+        None: True,
+        "image": pa.types.is_binary(column.type),
+        "label": integer or text or (pa.types.is_binary(kind) and not column.label_names),
+        "file_name": not column.is_list and (integer or text),
+    }.get(column.role, integer and not column.is_list)
+    if not fits:
+        return f"is {type_name(column.type)}, which cannot have the role {column.role}"
+    if column.role != "label" and (column.label_names or column.kind):
+        return "has label names, and not the role label"
+    if column.label_names and not integer:
+        return "has label names, and its values are no numbers"
+    if column.label_ids and len(column.label_ids) != len(column.label_names):
+        return f"has {len(column.label_names)} label names and {len(column.label_ids)} numbers"
+    if column.kind is not None and column.size != len(column.label_names):
+        return f"has {column.size} values in each record and {len(column.label_names)} label names"
+    return None

@@ -43,7 +43,7 @@ class Format(Protocol):
     ) -> Sequence[str | os.PathLike[str]]:
         """Write a shard's records below ``folder`` and return the files, all new; by their paths, or those below it.
 
-        ``batches`` hold the columns of :mod:`converters.dataset.schema`, in record order; every one has to be taken.
+        ``batches`` hold the columns of :mod:`converters.dataset.arrays`, in record order; every one has to be taken.
         The paths below ``folder`` must differ between shards: they are put together to one output.
         """
         ...

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from converters.dataset.description import Split
 from converters.dataset.identity import file_names
-from converters.dataset.schema import (
+from converters.dataset.arrays import (
     label_matrix,
     number_array,
     record_batch,

@@ -19,7 +19,7 @@ from converters.dataset.filenames import unsafe_name
 from converters.dataset.identity import file_names
 from converters.dataset.jpeg_header import JpegError, JpegSizes
 from converters.dataset.label_csv import read_label_csv
-from converters.dataset.schema import (
+from converters.dataset.arrays import (
     binary_array,
     image_views,
     label_matrix,

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from converters.dataset.description import Split
-from converters.dataset.schema import binary_parts
+from converters.dataset.arrays import binary_parts
 from converters.dataset.shard import Shard
 from converters.errors import DataError, Location
 from converters.formats.croissant import write_croissant

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from converters.dataset.checks import RecordChecker
 from converters.dataset.description import Split
-from converters.dataset.schema import conform
+from converters.dataset.arrays import conform
 from converters.errors import ConverterError, Location
 from converters.formats import Format, ReadsThrough
 from converters.storage.hashing_reader import HashingReader

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from converters.dataset.decode import encode
 from converters.dataset.fingerprint import Part, PartBuilder, Tree, merge
-from converters.dataset.schema import record_batch
+from converters.dataset.arrays import record_batch
 
 MAX_LEAVES = 70
 

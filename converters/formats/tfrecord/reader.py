@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from converters.dataset.damage import LostRange
 from converters.dataset.description import Features
-from converters.dataset.schema import record_batch
+from converters.dataset.arrays import record_batch
 from converters.dataset.shard import SliceFacts
 from converters.dataset.source import MAX_RECORD_BYTES, Compression
 from converters.errors import DataError, Location

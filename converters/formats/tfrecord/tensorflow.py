@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 
 from converters.dataset.description import Features
-from converters.dataset.schema import record_batch, schema
+from converters.dataset.arrays import record_batch, schema
 from converters.errors import CallError, DataError, Location
 from converters.formats.tfrecord.reader import SourceRange
 
