@@ -106,7 +106,7 @@ def read_header(data: _Bytes) -> tuple[Encoding, _Size]:
     Raises:
         ImageError: the bytes are no image of a known encoding, its header is malformed, or it is cut short.
     """
-    view = memoryview(data)
+    view = memoryview(data).cast("B")
     head = bytes(view[:12])
     for encoding, magics, parse in _PARSERS:
         if head.startswith(magics):
