@@ -69,6 +69,11 @@ _CRCS = np.array([zlib.crc32(bytes([value ^ 0xFF])) ^ 0xFF000000 for value in ra
 
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 _BMP_DEPTHS = {1: 1, 4: 1, 8: 1, 16: 3, 24: 3, 32: 4}
+_TIFF_TAGS = {
+    257: 0,
+    256: 0,
+    277: 1,
+}  # height, width, SamplesPerPixel, and what they are where they are missing
 _TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _OTHERS = {
     b"jP  \r\n\x87\n": "JPEG 2000",
@@ -225,13 +230,14 @@ def _tiff(data: memoryview) -> _Size:
     big = 43 in data[2:4]
     offset = struct.unpack_from(order + ("8xQ" if big else "4xI"), data)[0]
     count = struct.unpack_from(order + ("Q" if big else "H"), data, offset)[0]
-    found = {256: 0, 257: 0, 277: 1}  # width, height, SamplesPerPixel
+    found: dict[int, int] = {}
     first, step = (offset + 8, 20) if big else (offset + 2, 12)
     for entry in range(first, first + step * min(count, _MAX_STEPS), step):
-        tag, kind = struct.unpack_from(order + "HH", data, entry)
-        if tag in found and kind in _TIFF_NUMBERS:
+        tag, kind, values = struct.unpack_from(order + ("HHQ" if big else "HHI"), data, entry)
+        if tag in _TIFF_TAGS and tag not in found and kind in _TIFF_NUMBERS and values == 1:
             found[tag] = struct.unpack_from(order + _TIFF_NUMBERS[kind], data, entry + (12 if big else 8))[0]
-    return found[257], found[256], found[277]
+    height, width, depth = (found.get(tag, default) for tag, default in _TIFF_TAGS.items())
+    return height, width, depth
 
 
 _PARSERS: tuple[tuple[Encoding, tuple[bytes, ...], Callable[[memoryview], _Size]], ...] = (

@@ -276,6 +276,8 @@ def test_large_sizes_are_read_and_not_drawn():
                 "tiff",
                 (6, 5, 9),
             )
+    # Of a tag that stands twice, the first counts, as for libtiff.
+    assert read_header(tiff(tags=((256, 3, 5), (257, 3, 6), (256, 3, 7)))) == ("tiff", (6, 5, 1))
     assert read_header(tiff(big=True, tags=((256, 16, 5), (257, 16, 6)))) == ("tiff", (6, 5, 1))
     assert read_header(tiff(tags=((256, 4, 2**31 - 1), (257, 3, 65535)))) == ("tiff", (65535, 2**31 - 1, 1))
     for data in (png(2**31, 1), png(0, 1), png(1, 0), tiff(tags=((256, 4, 2**31), (257, 3, 1))), tiff(tags=()),
