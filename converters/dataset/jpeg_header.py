@@ -22,13 +22,17 @@ _MAX_SEGMENTS = 200
 _SEARCH_BYTES = 64 << 10
 
 
-class JpegError(ValueError):
-    """The bytes are not a complete JPEG; ``row`` says which image of a batch."""
+class ImageError(ValueError):
+    """The bytes are not a complete image; ``row`` says which of a batch."""
 
     def __init__(self, message: str, row: int = 0) -> None:
         super().__init__(message)
         self.message = message
         self.row = row
+
+
+class JpegError(ImageError):
+    """The bytes are not a complete JPEG."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def read_jpeg_header(data: bytes | memoryview) -> JpegHeader:
             if len(frame) < 6 or size < 8 + 3 * frame[5] or end > len(data):
                 break
             # Entropy-coded data cannot hold these two bytes, so any after the header is the end marker.
-            if not _has_end_marker(data, end):
+            if not has_end(data, end, _END_OF_IMAGE):
                 raise JpegError("the image is cut short: its JPEG end marker is missing.")
             height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
             return JpegHeader((height, width, frame[5]), tuple(segments), position, end)
@@ -83,16 +87,16 @@ def read_jpeg_header(data: bytes | memoryview) -> JpegHeader:
     raise JpegError("the image ends before its JPEG frame header.")
 
 
-def _has_end_marker(data: bytes | memoryview, start: int) -> bool:
-    """Whether the end marker stands anywhere from ``start`` on; looked for from the end, without a copy of all."""
+def has_end(data: bytes | memoryview, start: int, mark: bytes) -> bool:
+    """Whether ``mark`` stands anywhere from ``start`` on; looked for from the end, without a copy of all."""
     end = len(data)
-    while end - start >= 2:
+    while end - start >= len(mark):
         piece = max(start, end - _SEARCH_BYTES)
-        if _END_OF_IMAGE in bytes(data[piece:end]):
+        if mark in bytes(data[piece:end]):
             return True
         if piece == start:
             break
-        end = piece + 1  # the marker may lie across the edge
+        end = piece + len(mark) - 1  # the mark may lie across the edge
     return False
 
 
@@ -115,21 +119,39 @@ class JpegSizes:
         """
         offsets, data = binary_parts(images)
         sizes = np.zeros((len(images), 3), np.int32)
-        rows = np.arange(len(images))
+        error = self.fill(sizes, np.arange(len(images)), offsets, data)
+        if error is not None:
+            raise error
+        return sizes
+
+    def fill(
+        self,
+        sizes: npt.NDArray[np.int32],
+        rows: npt.NDArray[np.int64],
+        offsets: npt.NDArray[np.int32],
+        data: npt.NDArray[np.uint8],
+    ) -> JpegError | None:
+        """Fill in the sizes of those ``rows`` of a batch that are complete JPEGs, and return the first error."""
+        first_error = None
         if self._header is not None:
-            rows = rows[~self._fill(sizes, rows, offsets, data)]
+            rows = rows[~self._match(sizes, rows, offsets, data)]
+        since_learnt, patience = 0, 1
         while len(rows):
             row, rows = int(rows[0]), rows[1:]
+            since_learnt += 1
             try:
                 header = read_jpeg_header(memoryview(data.data)[offsets[row] : offsets[row + 1]])
             except JpegError as error:
-                raise JpegError(error.message, row) from None
+                first_error = first_error or JpegError(error.message, row)
+                continue
             sizes[row] = header.size
-            if self._header is None or header.segments != self._header.segments:
+            if since_learnt >= patience:
                 self._learn(header, data[offsets[row] : offsets[row + 1]])
-                if len(rows):
-                    rows = rows[~self._fill(sizes, rows, offsets, data)]
-        return sizes
+                fits = self._match(sizes, rows, offsets, data)
+                # Where hardly two images are alike, learning from each would take longer than reading each.
+                since_learnt, patience = 0, 1 if 16 * fits.sum() >= len(rows) else 2 * patience
+                rows = rows[~fits]
+        return first_error
 
     def _learn(self, header: JpegHeader, image: npt.NDArray[np.uint8]) -> None:
         """Marker and length of every segment and of the frame, and the number of components.
@@ -142,7 +164,7 @@ class JpegSizes:
         self._positions = np.array([0, 1, *segments, *frame], np.int64)
         self._expected = image[self._positions].copy()
 
-    def _fill(
+    def _match(
         self,
         sizes: npt.NDArray[np.int32],
         rows: npt.NDArray[np.int64],
