@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from converters import image_header
-from converters.image_header import (
+from converters.dataset.image_header import (
     ENCODINGS,
     NO_IMAGE,
     SUFFIXES,
@@ -26,7 +26,7 @@ from converters.image_header import (
     read_header,
     sniff,
 )
-from converters.records import binary_array
+from converters.dataset.arrays import binary_array
 
 # The depth of what Pillow writes of an image in each of its modes.
 DEPTHS = {
@@ -463,5 +463,5 @@ def test_decoding_is_bounded(monkeypatch):
 
 
 def test_reading_headers_needs_no_pillow():
-    code = "import converters.image_header, sys; sys.exit('PIL' in sys.modules)"
+    code = "import converters.dataset.image_header, sys; sys.exit('PIL' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
