@@ -106,9 +106,8 @@ class ExampleParser:
             image, label, *scalars = _expected(example, self._features, self._label_count)
         except ExampleError as error:
             raise RecordError(row, f"{error.message}.", error.position) from None
-        image_start, image_end = image.spans[0]
-        parsed.image_starts[row] = start + image_start
-        parsed.image_sizes[row] = image_end - image_start
+        parsed.image_starts[row] = start + image.starts[0]
+        parsed.image_sizes[row] = image.sizes[0]
         parsed.labels[row] = label.integers
         parsed.sizes[row] = [scalar.integers[0] for scalar in scalars]
         return Layout.learn(data, example, image, label, scalars)
@@ -137,7 +136,7 @@ def _expected(example: Example, features: Features, label_count: int) -> list[Fe
         wrong = next(value for value in found[1].integers if value not in (0, 1))
         raise ExampleError(f"the feature {names[1]!r} has the value {wrong}, expected 0 or 1", 0)
     for name, feature in zip(names[2:], found[2:], strict=True):
-        if feature.integers[0] not in _INT32:
+        if int(feature.integers[0]) not in _INT32:
             raise ExampleError(f"the feature {name!r} is {feature.integers[0]}, which is no image size", 0)
     return found
 
@@ -206,7 +205,7 @@ class Layout:
         scalars: list[Feature],
     ) -> Layout | None:
         """The layout of a parsed record, or None where its numbers are not packed or too long to be sizes."""
-        spans = [image.spans[0]]
+        spans = [(int(image.starts[0]), int(image.starts[0] + image.sizes[0]))]
         for feature in (label, *scalars):
             if feature.packed is None:
                 return None

@@ -1,0 +1,584 @@
+"""Parses the Examples of many records at once, whatever their features.
+
+An Example is a map, so its entries, each a name and a list of values, come in any order. NumPy walks all records in
+step, from one entry to the next, and so finds where each entry of each record lies. Then it goes down, in all entries
+at once: to the name, to the feature, to the list in it, to the values. Every tag and every length is checked: what
+lies in an entry must end where the entry ends. Names are looked up by a hash and compared in full. Last, feature by
+feature and in the order of the records, the values are gathered: integers are decoded, floats copied, byte strings
+only located.
+
+Nothing is known of a dataset beforehand, and nothing is kept but the names of features, which save a look. A record
+that differs in any way from what is expected here is *doubtful* and goes to the strict parser
+(:mod:`converters.tfrecord.example`), which reads it or says what is wrong with it. So do long records, and records of
+which there are too few for a step to pay. What is accepted here, the strict parser accepts with the same values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from converters.tfrecord.example import (
+    MAX_FEATURES,
+    MAX_NAME_BYTES,
+    ExampleError,
+    Feature,
+    FeatureKind,
+    byte_values,
+    decode_varints,
+    parse_example,
+)
+from converters.tfrecord.framing import Frames
+
+_Bools = npt.NDArray[np.bool_]
+_Bytes = npt.NDArray[np.uint8]
+_Floats = npt.NDArray[np.float32]
+_Ints = npt.NDArray[np.int64]
+
+# A step costs about as much as the strict parser needs for so many records, or for so many byte strings.
+_MIN_RECORDS = 6
+_MIN_LISTS = 40
+
+# In longer records, a length may need more than the three bytes that are decoded here.
+_MAX_RECORD_BYTES = (1 << 21) - 1
+
+# Eight bytes are read at a time; a record that ends less than two such words before the buffer does is doubtful.
+_WORD_BYTES = 8
+
+# Values are copied record by record where there are so many on average, and one by one where there are fewer.
+_LONG_LIST = 64
+
+_FIRST_TAG, _VALUE_TAG = 0x0A, 0x12
+_NO_KIND, _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 0, 0x0A, 0x12, 0x1A
+_KINDS: dict[int, FeatureKind | None] = {
+    _NO_KIND: None,
+    _BYTES_LIST: "bytes_list",
+    _FLOAT_LIST: "float_list",
+    _INT64_LIST: "int64_list",
+}
+_TAGS = {kind: tag for tag, kind in _KINDS.items()}
+_IS_KIND = np.isin(np.arange(256), [_BYTES_LIST, _FLOAT_LIST, _INT64_LIST])
+
+# Odd, so that multiplying by it loses nothing.
+_HASH_FACTOR = np.int64(-0x61C8864680B583EB)
+
+# A mask of a word's first 0 … 8 bytes.
+_FIRST_BYTES = np.array([(1 << 8 * size) - 1 for size in range(_WORD_BYTES)] + [-1])
+
+
+class RecordError(ValueError):
+    """Record ``row`` of the frames is not what it should be; ``position`` is a byte in it."""
+
+    def __init__(self, row: int, message: str, position: int) -> None:
+        super().__init__(message)
+        self.row = row
+        self.message = message
+        self.position = position
+
+
+class KindError(RecordError):
+    """A feature is of one kind in a record and of another in an earlier one. Nothing is damaged; no column fits both.
+
+    Attributes:
+        name: the feature's.
+        kind: what it is in record ``row``.
+        first_row: an earlier record of the frames.
+        first_kind: what it is there.
+    """
+
+    def __init__(
+        self, row: int, position: int, name: str, kind: FeatureKind, first_row: int, first_kind: FeatureKind
+    ) -> None:
+        message = f"the feature {name!r} is a {kind}; in an earlier record it is a {first_kind}."
+        super().__init__(row, message, position)
+        self.name = name
+        self.kind = kind
+        self.first_row = first_row
+        self.first_kind = first_kind
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureValues:
+    """The values that one feature has in the records of some frames; all arrays are contiguous.
+
+    Attributes:
+        kind: which list holds them; None where no record sets a kind.
+        counts: int64, number of values in each record; -1 where the feature is absent or has no kind.
+        starts: int64, for a bytes_list, where in the frames' buffer each value begins, record by record.
+        sizes: int64, length of each of these values in bytes.
+        integers: int64, for an int64_list, the values of all records.
+        floats: float32, for a float_list, the values of all records, bit for bit.
+    """
+
+    kind: FeatureKind | None
+    counts: _Ints
+    starts: _Ints
+    sizes: _Ints
+    integers: _Ints
+    floats: _Floats
+
+
+class BatchParser:
+    """Parses the records of a dataset, some frames at a time."""
+
+    def __init__(self) -> None:
+        self._names = _Names()
+
+    def parse(self, frames: Frames) -> dict[str, FeatureValues]:
+        """The values of each feature by its name, in the order in which the features are first met.
+
+        Raises:
+            RecordError: a record is malformed, or the records have more than ``MAX_FEATURES`` features.
+            KindError: a feature has two kinds. Of several errors, that of the first record is raised.
+        """
+        doubtful = np.zeros(len(frames.starts), np.bool_)
+        entries = _find_entries(frames, self._names, doubtful)
+        while True:
+            entries = entries.where(~doubtful[entries.rows])
+            doubts = np.count_nonzero(doubtful)
+            columns = {
+                self._names.known[number]: _read(group, frames, doubtful)
+                for number, group in _by_name(entries, doubtful)
+            }
+            if np.count_nonzero(doubtful) == doubts:
+                break
+        error = _add_strictly_parsed(columns, frames, np.flatnonzero(doubtful))
+        in_order = sorted(columns, key=lambda name: columns[name].first)
+        _raise_first(error, columns, in_order, frames)
+        return {name: columns[name].feature_values(len(doubtful)) for name in in_order}
+
+
+def _raise_first(
+    error: RecordError | None, columns: dict[str, _Column], in_order: Sequence[str], frames: Frames
+) -> None:
+    """Raise what is wrong with the first record of which something is."""
+    errors = [] if error is None else [error]
+    if len(in_order) > MAX_FEATURES:
+        row, place = columns[in_order[MAX_FEATURES]].first
+        message = f"with {in_order[MAX_FEATURES]!r} the records have more than {MAX_FEATURES} features."
+        errors.append(RecordError(row, message, place - int(frames.starts[row])))
+    for name, column in columns.items():
+        rows, kinds = _where(column.kinds != _NO_KIND, column.rows, column.kinds)
+        others = np.flatnonzero(kinds != kinds[:1])
+        if len(others):
+            row, kind, first_kind = int(rows[others[0]]), _KINDS[int(kinds[others[0]])], _KINDS[int(kinds[0])]
+            position = parse_example(frames.data(row)).features[name].position
+            assert kind is not None
+            assert first_kind is not None
+            errors.append(KindError(row, position, name, kind, int(rows[0]), first_kind))
+    if errors:
+        raise min(errors, key=lambda error: error.row)
+
+
+# ---- Where the entries are ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Entries:
+    """Map entries of several records; arrays of one length.
+
+    Attributes:
+        rows: int64, the record that each is in.
+        places: int64, where in the buffer its payload begins.
+        names: int64, the number of its feature's name.
+        kinds: int64, the tag of its list, or ``_NO_KIND``.
+        filled: bool, whether its list has a value.
+        starts: int64, where the list's run of numbers or first byte string begins.
+        sizes: int64, how many bytes that has.
+        ends: int64, where the entry ends.
+    """
+
+    rows: _Ints
+    places: _Ints
+    names: _Ints
+    kinds: _Ints
+    filled: _Bools
+    starts: _Ints
+    sizes: _Ints
+    ends: _Ints
+
+    def take(self, chosen: _Ints | _Bools) -> _Entries:
+        """The chosen entries."""
+        return _Entries(*(array[chosen] for array in vars(self).values()))
+
+    def where(self, chosen: _Bools) -> _Entries:
+        """The entries for which ``chosen`` is true."""
+        return self if chosen.all() else self.take(chosen)
+
+
+def _find_entries(frames: Frames, names: _Names, doubtful: _Bools) -> _Entries:
+    """The entries of the records; those of records that are marked in ``doubtful`` on return mean nothing."""
+    words = _unaligned(frames, np.int64)
+    rows, places, ends = _walk(words, frames, doubtful)
+
+    tags, keys, key_sizes, sound = _open(words, places)
+    sound &= (tags == _FIRST_TAG) & (keys + key_sizes <= ends)
+    numbers = names.numbers(words, keys, np.where(sound, key_sizes, 0))
+    sound &= numbers >= 0
+
+    # What is not sound may claim to lie elsewhere. It is not followed beyond its end.
+    tags, features, feature_sizes, opened = _open(words, np.minimum(keys + key_sizes, ends))
+    sound &= opened & (tags == _VALUE_TAG) & (features + feature_sizes == ends)
+
+    features = np.minimum(features, ends)
+    kinds, lists, list_sizes, opened = _open(words, features)
+    kinds[features == ends] = _NO_KIND
+    sound &= (kinds == _NO_KIND) | opened & _IS_KIND[kinds] & (lists + list_sizes == ends)
+
+    lists = np.minimum(lists, ends)
+    tags, starts, sizes, opened = _open(words, lists)
+    filled = lists < ends
+    fits = (starts + sizes == ends) & ((kinds != _FLOAT_LIST) | (sizes & 3 == 0))
+    fits |= (starts + sizes < ends) & (kinds == _BYTES_LIST)
+    sound &= ~filled | opened & (tags == _FIRST_TAG) & fits
+
+    doubtful[rows[~sound]] = True
+    return _Entries(rows, places, numbers, kinds, filled, starts, sizes, ends)
+
+
+def _walk(words: _Ints, frames: Frames, doubtful: _Bools) -> Sequence[_Ints]:
+    """For each entry of each record: the record, where in the buffer the entry's payload begins, where it ends."""
+    rows = np.flatnonzero(frames.sizes)
+    positions, ends = frames.starts[rows], frames.starts[rows] + frames.sizes[rows]
+    near = (frames.sizes[rows] <= _MAX_RECORD_BYTES) & (ends + 2 * _WORD_BYTES <= len(words))
+    doubtful[rows[~near]] = True
+    rows, positions, ends = _where(near, rows, positions, ends)
+    tags, positions, sizes, sound = _open(words, positions)
+    sound &= (tags == _FIRST_TAG) & (positions + sizes == ends)
+    doubtful[rows[~sound]] = True
+    rows, positions, ends = _where(sound & (sizes > 0), rows, positions, ends)
+    steps = [(rows[:0],) * 3]
+    while len(rows) >= _MIN_RECORDS and len(steps) <= MAX_FEATURES:
+        tags, places, sizes, sound = _open(words, positions)
+        positions = places + sizes
+        sound &= (tags == _FIRST_TAG) & (positions <= ends)
+        doubtful[rows[~sound]] = True
+        rows, places, positions, ends = _where(sound, rows, places, positions, ends)
+        steps.append((rows, places, positions))
+        rows, positions, ends = _where(positions < ends, rows, positions, ends)
+    doubtful[rows] = True
+    return [np.concatenate(arrays) for arrays in zip(*steps, strict=True)]
+
+
+def _open(words: _Ints, positions: _Ints) -> tuple[_Ints, _Ints, _Ints, _Bools]:
+    """The delimited fields at these positions.
+
+    Returns:
+        int64, the tag of each; int64, where its payload begins; int64, the payload's size; bool, whether the size is
+        encoded in at most three bytes, and in no more than it needs.
+    """
+    fields = words[positions]
+    stops = ~fields & 0x80808000
+    last = stops & -stops  # the top bit of the size's last byte
+    bits = fields & (last - 1)
+    sizes = bits >> 8 & 0x7F | bits >> 9 & 0x3F80 | bits >> 10 & 0x1FC000
+    two, three = last > 0x8000, last > 0x800000
+    sound = (last != 0) & (sizes >= two * 0x80 + three * 0x3F80)
+    return fields & 0xFF, positions + 2 + two + three, sizes, sound
+
+
+def _unaligned(frames: Frames, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """The number of this type that begins at each byte of the buffer."""
+    dtype = np.dtype(dtype)
+    count = max(len(frames.buffer) - dtype.itemsize + 1, 0)
+    return np.ndarray(count, dtype, frames.buffer, strides=1)
+
+
+def _where(chosen: _Bools, *arrays: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
+    """The elements for which ``chosen`` is true."""
+    return arrays if chosen.all() else [array[chosen] for array in arrays]
+
+
+# ---- Names --------------------------------------------------------------------------------------------
+
+# Eight bytes of names: which names have them, and the bytes, filled up with zeros.
+_Part = tuple["_Ints | slice", _Ints]
+
+
+class _Names:
+    """The names of the features met so far; each has a number, its index in ``known``."""
+
+    def __init__(self) -> None:
+        self._set([])
+
+    def numbers(self, words: _Ints, starts: _Ints, sizes: _Ints) -> _Ints:
+        """int64, the number of the name that lies at each place; -1 where there is none, or are too many."""
+        parts = _parts(words, starts, sizes)
+        hashes = _hash(sizes, parts)
+        numbers = self._look_up(hashes, sizes, parts)
+        unknown = np.flatnonzero(numbers < 0)
+        if not len(unknown):
+            return numbers
+        fresh = unknown[np.unique(hashes[unknown], return_index=True)[1]]
+        if len(self.known) + len(fresh) > MAX_FEATURES:
+            self._set([])
+            fresh = np.unique(hashes, return_index=True)[1]
+        self._learn(words[starts[index] : starts[index] + sizes[index]] for index in fresh.tolist())
+        return self._look_up(hashes, sizes, parts)
+
+    def _look_up(self, hashes: _Ints, sizes: _Ints, parts: Sequence[_Part]) -> _Ints:
+        if not self.known:
+            return np.full(len(hashes), -1)
+        numbers = self._by_hash[np.minimum(self._hashes.searchsorted(hashes), len(self.known) - 1)]
+        same = self._sizes[numbers] == sizes
+        for (part, bits), known in zip(parts, self._words.T, strict=False):
+            same[part] &= known[numbers[part]] == bits
+        return np.where(same, numbers, -1)
+
+    def _learn(self, found: Iterable[_Ints]) -> None:
+        """Add names, each given by the words that begin at its bytes, while there is room."""
+        names = dict.fromkeys(self.known)
+        for words in found:
+            try:
+                name = (words & 0xFF).astype(np.uint8).tobytes().decode()
+            except UnicodeDecodeError:
+                continue
+            if len(words) <= MAX_NAME_BYTES and len(names) < MAX_FEATURES:
+                names[name] = None
+        self._set(list(names))
+
+    def _set(self, names: list[str]) -> None:
+        self.known = names
+        encoded = [name.encode() for name in names]
+        self._sizes = np.array([len(name) for name in encoded], np.int64)
+        width = (int(self._sizes.max(initial=0)) // _WORD_BYTES + 2) * _WORD_BYTES
+        table = np.array([name.ljust(width, b"\0") for name in encoded], np.dtype((bytes, width)))
+        self._words = table.view(np.int64).reshape(len(names), width // _WORD_BYTES)
+        unaligned: _Ints = np.ndarray(max(table.nbytes - 7, 0), np.int64, table, strides=1)
+        hashes = _hash(self._sizes, _parts(unaligned, width * np.arange(len(names)), self._sizes))
+        self._by_hash = np.argsort(hashes)
+        self._hashes = hashes[self._by_hash]
+
+
+def _parts(words: _Ints, starts: _Ints, sizes: _Ints) -> list[_Part]:
+    """Names in parts of eight bytes."""
+    parts: list[_Part] = []
+    for begin in range(0, int(sizes.max(initial=0)), _WORD_BYTES):
+        longer = sizes > begin
+        part = slice(None) if longer.all() else np.flatnonzero(longer)
+        there = np.minimum(sizes[part] - begin, _WORD_BYTES)
+        parts.append((part, words[starts[part] + begin] & _FIRST_BYTES[there]))
+    return parts
+
+
+def _hash(sizes: _Ints, parts: Sequence[_Part]) -> _Ints:
+    hashes = sizes * _HASH_FACTOR
+    for part, bits in parts:
+        hashes[part] = (hashes[part] ^ bits) * _HASH_FACTOR
+    return hashes
+
+
+# ---- Values -------------------------------------------------------------------------------------------
+
+
+def _no_integers() -> _Ints:
+    return np.zeros(0, np.int64)
+
+
+def _no_floats() -> _Floats:
+    return np.zeros(0, np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class _Column:
+    """One feature in the records that have it.
+
+    Attributes:
+        rows: int64, the records, in ascending order.
+        first: the first of these, and where in the buffer the feature stands there.
+        kinds: int64, for each of the records, the tag of the list, or ``_NO_KIND``.
+        counts: int64, for each of the records, the number of values; -1 where there is no kind.
+        starts: int64; this and the others are as in :class:`FeatureValues`. There are none where kinds differ.
+        sizes: int64.
+        integers: int64.
+        floats: float32.
+    """
+
+    rows: _Ints
+    first: tuple[int, int]
+    kinds: _Ints
+    counts: _Ints
+    starts: _Ints = field(default_factory=_no_integers)
+    sizes: _Ints = field(default_factory=_no_integers)
+    integers: _Ints = field(default_factory=_no_integers)
+    floats: _Floats = field(default_factory=_no_floats)
+
+    def joined(self, other: _Column) -> _Column:
+        """This column and that of other records as one."""
+        order = np.argsort(np.concatenate([self.rows, other.rows]))
+        owners = np.concatenate([np.repeat(each.rows, np.maximum(each.counts, 0)) for each in (self, other)])
+        value_order = np.argsort(owners, kind="stable")
+
+        def join(name: str, order: _Ints) -> npt.NDArray[Any]:
+            joined = np.concatenate([getattr(self, name), getattr(other, name)])
+            return joined[order] if len(joined) else joined
+
+        return _Column(
+            join("rows", order),
+            min(self.first, other.first),
+            join("kinds", order),
+            join("counts", order),
+            *(join(name, value_order) for name in ("starts", "sizes", "integers", "floats")),
+        )
+
+    def feature_values(self, records: int) -> FeatureValues:
+        """The same for all of the frames' records, of which there are so many."""
+        counts = np.full(records, -1)
+        counts[self.rows] = self.counts
+        kind = _KINDS[int(self.kinds.max())]
+        return FeatureValues(kind, counts, self.starts, self.sizes, self.integers, self.floats)
+
+
+def _by_name(entries: _Entries, doubtful: _Bools) -> Iterator[tuple[int, _Entries]]:
+    """The number of each name, and its entries in the order of the records; marks records that have a name twice."""
+    order = np.argsort(entries.names.astype(np.uint16), kind="stable")
+    counts = np.bincount(entries.names)
+    ends = np.cumsum(counts)
+    for number in np.flatnonzero(counts).tolist():
+        group = order[ends[number] - counts[number] : ends[number]]
+        rows = entries.rows[group]
+        by_row = np.full(len(doubtful), -1)
+        by_row[rows] = group
+        doubtful[rows[by_row[rows] != group]] = True
+        yield number, entries.take(by_row[by_row >= 0])
+
+
+def _read(group: _Entries, frames: Frames, doubtful: _Bools) -> _Column:
+    """The values of one feature; marks records whose values are not sound, and then means nothing."""
+    first = int(group.rows[0]), int(group.places[0])
+    counts = -(group.kinds == _NO_KIND).astype(np.int64)
+    kind = int(group.kinds.max())
+    values: dict[str, npt.NDArray[Any]] = {}
+    if ((group.kinds == kind) | (group.kinds == _NO_KIND)).all():
+        filled = group.where(group.filled)
+        counts[group.filled], values = _READERS[kind](filled, frames, doubtful)
+    return _Column(group.rows, first, group.kinds, counts, **values)
+
+
+_Read = tuple[_Ints, dict[str, npt.NDArray[Any]]]
+
+
+def _read_nothing(group: _Entries, frames: Frames, doubtful: _Bools) -> _Read:
+    return _no_integers(), {}
+
+
+def _read_floats(group: _Entries, frames: Frames, doubtful: _Bools) -> _Read:
+    counts = group.sizes >> 2
+    return counts, {"floats": _gather(frames, np.uint32, group.starts, counts).view(np.float32)}
+
+
+def _read_integers(group: _Entries, frames: Frames, doubtful: _Bools) -> _Read:
+    rows, starts, sizes = _where(group.sizes > 0, group.rows, group.starts, group.sizes)
+    encoded = _gather(frames, np.uint8, starts, sizes)
+    integers, faults = decode_varints(encoded)
+    if len(integers) == len(encoded):
+        return group.sizes, {"integers": integers}
+    ends = np.cumsum(sizes)
+    doubtful[rows[encoded[ends - 1] >= 0x80]] = True
+    doubtful[rows[ends.searchsorted(faults, "right")]] = True
+    counts = np.zeros(len(group.rows), np.int64)
+    counts[group.sizes > 0] = np.add.reduceat(encoded < 0x80, ends - sizes, dtype=np.int64)
+    return counts, {"integers": integers}
+
+
+def _read_bytes(group: _Entries, frames: Frames, doubtful: _Bools) -> _Read:
+    more = np.flatnonzero(group.starts + group.sizes < group.ends)
+    if not len(more):
+        return np.ones(len(group.rows), np.int64), {"starts": group.starts, "sizes": group.sizes}
+    lists = np.arange(len(group.rows))
+    found = [(lists, group.starts, group.sizes), *_cut(group, more, frames, doubtful)]
+    lists, starts, sizes = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    order = np.argsort(lists, kind="stable")
+    return np.bincount(lists), {"starts": starts[order], "sizes": sizes[order]}
+
+
+def _cut(
+    group: _Entries, lists: _Ints, frames: Frames, doubtful: _Bools
+) -> Iterator[tuple[_Ints, _Ints, _Ints]]:
+    """The byte strings after the first of these lists: the list's number, where each begins, and its size."""
+    words = _unaligned(frames, np.int64)
+    positions, ends = (group.starts + group.sizes)[lists], group.ends[lists]
+    while len(lists) >= _MIN_LISTS:
+        tags, starts, sizes, sound = _open(words, positions)
+        positions = starts + sizes
+        sound &= (tags == _FIRST_TAG) & (positions <= ends)
+        doubtful[group.rows[lists[~sound]]] = True
+        lists, starts, sizes, positions, ends = _where(sound, lists, starts, sizes, positions, ends)
+        yield lists, starts, sizes
+        lists, positions, ends = _where(positions < ends, lists, positions, ends)
+    for number, position, end in zip(lists.tolist(), positions.tolist(), ends.tolist(), strict=True):
+        try:
+            starts, sizes = byte_values(memoryview(frames.buffer), position, end, "")
+        except ExampleError:
+            doubtful[group.rows[number]] = True
+        else:
+            yield np.full(len(starts), number), starts, sizes
+
+
+_READERS = {
+    _NO_KIND: _read_nothing,
+    _BYTES_LIST: _read_bytes,
+    _FLOAT_LIST: _read_floats,
+    _INT64_LIST: _read_integers,
+}
+
+
+def _gather(frames: Frames, dtype: npt.DTypeLike, starts: _Ints, counts: _Ints) -> npt.NDArray[Any]:
+    """The numbers that follow one another from each start on, all in one array."""
+    items = _unaligned(frames, dtype)
+    total = int(counts.sum())
+    width = items.itemsize
+    if total and (counts == counts[0]).all():
+        size = int(counts[0]) * width
+        shape = (len(frames.buffer) - size + 1, size)
+        return np.ndarray(shape, np.uint8, frames.buffer, strides=(1, 1))[starts].view(dtype).ravel()
+    if total > _LONG_LIST * len(counts):
+        buffer = np.frombuffer(frames.buffer, np.uint8)
+        spans = zip(starts.tolist(), (starts + width * counts).tolist(), strict=True)
+        return np.concatenate([buffer[start:end] for start, end in spans]).view(dtype)
+    before = np.cumsum(counts) - counts
+    return items[np.repeat(starts - width * before, counts) + width * np.arange(total)]
+
+
+# ---- Records parsed one by one ------------------------------------------------------------------------
+
+
+def _add_strictly_parsed(columns: dict[str, _Column], frames: Frames, rows: _Ints) -> RecordError | None:
+    """Add these records to the columns, up to the first that the strict parser refuses, and what it says of that."""
+    error = None
+    found: dict[str, list[tuple[int, Feature]]] = {}
+    for row in rows.tolist():
+        try:
+            features = parse_example(frames.data(row)).features
+        except ExampleError as refused:
+            error = RecordError(row, f"{refused.message}.", refused.position)
+            break
+        for name, feature in features.items():
+            found.setdefault(name, []).append((row, feature))
+        if len(found) > MAX_FEATURES:
+            break
+    for name, parsed in found.items():
+        column = _strict_column(parsed, frames.starts)
+        columns[name] = columns[name].joined(column) if name in columns else column
+    return error
+
+
+def _strict_column(parsed: Sequence[tuple[int, Feature]], record_starts: _Ints) -> _Column:
+    """One feature of records that the strict parser read."""
+    rows = np.array([row for row, _ in parsed])
+    features = [feature for _, feature in parsed]
+    counts = [-1 if feature.kind is None else feature.count for feature in features]
+    return _Column(
+        rows,
+        (int(rows[0]), int(record_starts[rows[0]]) + features[0].position),
+        np.array([_TAGS[feature.kind] for feature in features]),
+        np.array(counts),
+        np.concatenate([feature.starts + record_starts[row] for row, feature in parsed]),
+        np.concatenate([feature.sizes for feature in features]),
+        np.concatenate([feature.integers for feature in features]),
+        np.concatenate([feature.floats for feature in features]),
+    )
