@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,9 @@ _MAX_RECORD_BYTES = (1 << 21) - 1
 # Eight bytes are read at a time; a record that ends less than two such words before the buffer does is doubtful.
 _WORD_BYTES = 8
 
+# Among so few names, one is found faster by comparing with all than by halving.
+_FEW_NAMES = 48
+
 # Values are copied record by record where there are so many on average, and one by one where there are fewer.
 _LONG_LIST = 64
 
@@ -68,6 +72,13 @@ _HASH_FACTOR = np.int64(-0x61C8864680B583EB)
 
 # A mask of a word's first 0 … 8 bytes.
 _FIRST_BYTES = np.array([(1 << 8 * size) - 1 for size in range(_WORD_BYTES)] + [-1])
+
+
+# The bytes after a name where all lengths are short, as a number: 12 F kind G 0A H. Of R bytes until the entry's end,
+# F is R - 2, G is R - 4 and H is R - 6.
+_SHORT_FACTORS = 1 << 8 | 1 << 24 | 1 << 40
+_SHORT_SUM = 0x12 - (2 << 8) - (4 << 24) + (0x0A << 32) - (6 << 40)
+_SHORT_MASK = 0xFFFF_FF00_FFFF
 
 
 class RecordError(ValueError):
@@ -142,7 +153,7 @@ class BatchParser:
             doubts = np.count_nonzero(doubtful)
             columns = {
                 self._names.known[number]: _read(group, frames, doubtful)
-                for number, group in _by_name(entries, doubtful)
+                for number, group in entries.by_name()
             }
             if np.count_nonzero(doubtful) == doubts:
                 break
@@ -162,6 +173,8 @@ def _raise_first(
         message = f"with {in_order[MAX_FEATURES]!r} the records have more than {MAX_FEATURES} features."
         errors.append(RecordError(row, message, place - int(frames.starts[row])))
     for name, column in columns.items():
+        if (column.kinds == column.kinds[0]).all():
+            continue
         rows, kinds = _where(column.kinds != _NO_KIND, column.rows, column.kinds)
         others = np.flatnonzero(kinds != kinds[:1])
         if len(others):
@@ -201,7 +214,7 @@ class _Entries:
     sizes: _Ints
     ends: _Ints
 
-    def take(self, chosen: _Ints | _Bools) -> _Entries:
+    def take(self, chosen: _Ints | _Bools | slice) -> _Entries:
         """The chosen entries."""
         return _Entries(*(array[chosen] for array in vars(self).values()))
 
@@ -209,35 +222,87 @@ class _Entries:
         """The entries for which ``chosen`` is true."""
         return self if chosen.all() else self.take(chosen)
 
+    def by_name(self) -> Iterator[tuple[int, _Entries]]:
+        """Each name's number, and its entries; they must be in the order of the numbers."""
+        edges = [0, *(np.flatnonzero(np.diff(self.names)) + 1).tolist(), len(self.names)]
+        for start, end in pairwise(edges):
+            if start < end:
+                yield int(self.names[start]), self.take(slice(start, end))
+
 
 def _find_entries(frames: Frames, names: _Names, doubtful: _Bools) -> _Entries:
-    """The entries of the records; those of records that are marked in ``doubtful`` on return mean nothing."""
+    """The entries of the records, by name and then by record; those of doubtful records mean nothing."""
     words = _unaligned(frames, np.int64)
     rows, places, ends = _walk(words, frames, doubtful)
+    tags, keys, sizes, sound = _open(words, places)
+    sound &= (tags == _FIRST_TAG) & (keys + sizes <= ends)
+    sizes = np.where(sound, sizes, 0)
+    numbers = names.numbers(words, keys, sizes)
+    kinds, filled, starts, sizes, fits = _find_values(words, keys + sizes, ends)
+    sound &= fits & (numbers >= 0)
+    doubtful[rows[~sound]] = True
 
-    tags, keys, key_sizes, sound = _open(words, places)
-    sound &= (tags == _FIRST_TAG) & (keys + key_sizes <= ends)
-    numbers = names.numbers(words, keys, np.where(sound, key_sizes, 0))
-    sound &= numbers >= 0
+    places_in_order = numbers * len(doubtful) + rows
+    if places_in_order.max(initial=0) <= 0xFFFF:
+        places_in_order = places_in_order.astype(np.uint16)  # these are sorted faster
+    order = np.argsort(places_in_order, kind="stable")
+    entries = _Entries(rows, places, numbers, kinds, filled, starts, sizes, ends).take(order)
+    same = (entries.names[1:] == entries.names[:-1]) & (entries.rows[1:] == entries.rows[:-1])
+    doubtful[entries.rows[1:][same]] = True  # a name stands twice
+    return entries
 
-    # What is not sound may claim to lie elsewhere. It is not followed beyond its end.
-    tags, features, feature_sizes, opened = _open(words, np.minimum(keys + key_sizes, ends))
-    sound &= opened & (tags == _VALUE_TAG) & (features + feature_sizes == ends)
 
+def _find_values(words: _Ints, positions: _Ints, ends: _Ints) -> tuple[_Ints, _Bools, _Ints, _Ints, _Bools]:
+    """What follows the names.
+
+    Most values are so short that each length on the way to them takes one byte, and are one run or one byte string.
+    These are checked at one look, the others level by level.
+
+    Args:
+        words: the eight bytes that begin at each byte of the buffer.
+        positions: where each name ends.
+        ends: where its entry ends.
+
+    Returns:
+        As in :class:`_Entries`: kinds, filled, starts, sizes. Last, bool, whether all that is sound.
+    """
+    rest = ends - positions
+    fields = words[positions]
+    kinds = fields >> 16 & 0xFF
+    differences = (fields ^ (rest * _SHORT_FACTORS + _SHORT_SUM)) & _SHORT_MASK
+    short = (differences == 0) & (rest >= 6) & (rest < 0x82) & _IS_KIND[kinds]
+    short &= (kinds != _FLOAT_LIST) | (rest & 3 == 2)
+    filled, sound = short.copy(), short.copy()
+    starts, sizes = positions + 6, rest - 6
+    others = np.flatnonzero(~short)
+    if len(others):
+        found = _descend(words, positions[others], ends[others])
+        for array, values in zip((kinds, filled, starts, sizes, sound), found, strict=True):
+            array[others] = values
+    return kinds, filled, starts, sizes, sound
+
+
+def _descend(words: _Ints, positions: _Ints, ends: _Ints) -> tuple[_Ints, _Bools, _Ints, _Ints, _Bools]:
+    """What follows the names, from the feature to the list to the values; as :func:`_find_values`.
+
+    What is not sound may claim to lie elsewhere; it is not followed beyond its end.
+    """
+    tags, features, sizes, sound = _open(words, np.minimum(positions, ends))
+    sound &= (tags == _VALUE_TAG) & (features + sizes == ends)
     features = np.minimum(features, ends)
-    kinds, lists, list_sizes, opened = _open(words, features)
-    kinds[features == ends] = _NO_KIND
-    sound &= (kinds == _NO_KIND) | opened & _IS_KIND[kinds] & (lists + list_sizes == ends)
 
+    kinds, lists, sizes, opened = _open(words, features)
+    null = features == ends
+    kinds[null] = _NO_KIND
+    sound &= null | opened & _IS_KIND[kinds] & (lists + sizes == ends)
     lists = np.minimum(lists, ends)
+
     tags, starts, sizes, opened = _open(words, lists)
-    filled = lists < ends
+    filled = ~null & (lists < ends)
     fits = (starts + sizes == ends) & ((kinds != _FLOAT_LIST) | (sizes & 3 == 0))
     fits |= (starts + sizes < ends) & (kinds == _BYTES_LIST)
     sound &= ~filled | opened & (tags == _FIRST_TAG) & fits
-
-    doubtful[rows[~sound]] = True
-    return _Entries(rows, places, numbers, kinds, filled, starts, sizes, ends)
+    return kinds, filled, starts, sizes, sound
 
 
 def _walk(words: _Ints, frames: Frames, doubtful: _Bools) -> Sequence[_Ints]:
@@ -256,8 +321,9 @@ def _walk(words: _Ints, frames: Frames, doubtful: _Bools) -> Sequence[_Ints]:
         tags, places, sizes, sound = _open(words, positions)
         positions = places + sizes
         sound &= (tags == _FIRST_TAG) & (positions <= ends)
-        doubtful[rows[~sound]] = True
-        rows, places, positions, ends = _where(sound, rows, places, positions, ends)
+        if not sound.all():
+            doubtful[rows[~sound]] = True
+            rows, places, positions, ends = _where(sound, rows, places, positions, ends)
         steps.append((rows, places, positions))
         rows, positions, ends = _where(positions < ends, rows, positions, ends)
     doubtful[rows] = True
@@ -272,13 +338,21 @@ def _open(words: _Ints, positions: _Ints) -> tuple[_Ints, _Ints, _Ints, _Bools]:
         encoded in at most three bytes, and in no more than it needs.
     """
     fields = words[positions]
-    stops = ~fields & 0x80808000
-    last = stops & -stops  # the top bit of the size's last byte
-    bits = fields & (last - 1)
-    sizes = bits >> 8 & 0x7F | bits >> 9 & 0x3F80 | bits >> 10 & 0x1FC000
-    two, three = last > 0x8000, last > 0x800000
-    sound = (last != 0) & (sizes >= two * 0x80 + three * 0x3F80)
-    return fields & 0xFF, positions + 2 + two + three, sizes, sound
+    starts = positions + 2
+    sizes = fields >> 8 & 0x7F
+    sound = np.ones(len(positions), np.bool_)
+    goes_on = fields >> 15 & 1
+    for place in (1, 2):
+        if not goes_on.any():
+            break
+        byte = fields >> 8 + 8 * place & 0xFF
+        starts += goes_on
+        sizes += goes_on * (byte & 0x7F) << 7 * place
+        sound &= byte >= goes_on  # or the byte before could have been the last
+        goes_on &= byte >> 7
+    else:
+        sound &= goes_on == 0
+    return fields & 0xFF, starts, sizes, sound
 
 
 def _unaligned(frames: Frames, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -323,7 +397,7 @@ class _Names:
     def _look_up(self, hashes: _Ints, sizes: _Ints, parts: Sequence[_Part]) -> _Ints:
         if not self.known:
             return np.full(len(hashes), -1)
-        numbers = self._by_hash[np.minimum(self._hashes.searchsorted(hashes), len(self.known) - 1)]
+        numbers = self._by_hash[_last_not_above(self._hashes, hashes)]
         same = self._sizes[numbers] == sizes
         for (part, bits), known in zip(parts, self._words.T, strict=False):
             same[part] &= known[numbers[part]] == bits
@@ -352,6 +426,16 @@ class _Names:
         hashes = _hash(self._sizes, _parts(unaligned, width * np.arange(len(names)), self._sizes))
         self._by_hash = np.argsort(hashes)
         self._hashes = hashes[self._by_hash]
+
+
+def _last_not_above(ascending: _Ints, values: _Ints) -> _Ints:
+    """The index of the last element that does not exceed each value; 0 where all do."""
+    if len(ascending) > _FEW_NAMES:
+        return np.maximum(ascending.searchsorted(values, "right") - 1, 0)
+    indices = np.zeros(len(values), np.int8)
+    for element in ascending[1:]:
+        indices += values >= element
+    return indices.astype(np.int64)
 
 
 def _parts(words: _Ints, starts: _Ints, sizes: _Ints) -> list[_Part]:
@@ -433,29 +517,15 @@ class _Column:
         return FeatureValues(kind, counts, self.starts, self.sizes, self.integers, self.floats)
 
 
-def _by_name(entries: _Entries, doubtful: _Bools) -> Iterator[tuple[int, _Entries]]:
-    """The number of each name, and its entries in the order of the records; marks records that have a name twice."""
-    order = np.argsort(entries.names.astype(np.uint16), kind="stable")
-    counts = np.bincount(entries.names)
-    ends = np.cumsum(counts)
-    for number in np.flatnonzero(counts).tolist():
-        group = order[ends[number] - counts[number] : ends[number]]
-        rows = entries.rows[group]
-        by_row = np.full(len(doubtful), -1)
-        by_row[rows] = group
-        doubtful[rows[by_row[rows] != group]] = True
-        yield number, entries.take(by_row[by_row >= 0])
-
-
 def _read(group: _Entries, frames: Frames, doubtful: _Bools) -> _Column:
     """The values of one feature; marks records whose values are not sound, and then means nothing."""
     first = int(group.rows[0]), int(group.places[0])
-    counts = -(group.kinds == _NO_KIND).astype(np.int64)
     kind = int(group.kinds.max())
-    values: dict[str, npt.NDArray[Any]] = {}
-    if ((group.kinds == kind) | (group.kinds == _NO_KIND)).all():
-        filled = group.where(group.filled)
-        counts[group.filled], values = _READERS[kind](filled, frames, doubtful)
+    filled = group.where(group.filled)
+    counts, values = _READERS[kind](filled, frames, doubtful)
+    if filled is not group:
+        filled_counts, counts = counts, -(group.kinds == _NO_KIND).astype(np.int64)
+        counts[group.filled] = filled_counts
     return _Column(group.rows, first, group.kinds, counts, **values)
 
 
@@ -472,11 +542,11 @@ def _read_floats(group: _Entries, frames: Frames, doubtful: _Bools) -> _Read:
 
 
 def _read_integers(group: _Entries, frames: Frames, doubtful: _Bools) -> _Read:
-    rows, starts, sizes = _where(group.sizes > 0, group.rows, group.starts, group.sizes)
-    encoded = _gather(frames, np.uint8, starts, sizes)
+    encoded = _gather(frames, np.uint8, group.starts, group.sizes)
     integers, faults = decode_varints(encoded)
     if len(integers) == len(encoded):
         return group.sizes, {"integers": integers}
+    rows, sizes = _where(group.sizes > 0, group.rows, group.sizes)
     ends = np.cumsum(sizes)
     doubtful[rows[encoded[ends - 1] >= 0x80]] = True
     doubtful[rows[ends.searchsorted(faults, "right")]] = True
@@ -529,19 +599,18 @@ _READERS = {
 
 def _gather(frames: Frames, dtype: npt.DTypeLike, starts: _Ints, counts: _Ints) -> npt.NDArray[Any]:
     """The numbers that follow one another from each start on, all in one array."""
-    items = _unaligned(frames, dtype)
-    total = int(counts.sum())
-    width = items.itemsize
-    if total and (counts == counts[0]).all():
+    width = np.dtype(dtype).itemsize
+    if len(counts) and counts[0] and (counts == counts[0]).all():
         size = int(counts[0]) * width
         shape = (len(frames.buffer) - size + 1, size)
         return np.ndarray(shape, np.uint8, frames.buffer, strides=(1, 1))[starts].view(dtype).ravel()
+    total = int(counts.sum())
     if total > _LONG_LIST * len(counts):
         buffer = np.frombuffer(frames.buffer, np.uint8)
         spans = zip(starts.tolist(), (starts + width * counts).tolist(), strict=True)
         return np.concatenate([buffer[start:end] for start, end in spans]).view(dtype)
     before = np.cumsum(counts) - counts
-    return items[np.repeat(starts - width * before, counts) + width * np.arange(total)]
+    return _unaligned(frames, dtype)[np.repeat(starts - width * before, counts) + width * np.arange(total)]
 
 
 # ---- Records parsed one by one ------------------------------------------------------------------------
