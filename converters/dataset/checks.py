@@ -1,26 +1,21 @@
-"""The checks on every record: its labels fit the config's kind, and its image is the JPEG its sizes say."""
+"""The checks on every record: what the roles of its columns promise."""
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from converters.dataset.description import Split
-from converters.dataset.jpeg_header import JpegError, JpegSizes
-from converters.dataset.arrays import image_views, label_matrix, size_matrix
+from converters.dataset.arrays import binary_views, list_parts, numbers, valid_rows, vector_matrix
+from converters.dataset.filenames import unsafe_name
+from converters.dataset.image_header import ImageError, ImageHeaderReader, decode_fully
+from converters.dataset.labels import label_ranks
+from converters.dataset.schema import SIZES, Column, Schema
 from converters.errors import DataError, Location
 
-# A decoder holds up to ten bytes a pixel (progressive JPEGs), and passes over the image once a scan.
-MAX_DECODED_PIXELS = 25_000_000
-MAX_SCANNED_PIXELS = 20 * MAX_DECODED_PIXELS
-_START_OF_SCAN = b"\xff\xda"
-
-Place = Callable[[int], Location]
+Locate = Callable[[int], Location]
 """Says where a row of a batch comes from."""
 
 
@@ -28,69 +23,105 @@ class RecordChecker:
     """Checks the records of one split.
 
     Args:
-        split: whose records they are.
+        schema: their columns.
         decode: also decode every image with Pillow.
     """
 
-    def __init__(self, split: Split, *, decode: bool = False) -> None:
-        self._split = split
+    def __init__(self, schema: Schema, *, decode: bool = False) -> None:
+        self._schema = schema
         self._decode = decode
-        self._sizes = JpegSizes()
+        self._headers = ImageHeaderReader()
 
-    def check(self, batch: pa.RecordBatch, place: Place) -> None:
+    def check(self, batch: pa.RecordBatch, locate: Locate) -> None:
         """Check every record of a batch.
 
         Raises:
-            DataError: a record whose labels or image are not as they must be.
+            DataError: a record that is not what a role of its columns promises.
         """
-        self._check_labels(label_matrix(batch), place)
-        self._check_sizes(batch, place)
-        if self._decode:
-            for row, view in enumerate(image_views(batch)):
-                _decode_fully(view, row, place)
+        label = self._schema.label
+        if label is not None and label.label_names:
+            _check_labels(label, batch.column(label.name), locate)
+        for image in self._schema.images:
+            self._check_image(image, batch, locate)
+        name = self._schema.role("file_name")
+        if name is not None:
+            _check_names(batch.column(name.name), locate)
 
-    def _check_labels(self, labels: npt.NDArray[np.uint8], place: Place) -> None:
-        set_labels = labels.sum(axis=1, dtype=np.int64)
-        single = self._split.kind == "single-label"
-        wrong = np.flatnonzero(set_labels != 1 if single else set_labels < 1)
-        if len(wrong):
-            row = int(wrong[0])
-            raise DataError(
-                f"{int(set_labels[row])} labels are set; a {self._split.kind} config "
-                f"({self._split.config}) has {'exactly one' if single else 'at least one'}.",
-                place(row),
-            )
-
-    def _check_sizes(self, batch: pa.RecordBatch, place: Place) -> None:
+    def _check_image(self, column: Column, batch: pa.RecordBatch, locate: Locate) -> None:
+        array = batch.column(column.name)
         try:
-            found = self._sizes.read(batch.column("image"))
-        except JpegError as error:
-            raise DataError(error.message, place(error.row)) from None
-        stored = size_matrix(batch)
-        wrong = np.flatnonzero((found != stored).any(axis=1))
-        if len(wrong):
-            row = int(wrong[0])
-            raise DataError(
-                f"the JPEG's header says height, width, depth {tuple(found[row].tolist())}, the record says "
-                f"{tuple(stored[row].tolist())}.",
-                place(row),
-            )
+            found = self._headers.read(array).sizes
+        except ImageError as error:
+            raise DataError(f"{column.name}: {error.message}", locate(error.row)) from None
+        if column == self._schema.image:
+            self._check_sizes(found, valid_rows(array), batch, locate)
+        if self._decode:
+            for row, view in enumerate(binary_views(array)):
+                try:
+                    if len(view):
+                        decode_fully(view)
+                except ImageError as error:
+                    raise DataError(error.message, locate(row)) from None
+
+    def _check_sizes(
+        self, found: npt.NDArray[np.int32], there: npt.NDArray[np.bool_], batch: pa.RecordBatch, locate: Locate
+    ) -> None:
+        for part, role in enumerate(SIZES):
+            column = self._schema.role(role)
+            if column is None:
+                continue
+            array = batch.column(column.name)
+            stored = numbers(array)
+            wrong = (stored != found[:, part]) & valid_rows(array) & there
+            if wrong.any():
+                row = int(np.argmax(wrong))
+                sizes = ", ".join(map(str, found[row].tolist()))
+                raise DataError(
+                    f"the image's header says height, width, depth ({sizes}); the record says {role} {stored[row]}.",
+                    locate(row),
+                )
 
 
-def _decode_fully(data: memoryview, row: int, place: Place) -> None:
-    """Decode one image with Pillow, within bounds of memory and time."""
-    from PIL import Image
-
-    encoded = bytes(data)
+def _check_labels(column: Column, array: pa.Array, locate: Locate) -> None:
+    if column.kind is not None:
+        _check_vectors(column, array, locate)
+        return
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(encoded), formats=["JPEG"]) as image:
-                pixels = image.width * image.height
-                if pixels > MAX_DECODED_PIXELS or pixels * encoded.count(_START_OF_SCAN) > MAX_SCANNED_PIXELS:
-                    raise ValueError(
-                        f"it has {pixels} pixels in {encoded.count(_START_OF_SCAN)} scans, more than --decode takes"
-                    )
-                image.load()
-    except Exception as error:  # a decoder that meets hostile data may raise anything
-        raise DataError(f"the image cannot be decoded: {error}.", place(row)) from error
+        label_ranks(column, array)
+    except ValueError:
+        for row in range(len(array)):
+            try:
+                label_ranks(column, array.slice(row, 1))
+            except ValueError as error:
+                raise DataError(
+                    f"{column.name}: {error}; the description has {len(column.label_names)} names.", locate(row)
+                ) from None
+
+
+def _check_vectors(column: Column, array: pa.Array, locate: Locate) -> None:
+    valid = valid_rows(array)
+    vectors = vector_matrix(array) if valid.all() else numbers(list_parts(array)[1]).reshape(-1, column.size or 0)
+    rows = np.flatnonzero(valid)
+    other = (vectors != 0) & (vectors != 1)
+    if other.any():
+        row, place = (int(part[0]) for part in np.nonzero(other))
+        raise DataError(
+            f"the feature {column.feature!r} has the value {vectors[row, place]}, expected 0 or 1.", locate(int(rows[row]))
+        )
+    set_labels = vectors.sum(axis=1, dtype=np.int64)
+    single = column.kind == "single-label"
+    wrong = set_labels > 1 if single else np.zeros(len(set_labels), np.bool_)
+    if not column.unlabelled:
+        wrong |= set_labels == 0
+    if wrong.any():
+        place = int(np.argmax(wrong))
+        expected = "exactly one" if single else "at least one"
+        raise DataError(
+            f"{int(set_labels[place])} labels are set; a {column.kind} config has {expected}.", locate(int(rows[place]))
+        )
+
+
+def _check_names(array: pa.Array, locate: Locate) -> None:
+    for row, name in enumerate(map(str, array.to_pylist())):
+        if problem := unsafe_name(name):
+            raise DataError(f"the file name {problem}.", locate(row))

@@ -18,7 +18,8 @@ from converters.dataset.source import MAX_RECORD_BYTES, Compression
 from converters.errors import DataError, Location
 from converters.formats.tfrecord.compression import DecompressedStream, StoredFile
 from converters.formats.tfrecord.damage import drain, sound_parts, stored_stream
-from converters.formats.tfrecord.fast_parser import ExampleParser, RecordError
+from converters.formats.tfrecord.columns import ColumnReader
+from converters.formats.tfrecord.fast_parser import RecordError
 from converters.formats.tfrecord.framing import (
     CHUNK_BYTES,
     HEADER_BYTES,
@@ -157,30 +158,20 @@ def frame_location(path: str, frames: Frames, row: int, position: int | None = N
     return Location(path, frames.first_record + row, offset)
 
 
-def parse_frames(parser: ExampleParser, path: str, frames: Frames) -> pa.RecordBatch:
+def read_columns(columns: ColumnReader, path: str, frames: Frames) -> pa.RecordBatch:
     """The records of ``frames`` as a batch.
 
     Raises:
         DataError: a record is malformed or not what the dataset's description says.
     """
     try:
-        parsed = parser.parse(frames)
+        return columns.read(frames)
     except RecordError as error:
         raise DataError(error.message, frame_location(path, frames, error.row, error.position)) from None
-    if len(frames.starts) == 1 and frames.sizes[0] > CHUNK_BYTES:
-        # A long image stays where it is: it would double the memory.
-        edges = np.array([parsed.image_starts[0], parsed.image_starts[0] + parsed.image_sizes[0]], np.int32)
-        buffers = [None, pa.py_buffer(edges), pa.py_buffer(frames.buffer)]
-        return record_batch(pa.Array.from_buffers(pa.binary(), 1, buffers), parsed.labels, parsed.sizes)
-    view = memoryview(frames.buffer)
-    starts = parsed.image_starts.tolist()
-    ends = (parsed.image_starts + parsed.image_sizes).tolist()
-    images = [view[start:end] for start, end in zip(starts, ends, strict=True)]
-    return record_batch(images, parsed.labels, parsed.sizes)
 
 
-def first_label_count(path: Place, compression: Compression, features: Features) -> int:
-    """How many label values the file's first record has.
+def first_label_count(path: Place, compression: Compression, feature: str) -> int:
+    """How many values the file's first record has of a feature.
 
     Raises:
         DataError: the file is damaged, or its first record has no such feature.
@@ -188,11 +179,11 @@ def first_label_count(path: Place, compression: Compression, features: Features)
     with closing(RangeReader(SourceRange(path, 0, file_state(path)[0], 0, compression)).frames()) as reader:
         frames = next(reader)
     try:
-        label = parse_example(frames.data(0)).features.get(features.label)
+        label = parse_example(frames.data(0)).features.get(feature)
     except ExampleError as error:
         raise DataError(f"{error.message}.", frame_location(str(path), frames, 0, error.position)) from None
     if label is None:
-        raise DataError(f"the feature {features.label!r} is missing.", frame_location(str(path), frames, 0))
+        raise DataError(f"the feature {feature!r} is missing.", frame_location(str(path), frames, 0))
     return label.count
 
 

@@ -12,21 +12,39 @@ The messages, from ``tensorflow/core/example/{example,feature}.proto``::
     Feature   { oneof kind { BytesList bytes_list = 1; FloatList float_list = 2; Int64List int64_list = 3; } }
     BytesList { repeated bytes value = 1; }    FloatList, Int64List { repeated … value = 1 [packed]; }
 
-The depth is fixed, so there is no recursion. Time is linear in the record's size, and how many features and
-values are read is bounded, so memory is too.
+An empty Feature is null, and an empty list is not: both parsers tell them apart. A map entry without a value is
+refused, for TensorFlow refuses it.
+
+The depth is fixed, so there is no recursion. Time is linear in the record's size. Memory is too, at most eight
+times the record: numbers and places are kept in arrays, and the number of features is bounded.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from array import array
+from dataclasses import dataclass, field
 from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 FeatureKind = Literal["bytes_list", "float_list", "int64_list"]
 
-# No image has more features or values; hostile records do, and each costs far more memory here than in the file.
+# No image has more features; hostile records do, and each costs far more memory here than in the file.
 MAX_FEATURES = 1000
-MAX_VALUES = 1 << 18
 MAX_NAME_BYTES = 1000
+
+# As many floats as fit in the longest record; integers may take eight times the memory that they take in the file.
+MAX_VALUES = 1 << 26
+
+# Byte strings, and numbers that are not packed, have a tag each and are read one by one in Python.
+MAX_TAGGED_VALUES = 1 << 20
+
+# A shorter run of integers is decoded faster one by one.
+_MIN_RUN_BYTES = 40
+
+# Integers are decoded in such pieces, for the arrays made on the way are several times as large.
+_PIECE_BYTES = 1 << 18
 
 _VARINT, _FIXED32, _DELIMITED = 0, 5, 2
 _KINDS: dict[int, FeatureKind] = {0x0A: "bytes_list", 0x12: "float_list", 0x1A: "int64_list"}
@@ -50,35 +68,56 @@ class Length:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
+_NO_INTEGERS = np.zeros(0, np.int64)
+_NO_FLOATS = np.zeros(0, np.float32)
+
+
+def _no_integers() -> npt.NDArray[np.int64]:
+    return _NO_INTEGERS
+
+
+def _no_floats() -> npt.NDArray[np.float32]:
+    return _NO_FLOATS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Feature:
     """One feature.
 
     Attributes:
-        kind: which list it holds.
-        spans: for a bytes_list, where each value lies (start, end).
-        integers: for an int64_list, its values.
-        packed: for an int64_list or float_list, where its packed run lies; None if it is not packed.
+        kind: which list it holds; None where it has no kind set, which is null.
         count: number of values.
+        position: where its map entry begins in the Example.
+        starts: int64, for a bytes_list, where each value begins in the Example.
+        sizes: int64, length of each of these values in bytes.
+        integers: int64, for an int64_list, its values.
+        floats: float32, for a float_list, its values, bit for bit.
+        packed: for an int64_list or float_list, where its packed run lies; None if it is not packed.
     """
 
-    kind: FeatureKind
+    kind: FeatureKind | None
     count: int
-    spans: tuple[tuple[int, int], ...] = ()
-    integers: tuple[int, ...] = ()
+    position: int
+    starts: npt.NDArray[np.int64] = field(default_factory=_no_integers)
+    sizes: npt.NDArray[np.int64] = field(default_factory=_no_integers)
+    integers: npt.NDArray[np.int64] = field(default_factory=_no_integers)
+    floats: npt.NDArray[np.float32] = field(default_factory=_no_floats)
     packed: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A parsed Example: its features by name, and every length prefix met on the way, in order."""
+    """A parsed Example: its features by name, and the length prefixes met on the way, in order.
+
+    Of a feature's byte strings, only the first one's length prefix is kept.
+    """
 
     features: dict[str, Feature]
     lengths: tuple[Length, ...]
 
 
 def parse_example(data: bytes | memoryview) -> Example:
-    """Parse one serialised ``tf.train.Example``.
+    """Parse one serialised ``tf.train.Example``; no bytes at all are one without features.
 
     Raises:
         ExampleError: the bytes are malformed, not of the one form that all parsers read alike, or hold more
@@ -87,7 +126,7 @@ def parse_example(data: bytes | memoryview) -> Example:
     lengths: list[Length] = []
     features: dict[str, Feature] = {}
     if not data:
-        raise ExampleError("the Example is empty", 0)
+        return Example(features, ())
     values = 0
     position, end = _payload(data, 0, len(data), 0x0A, "features", lengths)
     if end != len(data):
@@ -107,8 +146,10 @@ def parse_example(data: bytes | memoryview) -> Example:
         start, feature_end = _payload(data, key_end, entry_end, 0x12, f"the value of {name!r}", lengths)
         if feature_end != entry_end:
             raise ExampleError(f"an unknown field follows the value of {name!r}", feature_end)
-        features[name] = _feature(data, start, feature_end, name, MAX_VALUES - values, lengths)
+        features[name] = _feature(data, entry_start, start, feature_end, name, lengths)
         values += features[name].count
+        if values > MAX_VALUES:
+            raise ExampleError(f"with {name!r} the Example has more than {MAX_VALUES} values", start)
         if len(features) > MAX_FEATURES:
             raise ExampleError(f"the Example has more than {MAX_FEATURES} features", entry_start)
         position = entry_end
@@ -116,76 +157,161 @@ def parse_example(data: bytes | memoryview) -> Example:
 
 
 def _feature(
-    data: bytes | memoryview, start: int, end: int, name: str, room: int, lengths: list[Length]
+    data: bytes | memoryview, entry_start: int, start: int, end: int, name: str, lengths: list[Length]
 ) -> Feature:
-    kind = _KINDS.get(data[start]) if start < end else None
+    if start == end:
+        return Feature(None, 0, entry_start)
+    kind = _KINDS.get(data[start])
     if kind is None:
         raise ExampleError(f"{name!r} holds no list of values", start)
     position, list_end = _payload(data, start, end, data[start], kind, lengths)
     if list_end != end:
         raise ExampleError(f"{name!r} holds more than one list of values", list_end)
     if kind == "bytes_list":
-        spans = []
-        while position < end:
-            span = _payload(data, position, end, 0x0A, f"a value of {name!r}", lengths)
-            spans.append(span)
-            if len(spans) > room:
-                raise _too_many(name, position)
-            position = span[1]
-        return Feature(kind, len(spans), spans=tuple(spans))
+        starts, sizes = byte_values(data, position, end, name, lengths)
+        return Feature(kind, len(starts), entry_start, starts=starts, sizes=sizes)
     if position < end and data[position] == 0x0A:
         packed = _payload(data, position, end, 0x0A, f"the values of {name!r}", lengths)
         if packed[1] != end:
             raise ExampleError(f"the values of {name!r} stand in more than one run", packed[1])
         if kind == "int64_list":
-            integers = _integers(data, *packed, name, room)
-            return Feature(kind, len(integers), integers=integers, packed=packed)
+            integers = _integers(data, *packed, name)
+            return Feature(kind, len(integers), entry_start, integers=integers, packed=packed)
         if (packed[1] - packed[0]) % 4:
             raise ExampleError(f"the floats of {name!r} end inside a number", packed[0])
-        return Feature(kind, (packed[1] - packed[0]) // 4, packed=packed)
-    return _unpacked(data, position, end, name, kind, room)
+        floats = np.frombuffer(data[slice(*packed)], np.float32) if packed[0] < packed[1] else _NO_FLOATS
+        return Feature(kind, len(floats), entry_start, floats=floats, packed=packed)
+    if kind == "int64_list":
+        integers = _unpacked_integers(data, position, end, name)
+        return Feature(kind, len(integers), entry_start, integers=integers)
+    floats = _unpacked_floats(data, position, end, name)
+    return Feature(kind, len(floats), entry_start, floats=floats)
 
 
-def _unpacked(
-    data: bytes | memoryview, position: int, end: int, name: str, kind: FeatureKind, room: int
-) -> Feature:
-    """Numbers that each have a tag of their own, as proto2 writers leave them."""
-    wire_type = _VARINT if kind == "int64_list" else _FIXED32
-    integers: list[int] = []
-    count = 0
+def byte_values(
+    data: bytes | memoryview, position: int, end: int, name: str, lengths: list[Length] | None = None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where each value of a bytes_list begins in ``data``, and its length; int64.
+
+    Args:
+        data: the Example.
+        position: where the list's payload begins.
+        end: where it ends.
+        name: the feature's, for errors.
+        lengths: is given the length prefix of the first value.
+
+    Raises:
+        ExampleError: there is something else than values, or too many.
+    """
+    starts, sizes = array("q"), array("q")
     while position < end:
-        if data[position] != 1 << 3 | wire_type:
-            raise ExampleError(f"expected a value of {name!r}, found tag {data[position]:#04x}", position)
-        position += 1
-        if wire_type == _VARINT:
-            value, position = _varint(data, position, end)
-            integers.append(_signed(value))
-        elif position + 4 > end:
-            raise ExampleError(f"the floats of {name!r} end inside a number", position)
-        else:
-            position += 4
-        count += 1
-        if count > room:
-            raise _too_many(name, position)
-    return Feature(kind, count, integers=tuple(integers))
+        start, position = _payload(data, position, end, 0x0A, f"a value of {name!r}", lengths)
+        starts.append(start)
+        sizes.append(position - start)
+        lengths = None
+        if len(starts) > MAX_TAGGED_VALUES:
+            raise _too_many(name, start)
+    return np.array(starts), np.array(sizes)
 
 
-def _integers(data: bytes | memoryview, position: int, end: int, name: str, room: int) -> tuple[int, ...]:
-    values: list[int] = []
+def _unpacked_integers(data: bytes | memoryview, position: int, end: int, name: str) -> npt.NDArray[np.int64]:
+    """Integers that each have a tag of their own, as proto2 writers leave them."""
+    values = array("q")
     while position < end:
-        if len(values) == room:
+        value, position = _varint(data, _tagged(data, position, _VARINT, name), end)
+        values.append(_signed(value))
+        if len(values) > MAX_TAGGED_VALUES:
             raise _too_many(name, position)
+    return np.array(values)
+
+
+def _unpacked_floats(data: bytes | memoryview, position: int, end: int, name: str) -> npt.NDArray[np.float32]:
+    """Floats that each have a tag of their own."""
+    values = bytearray()
+    while position < end:
+        start = _tagged(data, position, _FIXED32, name)
+        position = start + 4
+        if position > end:
+            raise ExampleError(f"the floats of {name!r} end inside a number", start)
+        values += data[start:position]
+        if len(values) > 4 * MAX_TAGGED_VALUES:
+            raise _too_many(name, position)
+    return np.frombuffer(values, np.float32) if values else _NO_FLOATS
+
+
+def _tagged(data: bytes | memoryview, position: int, wire_type: int, name: str) -> int:
+    """Where the number begins whose tag is at ``position``."""
+    if data[position] != 1 << 3 | wire_type:
+        raise ExampleError(f"expected a value of {name!r}, found tag {data[position]:#04x}", position)
+    return position + 1
+
+
+def _integers(data: bytes | memoryview, position: int, end: int, name: str) -> npt.NDArray[np.int64]:
+    """The integers of a packed run."""
+    if end - position >= _MIN_RUN_BYTES:
+        return _long_run(data, position, end)
+    values = []
+    while position < end:
         value, position = _varint(data, position, end)
         values.append(_signed(value))
-    return tuple(values)
+    return np.array(values, np.int64)
+
+
+def _long_run(data: bytes | memoryview, position: int, end: int) -> npt.NDArray[np.int64]:
+    encoded = np.frombuffer(data[position:end], np.uint8)
+    if np.count_nonzero(encoded < 0x80) > MAX_VALUES:
+        raise ExampleError(f"there are more than {MAX_VALUES} values", position)
+    values, faults = decode_varints(encoded)
+    for fault in faults[:1].tolist():
+        _varint(data, position + fault, end)  # raises
+    return values
+
+
+def decode_varints(encoded: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Decode varints that follow one another.
+
+    Returns:
+        int64, the value of each varint; int64, where those begin that are not the one accepted encoding of a
+        number of 64 bits, or have no end. These have no meaningful value, the last of them none at all.
+    """
+    count = np.count_nonzero(encoded < 0x80)
+    if count == len(encoded):
+        return encoded.astype(np.int64), _NO_INTEGERS
+    values = np.empty(count, np.int64)
+    faults = []
+    start = number = 0
+    while start < len(encoded):
+        piece = encoded[start : start + _PIECE_BYTES]
+        ends = np.flatnonzero(piece < 0x80) + 1
+        if not len(ends):
+            faults.append(np.array([start]))
+            break
+        sizes = np.diff(ends, prepend=0)
+        starts = ends - sizes
+        decoded = (piece[starts] & 0x7F).astype(np.int64)
+        longer = np.flatnonzero(sizes > 1)
+        for place in range(1, 10):
+            if not len(longer):
+                break
+            decoded[longer] |= (piece[starts[longer] + place] & 0x7F).astype(np.int64) << 7 * place
+            longer = longer[sizes[longer] > place + 1]
+        last = piece[ends - 1]
+        sound = ((last != 0) | (sizes == 1)) & ((sizes < 10) | (sizes == 10) & (last == 1))
+        faults.append(start + starts[~sound])
+        values[number : number + len(decoded)] = decoded
+        number += len(decoded)
+        start += int(ends[-1])
+    return values, np.concatenate(faults)
 
 
 def _too_many(name: str, position: int) -> ExampleError:
-    return ExampleError(f"with {name!r} the Example has more than {MAX_VALUES} values", position)
+    return ExampleError(
+        f"{name!r} has more than {MAX_TAGGED_VALUES} values that are not in one run", position
+    )
 
 
 def _payload(
-    data: bytes | memoryview, position: int, end: int, tag: int, what: str, lengths: list[Length]
+    data: bytes | memoryview, position: int, end: int, tag: int, what: str, lengths: list[Length] | None
 ) -> tuple[int, int]:
     """Where the payload of the length-delimited field at ``position`` lies; its tag must be ``tag``."""
     if position >= end:
@@ -195,7 +321,8 @@ def _payload(
     size, start = _varint(data, position + 1, end)
     if size > end - start:
         raise ExampleError(f"{what} claims {size} bytes, {end - start} are left", position)
-    lengths.append(Length(position + 1, start, start + size))
+    if lengths is not None:
+        lengths.append(Length(position + 1, start, start + size))
     return start, start + size
 
 
