@@ -186,6 +186,21 @@ def test_wrong_values_are_errors_that_name_the_place(path, value):
         parse_spec(changed(path, value), "origin")
 
 
+def test_an_error_has_the_whole_path_of_the_key():
+    with pytest.raises(CallError) as caught:
+        parse_spec(changed(f"{SPLIT}/label_counts/sad", -1), "origin")
+    assert (
+        str(caught.value)
+        == "origin configs emotions splits train label_counts sad: expected a count, found -1."
+    )
+
+
+def test_half_of_a_surrogate_pair_is_an_error():
+    """No file that carries the description, like a dataset card, could be written in UTF-8."""
+    with pytest.raises(CallError, match="surrogate"):
+        parse_spec(changed("about/title", "\ud800"), "origin")
+
+
 @pytest.mark.parametrize("value", [None, [], "x", 5, True, {}])
 def test_what_is_no_object_is_an_error(value):
     with pytest.raises(CallError, match="origin"):
@@ -257,8 +272,9 @@ def test_feature_names_must_differ():
 def test_load_spec(tmp_path):
     assert load_spec(tmp_path) == kfer()
     path = tmp_path / "dataset.json"
-    path.write_text(json.dumps(document(name="mine")), "utf-8")
-    assert load_spec(tmp_path).name == "mine"
+    for encoding in ("utf-8", "utf-8-sig"):  # Windows editors begin with a byte order mark
+        path.write_text(json.dumps(document(name="mine")), encoding)
+        assert load_spec(tmp_path).name == "mine"
 
 
 @pytest.mark.parametrize(
