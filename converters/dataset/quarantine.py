@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
-from converters.dataset.damage import LostRange
+from converters.dataset.damage import FoundAgain, LostRange
 from converters.dataset.description import Split
 from converters.dataset.filenames import safe_path, unsafe_name
 
@@ -30,6 +30,7 @@ class QuarantinedRange:
         split_record: the same, in the split: the row of the label CSV.
         img_ids: names of the lost records, where label CSVs are given.
         reason: what is wrong with it.
+        found_again: how its end was found, where the damaged record does not tell; None otherwise.
         raw: the file in the output that holds its bytes; None where it has none.
     """
 
@@ -42,6 +43,7 @@ class QuarantinedRange:
     split_record: int | None
     img_ids: tuple[str, ...] | None
     reason: str
+    found_again: FoundAgain | None
     raw: str | None
 
     def lost_range(self) -> LostRange:
@@ -154,6 +156,8 @@ def parse_quarantine(
         _require_types(piece, ("offset", "bytes"), int)
         _require_types(piece, ("inflated", "records", "record", "split_record"), int, optional=True)
         _require_types(piece, ("raw",), str, optional=True)
+        if piece.found_again not in (None, *get_args(FoundAgain)):
+            raise ValueError(f"found_again: {piece.found_again!r}")
         if not all(isinstance(name, str) for name in piece.img_ids or ()):
             raise TypeError("an img_id that is no text")
     for file in files:

@@ -1,10 +1,10 @@
 """Finds what is sound in a damaged TFRecord file, and what is lost.
 
-Where a damaged record ends, it mostly tells itself: by its header, where that is sound, or by the Example in it, which
-begins with its own length. Either is believed if a record begins there, or the file ends there, or if the checksum of
-the data holds for that length. Next, the index is asked. If nothing tells, it goes on at the next byte where a length
-and its data have the checksums that follow them (64 bits of evidence). A record that lies whole inside a damaged one
-may be found in that way, and come out. An index that lacks what is found is not used at all.
+Where a damaged record ends, it mostly tells itself: by its header, if that is sound and a record begins there or the
+file ends there; or by the Example in it, which begins with its own length, if the checksum of the data holds for that.
+Next, the index is asked. If nothing tells, it goes on at the next byte where a length and its data have the checksums
+that follow them (64 bits of evidence). A record that lies whole inside a damaged one may be found in that way, and come
+out. An index that lacks what is found is not used at all.
 
 Memory is bounded by a chunk and a few times the longest record that is accepted. Time is bounded by a budget that
 grows with the file; a file that exceeds it is refused.
@@ -196,8 +196,7 @@ class _Examiner:
             if count == 1:
                 end = frames.first_offset + int(frames.sizes[0]) + OVERHEAD_BYTES
                 self._lose(frames.first_offset, end, 1, error.message, None)
-                return
-            for rows in (slice(0, count // 2), slice(count // 2, count)):
+            for rows in (slice(0, count // 2), slice(count // 2, count)) if count > 1 else ():
                 starts, sizes = frames.starts[rows], frames.sizes[rows]
                 self._check_frames(Frames(frames.buffer, starts, sizes, 0, int(frames.offsets()[rows.start])))
         else:
@@ -212,22 +211,25 @@ class _Examiner:
         records: int | None = 1
         found_again: FoundAgain | None = None
         if end is None:
-            end, records = self._indexed_end() or self._scan(start + 1), None
+            sizes = (self._size_at(start), self._example_size(start))
+            end = self._indexed_end() or self._scan(start + 1)
+            found = self.window.end if end is None else end
+            records = 1 if found - start - OVERHEAD_BYTES in sizes else None
             if end is not None:
                 found_again = "by checksums" if self.index is None else "by index"
         if self.index is not None:
             passed = self.index.pass_over(start, end)
             if records not in (None, passed):
-                raise IndexDisagreesError(f"the index has {passed} records at byte {start}, where the file has one.")
+                raise IndexDisagreesError(
+                    f"the index has {passed} records at byte {start}, where the file has one."
+                )
             records = passed
         self.position = self.window.end if end is None else end
         self._lose(start, self.position, records, reason, found_again)
 
-    def _lose(
-        self, start: int, end: int, records: int | None, why: str, found_again: FoundAgain | None
-    ) -> None:
+    def _lose(self, start: int, end: int, records: int | None, why: str, how: FoundAgain | None) -> None:
         self._spend(_RANGE_EFFORT)
-        self.lost.append(LostRange(start, end, records, self.records, why, None, found_again))
+        self.lost.append(LostRange(start, end, records, self.records, why, None, how))
 
     def _reason(self, start: int) -> str:
         """What is wrong with the record that should start here."""
@@ -244,12 +246,10 @@ class _Examiner:
 
     def _told_end(self, start: int) -> int | None:
         """Where the damaged record ends by its own account; None if that cannot be believed."""
-        for size in (self._size_at(start), self._example_size(start)):
-            if size is not None:
-                end = start + OVERHEAD_BYTES + size
-                if self._is_boundary(end) or self._data_holds(start, size):
-                    return end
-        return None
+        size = self._size_at(start)
+        if size is not None and self._is_boundary(start + OVERHEAD_BYTES + size):
+            return start + OVERHEAD_BYTES + size
+        return self._end_by_example(start)
 
     def _indexed_end(self) -> int | None:
         """Where the damaged record ends by the index; None if that cannot be believed."""
@@ -258,10 +258,8 @@ class _Examiner:
 
     def _is_boundary(self, offset: int) -> bool:
         """Whether the file ends here, or a record begins of which the header is sound or all but the header."""
-        if self.window.ends_at(offset) or self._size_at(offset) is not None:
-            return True
-        size = self._example_size(offset)
-        return size is not None and self._data_holds(offset, size)
+        begins = self._size_at(offset) is not None or self._end_by_example(offset) is not None
+        return begins or self.window.ends_at(offset)
 
     def _scan(self, start: int) -> int | None:
         """Where the next whole record begins, from ``start`` on; None if there is none."""
@@ -281,8 +279,7 @@ class _Examiner:
 
     def _size_at(self, offset: int) -> int | None:
         """The size of the data of the record at ``offset``; None if no sound header is there."""
-        if not self.window.reach(offset + HEADER_BYTES):
-            return None
+        self.window.reach(offset + HEADER_BYTES)
         header = self.window.bytes(offset, HEADER_BYTES)
         size = int.from_bytes(header[:8], "little")
         return size if size <= self.cap and is_header(header) else None
@@ -297,6 +294,13 @@ class _Examiner:
             return None
         size = 1 + width + sum((byte & 0x7F) << 7 * place for place, byte in enumerate(varint[:width]))
         return size if size <= self.cap else None
+
+    def _end_by_example(self, offset: int) -> int | None:
+        """Where a record ends whose header is damaged and whose Example is not; None if that is not so."""
+        size = self._example_size(offset)
+        if size is None or not self._data_holds(offset, size):
+            return None
+        return offset + OVERHEAD_BYTES + size
 
     def _data_holds(self, offset: int, size: int) -> bool:
         """Whether the record is there and the checksum of its data holds."""
