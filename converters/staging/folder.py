@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,11 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from converters.dataset.manifest import MANIFEST, SUMS, read_manifest
+from converters.dataset.manifest import MANIFEST, SUMS, manifest_document
+from converters.dataset.plan import Plan
 from converters.dataset.shard import Shard, ShardResult
+from converters.dataset.source import Source
 from converters.errors import CallError, ConverterError
-from converters.formats.tfrecord.discovery import Source
-from converters.formats.tfrecord.plan import Plan
 from converters.staging.base import KEPT_AFTER, kept_sentence, staging_place
 from converters.staging.checkpoint import (
     RUN,
@@ -23,9 +22,7 @@ from converters.staging.checkpoint import (
     finished_folders,
     finished_shards,
     load_result,
-    read_json,
     remove_unfinished,
-    run_text,
 )
 from converters.staging.disk_space import DISK_ERRORS, describe_space, require_space
 from converters.staging.fsync import sync_folder, sync_tree
@@ -37,8 +34,7 @@ from converters.storage.tree import walk_files
 _LOCK = "lock"
 _OUTPUT, _SHARDS, _REPLACED, _GARBAGE = "output", "shards", "replaced", "garbage"
 _FOLDERS = (_OUTPUT, _SHARDS, _REPLACED, _GARBAGE)
-PLAN = "plan.json"
-_FILES = (_LOCK, RUN, f"{RUN}.new", PLAN, f"{PLAN}.new")
+_FILES = (_LOCK, RUN, f"{RUN}.new")
 _MARK = b"kfer-convert staging\n"  # what the lock file holds
 
 
@@ -52,30 +48,24 @@ class FolderStaging:
     Args:
         destination: where the output will be.
         overwrite: whether an output that is there is replaced.
-        shared: for one of many processes that only add finished shards to a folder that was planned; they share the
-            lock, and remove nothing.
 
     Attributes:
         folder: the staging folder.
         shards: the folder that holds the attempts, each a folder of its own.
     """
 
-    def __init__(self, destination: Path, *, overwrite: bool = False, shared: bool = False) -> None:
+    def __init__(self, destination: Path, *, overwrite: bool = False) -> None:
         self.destination = _in_its_real_folder(destination)
         self.folder = staging_place(self.destination)
         self.output = self.folder / _OUTPUT
         self.shards = self.folder / _SHARDS
         self.published = False
         self._replaced = self.folder / _REPLACED
-        self._plan = self.folder / PLAN
         self._overwrite = overwrite
-        self._shared = shared
         self._lock = -1
 
     def __enter__(self) -> Self:
         self._refuse_destination()
-        if self._shared and not self._plan.is_file():
-            raise CallError(f"{self.destination}: nothing is planned here. First: kfer-convert plan")
         try:
             self.destination.parent.mkdir(parents=True, exist_ok=True)
             self._acquire()
@@ -85,15 +75,12 @@ class FolderStaging:
             raise CallError(
                 f"{self.folder}: cannot be made: {error.strerror}. Choose another --out."
             ) from error
-        if self._shared:
-            return self
         try:
             self._restore()
             self._clear(_REPLACED, _GARBAGE)
             if not self.output.is_dir():
                 # It was published; what is left was only being cleared away.
                 self._clear(_SHARDS)
-                self._plan.unlink(missing_ok=True)
             self._refuse_destination()
         except BaseException:
             self._leave(keep=True)
@@ -103,11 +90,7 @@ class FolderStaging:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._shared:
-            os.close(self._lock)
-            return
-        planned = self._plan.is_file() and not self.published
-        self._leave(keep=planned or isinstance(error, KEPT_AFTER))
+        self._leave(keep=isinstance(error, KEPT_AFTER))
 
     def claim(self, run: Mapping[str, Any]) -> None:
         """See :class:`~converters.staging.base.Staging`."""
@@ -116,15 +99,6 @@ class FolderStaging:
     def finished(self, plan: Plan) -> dict[str, Path]:
         """See :class:`~converters.staging.base.Staging`."""
         return finished_shards(self.shards, self.output, plan)
-
-    def finished_folders(self) -> list[Path]:
-        """The folders of the shards that have a result; they were not verified again."""
-        return finished_folders(self.shards)
-
-    def stated_run(self) -> str | None:
-        """What describes the run that the staging is claimed for, as text."""
-        stated = read_json(self.folder / RUN)
-        return None if stated is None else run_text(stated)
 
     def load(self, place: Place, shard: Shard) -> ShardResult | None:
         """See :class:`~converters.staging.base.Staging`."""
@@ -141,23 +115,6 @@ class FolderStaging:
     def workspace(self, *, durable: bool) -> SharedFolder:
         """See :class:`~converters.staging.base.Staging`."""
         return SharedFolder(self.shards, durable)
-
-    def save_plan(self, document: Mapping[str, Any]) -> None:
-        """Put a plan beside the shards; from now on they stay until they are merged."""
-        temporary = self.folder / f"{PLAN}.new"
-        temporary.write_text(json.dumps(document), encoding="utf-8")
-        temporary.rename(self._plan)
-
-    def read_plan(self) -> dict[str, Any]:
-        """The plan that was saved.
-
-        Raises:
-            CallError: there is none.
-        """
-        document = read_json(self._plan)
-        if not isinstance(document, dict):
-            raise CallError(f"{self.destination}: nothing is planned here. First: kfer-convert plan")
-        return document
 
     def begin(self) -> None:
         """See :class:`~converters.staging.base.Staging`. Before this, :meth:`finished` takes up shards."""
@@ -206,13 +163,12 @@ class FolderStaging:
         """Tidy up and let go of the lock; ``keep`` the finished shards, if there are any."""
         try:
             self._restore()
-            if keep and not self.published and (self._plan.is_file() or finished_folders(self.shards)):
+            if keep and not self.published and finished_folders(self.shards):
                 remove_unfinished(self.shards)
                 return
             self._clear(*_FOLDERS)
-            for name in (RUN, PLAN):
+            for name in (RUN, f"{RUN}.new"):
                 (self.folder / name).unlink(missing_ok=True)
-                (self.folder / f"{name}.new").unlink(missing_ok=True)
             # The lock file goes last, while the lock is still held.
             (self.folder / _LOCK).unlink(missing_ok=True)
             self.folder.rmdir()
@@ -230,22 +186,18 @@ class FolderStaging:
 
     def _acquire(self) -> None:
         """Take the lock. It is the system's: it ends with the process, however that ends."""
-        create = 0 if self._shared else os.O_CREAT
         while True:
             try:
-                if not self._shared:
-                    self.folder.mkdir()
+                self.folder.mkdir()
             except FileExistsError:
                 self._refuse_foreign()
             path = self.folder / _LOCK
             try:
-                lock = os.open(path, os.O_RDWR | create | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+                lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
             except FileNotFoundError:
-                if self._shared:
-                    raise CallError(f"{self.destination}: nothing is planned here any more.") from None
                 continue  # another run has just ended
             try:
-                fcntl.flock(lock, (fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(lock)
                 raise CallError(f"{self.destination}: another run is writing this output.") from None
@@ -301,7 +253,7 @@ def _foreign(destination: Path) -> str | None:
     if destination.is_symlink():
         return "this is a link"
     try:
-        document, _ = read_manifest(destination)
+        document, _ = manifest_document(destination)
         listed = {str(file["path"]) for file in document["files"]} | {MANIFEST, SUMS}
         if "kfer-convert" not in document["written_by"]:
             return f"its {MANIFEST} is not kfer-convert's"

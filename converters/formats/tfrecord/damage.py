@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from converters.dataset.damage import LostRange
+from converters.dataset.source import Compression
 from converters.errors import DataError, Location
-from converters.formats.tfrecord.compression import Compression, DecompressedStream, SourceFile
+from converters.formats.tfrecord.compression import DecompressedStream, StoredFile
 from converters.formats.tfrecord.framing import ByteStream
 from converters.storage.object_store import Place
 
@@ -97,11 +98,11 @@ def lost_bytes(
     """
     for piece in lost:
         if compression == "none" or piece.inflated is not None:
-            with SourceFile(path, piece.start, piece.end) as file:
+            with StoredFile(path, piece.start, piece.end) as file:
                 yield piece, file
     if compression == "none":
         return
-    with SourceFile(path) as file:
+    with StoredFile(path) as file:
         stored = stored_stream(file, lost, str(path))
         stream = DecompressedStream(stored, compression, str(path), any_header=True)
         position = 0

@@ -19,13 +19,13 @@ from functools import partial
 import numpy as np
 
 from converters.dataset.damage import FoundAgain, LostRange
+from converters.dataset.source import MAX_RECORD_BYTES, Compression
 from converters.errors import DataError, Location
-from converters.formats.tfrecord.compression import Compression, DecompressedStream, SourceFile
+from converters.formats.tfrecord.compression import DecompressedStream, StoredFile
 from converters.formats.tfrecord.framing import (
     CHUNK_BYTES,
     FOOTER_BYTES,
     HEADER_BYTES,
-    MAX_RECORD_BYTES,
     OVERHEAD_BYTES,
     ByteStream,
     Frames,
@@ -108,7 +108,7 @@ def _examine(
     chunk_bytes: int,
     index: IndexChecker | None,
 ) -> Examination:
-    with SourceFile(path) as file:
+    with StoredFile(path) as file:
         stream = None
         if compression != "none":
             stream = DecompressedStream(file, compression, str(path), until_damage=True)
