@@ -80,8 +80,8 @@ class WorkDone:
 
 def merge_split(found: SourceSplit, results: Iterable[ShardResult], done: WorkDone) -> MergedSplit:
     """Add up the results of a split's shards, which come in order."""
-    label_count = len(found.split.label_names)
-    expected, output = Merger(label_count), Merger(label_count)
+    schema = found.split.schema
+    expected, output = Merger(schema), Merger(schema)
     slices: list[SliceFacts] = []
     files: list[OutputFiles] = []
     folders: list[str] = []

@@ -57,7 +57,7 @@ class ShardTask:
 
     def _convert(self, shard: Shard, folder: Path, progress: Progress | None) -> ShardResult:
         target = load_format(self.format, **self.format_options)
-        source = PartBuilder(shard.first_record, len(shard.split.label_names))
+        source = PartBuilder(shard.first_record, shard.split.schema)
         records = self.reading.read(shard)
         reading, writing, verifying = Stopwatch(), Stopwatch(), Stopwatch()
         batches = _counted(reading.watch(source.watch(records)), "read", progress)
@@ -83,7 +83,7 @@ class ShardTask:
 
 
 def _fingerprint(batches: Iterable[pa.RecordBatch], shard: Shard) -> Part:
-    builder = PartBuilder(shard.first_record, len(shard.split.label_names))
+    builder = PartBuilder(shard.first_record, shard.split.schema)
     for batch in batches:
         builder.add(batch)
     return builder.part()

@@ -32,7 +32,9 @@ def conform(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
         raise ValueError(f"the columns are {', '.join(batch.schema.names)}; expected {', '.join(form.names)}")
     columns = []
     for column, field in zip(batch.columns, form, strict=True):
-        if not column.type.equals(field.type) and pa.types.is_floating(column.type) != pa.types.is_floating(field.type):
+        if not column.type.equals(field.type) and pa.types.is_floating(column.type) != pa.types.is_floating(
+            field.type
+        ):
             raise ValueError(f"the column {field.name} is {column.type}; expected {type_name(field.type)}")
         columns.append(column.cast(field.type))
     return pa.RecordBatch.from_arrays(columns, schema=form)
@@ -40,8 +42,14 @@ def conform(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
 
 def binary_array(buffers: Sequence[bytes | memoryview | None]) -> pa.Array:
     """A binary array of the given buffers; their bytes are copied once."""
-    array = packed_array(pa.binary(), [len(data) if data is not None else 0 for data in buffers], b"".join(filter(None, buffers)))
-    return array if None not in buffers else with_nulls(array, np.array([data is not None for data in buffers]))
+    array = packed_array(
+        pa.binary(),
+        [len(data) if data is not None else 0 for data in buffers],
+        b"".join(filter(None, buffers)),
+    )
+    return (
+        array if None not in buffers else with_nulls(array, np.array([data is not None for data in buffers]))
+    )
 
 
 def string_array(texts: Sequence[str]) -> pa.Array:
@@ -54,7 +62,9 @@ def string_array(texts: Sequence[str]) -> pa.Array:
 
 def packed_array(kind: pa.DataType, sizes: Sequence[int] | npt.NDArray[np.int64], data: Any) -> pa.Array:  # noqa: ANN401  # a buffer
     """An array of ``kind``, binary or string, whose values of the given sizes in bytes follow each other."""
-    return pa.Array.from_buffers(kind, len(sizes), [None, pa.py_buffer(offsets_of(sizes)), pa.py_buffer(data)])
+    return pa.Array.from_buffers(
+        kind, len(sizes), [None, pa.py_buffer(offsets_of(sizes)), pa.py_buffer(data)]
+    )
 
 
 def offsets_of(sizes: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
@@ -118,7 +128,9 @@ def list_parts(array: pa.Array) -> tuple[npt.NDArray[np.int64], pa.Array]:
             counts[~valid_rows(array)] = 0
             values = values.take(pa.array(np.flatnonzero(keep)))
         return counts, values
-    edges = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1].astype(np.int64)
+    edges = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1].astype(
+        np.int64
+    )
     counts = np.diff(edges)
     if array.null_count and counts[~valid_rows(array)].any():
         raise ValueError("a list that is null has values")

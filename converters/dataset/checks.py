@@ -64,7 +64,11 @@ class RecordChecker:
                     raise DataError(error.message, locate(row)) from None
 
     def _check_sizes(
-        self, found: npt.NDArray[np.int32], there: npt.NDArray[np.bool_], batch: pa.RecordBatch, locate: Locate
+        self,
+        found: npt.NDArray[np.int32],
+        there: npt.NDArray[np.bool_],
+        batch: pa.RecordBatch,
+        locate: Locate,
     ) -> None:
         for part, role in enumerate(SIZES):
             column = self._schema.role(role)
@@ -94,19 +98,23 @@ def _check_labels(column: Column, array: pa.Array, locate: Locate) -> None:
                 label_ranks(column, array.slice(row, 1))
             except ValueError as error:
                 raise DataError(
-                    f"{column.name}: {error}; the description has {len(column.label_names)} names.", locate(row)
+                    f"{column.name}: {error}; the description has {len(column.label_names)} names.",
+                    locate(row),
                 ) from None
 
 
 def _check_vectors(column: Column, array: pa.Array, locate: Locate) -> None:
     valid = valid_rows(array)
-    vectors = vector_matrix(array) if valid.all() else numbers(list_parts(array)[1]).reshape(-1, column.size or 0)
+    vectors = (
+        vector_matrix(array) if valid.all() else numbers(list_parts(array)[1]).reshape(-1, column.size or 0)
+    )
     rows = np.flatnonzero(valid)
     other = (vectors != 0) & (vectors != 1)
     if other.any():
         row, place = (int(part[0]) for part in np.nonzero(other))
         raise DataError(
-            f"the feature {column.feature!r} has the value {vectors[row, place]}, expected 0 or 1.", locate(int(rows[row]))
+            f"the feature {column.feature!r} has the value {vectors[row, place]}, expected 0 or 1.",
+            locate(int(rows[row])),
         )
     set_labels = vectors.sum(axis=1, dtype=np.int64)
     single = column.kind == "single-label"
@@ -117,7 +125,8 @@ def _check_vectors(column: Column, array: pa.Array, locate: Locate) -> None:
         place = int(np.argmax(wrong))
         expected = "exactly one" if single else "at least one"
         raise DataError(
-            f"{int(set_labels[place])} labels are set; a {column.kind} config has {expected}.", locate(int(rows[place]))
+            f"{int(set_labels[place])} labels are set; a {column.kind} config has {expected}.",
+            locate(int(rows[place])),
         )
 
 

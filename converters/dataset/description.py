@@ -11,18 +11,30 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, cast
+
+import pyarrow as pa
 
 from converters.dataset.decode import Count, DecodeError, Sha256, decode, load_json
 from converters.dataset.filenames import MAX_NAME_BYTES, first_collision, unsafe_name
+from converters.dataset.schema import (
+    SIZES,
+    Column,
+    Kind,
+    Role,
+    Schema,
+    parse_type,
+    type_name,
+    with_derived_label,
+)
 from converters.errors import CallError
 from converters.storage.files import is_folder, is_there, read_bounded
 from converters.storage.object_store import Place
 
-Kind = Literal["single-label", "multi-label"]
-
 DESCRIPTION_FILE = "dataset.json"
 MAX_DESCRIPTION_BYTES = 4 << 20  # KFER's has 20 kB
+
+MAX_COLUMN_NAME_BYTES = 1000
 
 # Column names of the outputs that a label must not take.
 RESERVED_COLUMNS = frozenset({"file_name", "img_id", "clip_id"})
@@ -51,7 +63,18 @@ class Features:
 
 @dataclass(frozen=True)
 class Published:
-    """The facts published with a split. ``None`` is a fact that was not published and cannot be checked."""
+    """The facts published with a split. ``None`` is a fact that was not published and cannot be checked.
+
+    Attributes:
+        records: number of records; ``clips``: of different clips.
+        label_counts: how many records have each label, in stored order.
+        labels_per_image: how many records have so many labels, by that number.
+        distinct_label_sets: number of different sets of labels.
+        labels_sha256: see :mod:`converters.dataset.fingerprint`; likewise ``identities_sha256``.
+        shard_lengths: number of records of each source file, in order.
+        num_bytes: size of all Examples without their framing.
+        files: digest of source files by name, as ``sha256:…`` or ``md5:…``, in hexadecimal digits.
+    """
 
     records: int | None = None
     label_counts: tuple[int, ...] | None = None
@@ -60,21 +83,30 @@ class Published:
     labels_sha256: str | None = None
     clips: int | None = None
     identities_sha256: str | None = None
+    shard_lengths: tuple[int, ...] | None = None
+    num_bytes: int | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Split:
     """One split of one config.
 
-    ``file`` and ``index`` are file names in the source folder; ``file`` may be a glob pattern (``train-*``),
-    whose matches are read in the order of their names. ``labels_csv`` is the name of the authors' label file.
+    Attributes:
+        config: name of the config.
+        name: name of the split.
+        schema: its columns.
+        files: names of its files, relative to the source folder, or glob patterns (``train-*``), whose matches are
+            read in the order of their names.
+        index: name of the index of its file.
+        labels_csv: name of the authors' label file.
+        published: the facts published with it.
     """
 
     config: str
     name: str
-    kind: Kind
-    label_names: tuple[str, ...]
-    file: str
+    schema: Schema = field(hash=False)
+    files: tuple[str, ...]
     index: str | None = None
     labels_csv: str | None = None
     published: Published = field(default_factory=Published, hash=False)
@@ -84,14 +116,23 @@ class Split:
         """How messages name the split: ``config/split``."""
         return f"{self.config}/{self.name}"
 
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of its labels, in stored order; none where they are not known, or there are no labels."""
+        return self.schema.label.label_names if self.schema.label else ()
+
+    @property
+    def kind(self) -> Kind | None:
+        """Whether its label vectors have one label or several; None where it has none."""
+        return self.schema.label.kind if self.schema.label else None
+
 
 @dataclass(frozen=True)
 class Config:
-    """A configuration of a dataset: its label names in stored order, and its splits."""
+    """A configuration of a dataset: its columns, and its splits."""
 
     name: str
-    kind: Kind
-    label_names: tuple[str, ...]
+    schema: Schema
     splits: tuple[Split, ...]
 
 
@@ -140,7 +181,6 @@ class Description:
 
     name: str
     about: About
-    features: Features
     configs: tuple[Config, ...]
     document: Mapping[str, Any]
 
@@ -148,7 +188,8 @@ class Description:
     def from_json(cls, document: Any) -> Description:  # noqa: ANN401  # JSON
         """See :func:`parse_description`; for :func:`~converters.dataset.decode.decode`."""
         bare = isinstance(document, dict) and all(
-            isinstance(value, dict) and "label_names" in value for value in document.values()
+            isinstance(value, dict) and value.keys() & {"label_names", "splits"}
+            for value in document.values()
         )
         if bare and "configs" not in document:
             document = {"configs": document}
@@ -160,8 +201,7 @@ class Description:
         return cls(
             form.name,
             replace(form.about, title=form.about.title or form.name),
-            form.features,
-            tuple(_config(name, config) for name, config in form.configs.items()),
+            tuple(_config(name, form) for name in form.configs),
             document,
         )
 
@@ -236,9 +276,10 @@ def _config_name(name: str) -> str | None:
 
 
 def _file_name(name: str) -> str | None:
-    if name in ("", ".", "..") or not name.isprintable() or {"/", "\\"} & set(name):
-        return f"expected the name of a file in the same folder, found {name[:300]!r}"
-    too_long = len(name.encode()) > MAX_NAME_BYTES
+    parts = name.split("/")
+    if not name.isprintable() or "\\" in name or {"", ".", ".."} & set(parts):
+        return f"expected the name of a file in the source folder, found {name[:300]!r}"
+    too_long = max(len(part.encode()) for part in parts) > MAX_NAME_BYTES
     return f"the name is longer than {MAX_NAME_BYTES} bytes" if too_long else None
 
 
@@ -247,9 +288,15 @@ def _label_name(name: str) -> str | None:
     return None if usable else f"{name!r} cannot name a label"
 
 
-def _distinct(names: Sequence[str]) -> str | None:
-    distinct = names and len(set(names)) == len(names)
-    return None if distinct else "expected at least one name, and no name twice"
+def _distinct_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names or len(set(names)) != len(names):
+        raise DecodeError("expected at least one name, and no name twice")
+    return names
+
+
+def _column_name(name: str) -> str | None:
+    usable = name and name.isprintable() and len(name.encode()) <= MAX_COLUMN_NAME_BYTES
+    return None if usable else f"{name[:300]!r} cannot name a column"
 
 
 def _folders(names: Mapping[str, object]) -> str | None:
@@ -264,9 +311,83 @@ def _folders(names: Mapping[str, object]) -> str | None:
 _FileName = Annotated[str, _file_name]
 
 
+class _Names:
+    """Label names: a list where their numbers are 0, 1, 2 …, or an object by number."""
+
+    def __init__(self, names: tuple[str, ...], ids: tuple[int, ...]) -> None:
+        self.names = names
+        self.ids = ids
+
+    @classmethod
+    def from_json(cls, value: Any) -> _Names:  # noqa: ANN401  # JSON
+        """See :func:`~converters.dataset.decode.decode`."""
+        if isinstance(value, dict):
+            by_id = sorted(decode(Mapping[int, Annotated[str, _label_name]], value, "").items())
+            ids = tuple(number for number, _ in by_id)
+            names = tuple(name for _, name in by_id)
+            return cls(_distinct_names(names), () if ids == tuple(range(len(ids))) else ids)
+        return cls(_distinct_names(decode(tuple[Annotated[str, _label_name], ...], value, "")), ())
+
+
+@dataclass(frozen=True)
+class _ColumnForm:
+    type: str | None = None
+    feature: str | None = None
+    role: Role | None = None
+    label_names: _Names | None = None
+    kind: Kind | None = None
+    unlabelled: bool = False
+    nullable: bool = False
+    meaning: str = ""
+
+    @classmethod
+    def parse(cls, value: Any) -> _ColumnForm:  # noqa: ANN401  # JSON
+        """A form, or the type alone."""
+        return cls(type=value) if isinstance(value, str) else decode(cls, value, "")
+
+    def column(self, name: str) -> Column:
+        """The column; its type follows from its role where none is given."""
+        usual = {"image": "binary", "file_name": "string", None: None}.get(self.role, "int64")
+        stated = self.type or usual
+        if stated is None:
+            raise DecodeError("is missing", "type")
+        names = self.label_names or _Names((), ())
+        kind = parse_type(stated)
+        feature = self.feature or name
+        return Column(
+            name, kind, self.role, feature, names.names, names.ids, self.kind, self.unlabelled, self.nullable,
+            meaning=self.meaning,
+        )  # fmt: skip
+
+
+class _Columns:
+    """The columns of a config: an object of forms by name."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+
+    @classmethod
+    def from_json(cls, value: Any) -> _Columns:  # noqa: ANN401  # JSON
+        """See :func:`~converters.dataset.decode.decode`."""
+        columns = []
+        for name, entry in decode(Mapping[str, Any], value, "").items():
+            try:
+                if problem := _column_name(name):
+                    raise DecodeError(problem)
+                columns.append(_ColumnForm.parse(entry).column(name))
+            except DecodeError as error:
+                raise error.below(name) from None
+            except ValueError as error:
+                raise DecodeError(str(error), name) from None
+        try:
+            return cls(with_derived_label(tuple(columns)))
+        except ValueError as error:
+            raise DecodeError(str(error)) from None
+
+
 @dataclass(frozen=True)
 class _SplitForm:
-    file: _FileName
+    file: Any
     index: _FileName | None = None
     labels_csv: _FileName | None = None
     records: Count | None = None
@@ -276,48 +397,131 @@ class _SplitForm:
     labels_sha256: Sha256 | None = None
     clips: Count | None = None
     identities_sha256: Sha256 | None = None
+    shard_lengths: tuple[Count, ...] | None = None
+    num_bytes: Count | None = None
+
+    def files(self) -> tuple[str, ...]:
+        """The names of its files, of which there may be one or several."""
+        form = tuple[_FileName, ...] if isinstance(self.file, list) else _FileName
+        files = decode(cast(Any, form), self.file, "file")
+        return files if isinstance(files, tuple) else (files,)
 
 
 @dataclass(frozen=True)
 class _ConfigForm:
-    kind: Kind
-    label_names: Annotated[tuple[Annotated[str, _label_name], ...], _distinct]
     splits: Annotated[Mapping[Annotated[str, _split_name], _SplitForm], _folders]
+    kind: Kind | None = None
+    label_names: tuple[Annotated[str, _label_name], ...] | None = None
+    columns: _Columns | None = None
 
     def __post_init__(self) -> None:
-        for name, split in self.splits.items():
-            if split.label_counts is not None and split.label_counts.keys() != set(self.label_names):
-                message = "expected one count for each of the config's label names"
-                raise DecodeError(message, "splits", name, "label_counts")
+        if self.label_names is not None:
+            try:
+                _distinct_names(self.label_names)
+            except DecodeError as error:
+                raise error.below("label_names") from None
+        if (self.kind is None) != (self.label_names is None):
+            raise DecodeError("is missing", "label_names" if self.kind else "kind")
 
 
 @dataclass(frozen=True)
 class _Form:
     configs: Annotated[Mapping[Annotated[str, _config_name], _ConfigForm], _folders]
     name: str = "dataset"
+    columns: _Columns | None = None
     features: Features = field(default_factory=Features)
     about: About = field(default_factory=About)
 
 
-def _config(name: str, form: _ConfigForm) -> Config:
-    splits = tuple(_split(name, split, form) for split in form.splits)
-    return Config(name, form.kind, form.label_names, splits)
+def _schema(form: _ConfigForm, dataset: _Form) -> Schema:
+    """The columns of a config: its own or the dataset's; else those that KFER's records have."""
+    if form.columns is not None:
+        return form.columns.schema
+    if form.kind is None or form.label_names is None:
+        if dataset.columns is None:
+            raise DecodeError("is missing", "columns")
+        return dataset.columns.schema
+    names = dataset.features
+    sizes: tuple[Column, ...] = tuple(
+        Column(role, pa.int32(), role, getattr(names, role), meaning="as stored") for role in SIZES
+    )
+    return with_derived_label(
+        (
+            Column(
+                "image", pa.binary(), "image", names.image, meaning="the image file, byte for byte as stored"
+            ),
+            Column(
+                "label_vector",
+                pa.list_(pa.uint8(), len(form.label_names)),
+                "label",
+                names.label,
+                form.label_names,
+                kind=form.kind,
+                meaning="the 0/1 vector as stored",
+            ),
+            *sizes,
+        )
+    )
 
 
-def _split(config: str, name: str, form: _ConfigForm) -> Split:
-    split, counts = form.splits[name], form.splits[name].label_counts
+def _config(name: str, form: _Form) -> Config:
+    config = form.configs[name]
+    try:
+        schema = _schema(config, form)
+        splits = tuple(_split(name, split, schema, config.splits[split]) for split in config.splits)
+    except DecodeError as error:
+        raise error.below(name).below("configs") from None
+    return Config(name, schema, splits)
+
+
+def _split(config: str, name: str, schema: Schema, split: _SplitForm) -> Split:
+    counts, names = split.label_counts, schema.label.label_names if schema.label else ()
+    if counts is not None and counts.keys() != set(names):
+        message = "expected one count for each of the config's label names"
+        raise DecodeError(message, "splits", name, "label_counts")
     published = Published(
-        split.records,
-        None if counts is None else tuple(counts[label] for label in form.label_names),
+        split.records
+        if split.shard_lengths is None or split.records is not None
+        else sum(split.shard_lengths),
+        None if counts is None else tuple(counts[label] for label in names),
         split.labels_per_image,
         split.distinct_label_sets,
         split.labels_sha256,
         split.clips,
         split.identities_sha256,
+        split.shard_lengths,
+        split.num_bytes,
     )
+    try:
+        files = split.files()
+    except DecodeError as error:
+        raise error.below(name).below("splits") from None
     labels_csv = split.labels_csv or f"label_{config}_{name}.csv"
-    return Split(config, name, form.kind, form.label_names, split.file, split.index, labels_csv, published)
+    return Split(config, name, schema, files, split.index, labels_csv, published)
 
 
 def _listed(configs: Sequence[Config]) -> str:
     return ", ".join(config.name for config in configs)
+
+
+def described_columns(schema: Schema) -> dict[str, Any]:
+    """The stored columns of a schema as a description has them; :class:`Description` reads the same from it."""
+    return {column.name: _described(column) for column in schema.stored}
+
+
+def _described(column: Column) -> dict[str, Any]:
+    stated: dict[str, Any] = {"type": type_name(column.type)}
+    if column.feature != column.name:
+        stated["feature"] = column.feature
+    names = column.label_names
+    optional = {
+        "role": column.role,
+        "label_names": dict(zip(map(str, column.label_ids), names, strict=True))
+        if column.label_ids
+        else list(names),
+        "kind": column.kind,
+        "unlabelled": column.unlabelled,
+        "nullable": column.nullable,
+        "meaning": column.meaning,
+    }
+    return stated | {key: value for key, value in optional.items() if value}

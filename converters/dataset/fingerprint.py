@@ -22,10 +22,10 @@ import numpy as np
 import pyarrow as pa
 
 from converters.dataset.arrays import binary_parts, valid_rows, vector_matrix
+from converters.dataset.decode import Count, Sha256
 from converters.dataset.labels import count_label_sets
 from converters.dataset.leaves import record_leaves
 from converters.dataset.schema import Schema
-from converters.dataset.decode import Count, Sha256
 
 EMPTY_SHA256 = sha256(b"").hexdigest()
 NODE_PREFIX = b"\x01"
@@ -277,7 +277,13 @@ class Tree:
             left, right = nodes[-2:]
             if left.level != right.level or left.index & 1 or right.index != left.index + 1:
                 return
-            nodes[-2:] = [Node(left.level + 1, left.index >> 1, sha256(self._prefix + left.digest + right.digest).digest())]
+            nodes[-2:] = [
+                Node(
+                    left.level + 1,
+                    left.index >> 1,
+                    sha256(self._prefix + left.digest + right.digest).digest(),
+                )
+            ]
 
     def nodes(self) -> tuple[Node, ...]:
         """The nodes that are finished and have no sibling yet, left to right."""

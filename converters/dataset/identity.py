@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from converters.dataset.arrays import vector_matrix
 from converters.dataset.description import Split
 from converters.dataset.filenames import first_collision, unsafe_name
 from converters.dataset.label_csv import read_label_csv
-from converters.dataset.arrays import label_matrix
 from converters.errors import CallError, DataError, Location
 
 Rows = Sequence[tuple[int, int]]
@@ -36,6 +36,7 @@ class Identities:
         img_id: string array, one image name per record.
         clip_id: string array.
         labels: uint8, shape (rows, labels).
+        label: name of the column of labels, against which they are held.
         numbers: int64, which row of the CSV each is; None where all rows are here.
     """
 
@@ -43,6 +44,7 @@ class Identities:
     img_id: pa.Array
     clip_id: pa.Array
     labels: npt.NDArray[np.uint8]
+    label: str
     numbers: npt.NDArray[np.int64] | None = None
 
     def without(self, rows: Rows) -> Identities:
@@ -72,7 +74,7 @@ class Identities:
         Raises:
             DataError: a record's labels differ from its row's, or there are more records than rows.
         """
-        stored = label_matrix(batch)
+        stored = vector_matrix(batch.column(self.label))
         rows = self.labels[first : first + len(stored)]
         differs = (rows != stored[: len(rows)]).any(axis=1)
         if differs.any():
@@ -122,6 +124,9 @@ def read_identities(folder: Path, split: Split) -> Identities:
         CallError: there is no such CSV in ``folder``.
         DataError: its header or a row is malformed, or a name in it must not become a file name.
     """
+    label = split.schema.label
+    if label is None or label.kind is None:
+        raise CallError(f"--labels compares label vectors, and {split.title} has none.")
     path = folder / (split.labels_csv or f"label_{split.config}_{split.name}.csv")
     if not path.is_file():
         raise CallError(
@@ -133,33 +138,14 @@ def read_identities(folder: Path, split: Split) -> Identities:
     for clip in clip_id.unique().to_pylist():
         if problem := unsafe_name(clip):
             raise DataError(f"the clip_id {problem}.", Location(str(path)))
-    return Identities(str(path), img_id, clip_id, table.labels)
-
-
-def file_names(split: Split, img_ids: list[str | None], first: int) -> list[str]:
-    """The file names of consecutive records: by ``img_id`` where it is known, else by split and record number.
-
-    Args:
-        split: the records' split.
-        img_ids: of each record, or None.
-        first: index in the split of the first record.
-    """
-    return [
-        f"{split.name}_{record:08d}.jpg" if img_id is None else with_extension(img_id)
-        for record, img_id in enumerate(img_ids, first)
-    ]
-
-
-def with_extension(img_id: str) -> str:
-    """``img_id`` as the name of a JPEG file; it keeps the extension that it has."""
-    return img_id if img_id.lower().endswith((".jpg", ".jpeg")) else f"{img_id}.jpg"
+    return Identities(str(path), img_id, clip_id, table.labels, label.name)
 
 
 def _check_names(img_ids: list[str], path: str) -> None:
     for row, img_id in enumerate(img_ids):
-        if problem := unsafe_name(with_extension(img_id) if img_id else img_id):
+        if problem := unsafe_name(_file_name(img_id) if img_id else img_id):
             raise DataError(f"the img_id {problem}; it cannot become a file name.", Location(path, row))
-    if collision := first_collision(map(with_extension, img_ids)):
+    if collision := first_collision(map(_file_name, img_ids)):
         first, second = collision
         raise DataError(
             f"the img_ids {img_ids[first]!r} (record {first}) and {img_ids[second]!r} would be one file.",
@@ -169,3 +155,8 @@ def _check_names(img_ids: list[str], path: str) -> None:
 
 def _ones(labels: npt.NDArray[np.uint8]) -> str:
     return str(np.flatnonzero(labels).tolist())
+
+
+def _file_name(img_id: str) -> str:
+    """``img_id`` as the name of a JPEG file; it keeps the extension that it has."""
+    return img_id if img_id.lower().endswith((".jpg", ".jpeg")) else f"{img_id}.jpg"

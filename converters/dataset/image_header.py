@@ -30,8 +30,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from numpy.lib.stride_tricks import sliding_window_view
 
-from converters.dataset.jpeg_header import ImageError, JpegSizes, has_end, read_jpeg_header
 from converters.dataset.arrays import binary_parts
+from converters.dataset.jpeg_header import ImageError, JpegSizes, has_end, read_jpeg_header
 
 Encoding = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff"]
 ENCODINGS: Final[tuple[Encoding, ...]] = get_args(Encoding)

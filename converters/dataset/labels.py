@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from converters.dataset.arrays import list_array, list_parts, number_array, numbers, valid_rows, vector_matrix, with_nulls
+from converters.dataset.arrays import (
+    list_array,
+    list_parts,
+    number_array,
+    numbers,
+    valid_rows,
+    vector_matrix,
+    with_nulls,
+)
 from converters.dataset.schema import Column, Schema
 
 UNLABELLED = -1

@@ -72,7 +72,9 @@ def _value(column: Column, array: pa.Array) -> list[Segment]:
     return [head, (data, width * column.size if column.size and valid.all() else counts * width)]
 
 
-def _texts(values: pa.Array, counts: npt.NDArray[np.int64], valid: npt.NDArray[np.bool_], *, scalar: bool) -> Segment:
+def _texts(
+    values: pa.Array, counts: npt.NDArray[np.int64], valid: npt.NDArray[np.bool_], *, scalar: bool
+) -> Segment:
     """The lengths and bytes of the texts of each record."""
     edges, data = binary_parts(values)
     sizes = np.diff(edges).astype(np.int64)

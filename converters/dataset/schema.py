@@ -53,7 +53,9 @@ def parse_type(text: str) -> pa.DataType:
     """
     match = _TYPE.fullmatch(text)
     if match is None or match[1] not in BASE_TYPES:
-        raise ValueError(f"{text!r} is no type; there are {', '.join(BASE_TYPES)}, and lists as in int64[4], int64[]")
+        raise ValueError(
+            f"{text!r} is no type; there are {', '.join(BASE_TYPES)}, and lists as in int64[4], int64[]"
+        )
     base = BASE_TYPES[match[1]]
     if not text.endswith("]"):
         return base
@@ -63,8 +65,10 @@ def parse_type(text: str) -> pa.DataType:
 def type_name(kind: pa.DataType) -> str:
     """The text that :func:`parse_type` takes."""
     if pa.types.is_fixed_size_list(kind):
-        return f"{kind.value_type}[{kind.list_size}]"
-    return f"{kind.value_type}[]" if pa.types.is_list(kind) else str(kind)
+        return f"{type_name(kind.value_type)}[{kind.list_size}]"
+    if pa.types.is_list(kind):
+        return f"{type_name(kind.value_type)}[]"
+    return "float32" if pa.types.is_float32(kind) else str(kind)
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,9 @@ class Schema:
         images = [column for column in self.columns if column.role == "image"]
         order = {name: rank for rank, name in enumerate(_FIRST_IMAGES)}
         return tuple(
-            sorted(images, key=lambda column: min(order.get(column.name, 9), order.get(column.feature or "", 9)))
+            sorted(
+                images, key=lambda column: min(order.get(column.name, 9), order.get(column.feature or "", 9))
+            )
         )
 
     @property
@@ -234,7 +240,9 @@ def with_derived_label(columns: tuple[Column, ...]) -> Schema:
         label_names=label.label_names,
         nullable=label.nullable or label.unlabelled,
         derived=True,
-        meaning="number of the label, from 0, in stored order" if not multi else "numbers of the labels that are set",
+        meaning="number of the label, from 0, in stored order"
+        if not multi
+        else "numbers of the labels that are set",
     )
     place = columns.index(label)
     return Schema((*columns[:place], derived, *columns[place:]))

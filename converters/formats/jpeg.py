@@ -14,11 +14,6 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
-from converters.dataset.description import Split
-from converters.dataset.filenames import unsafe_name
-from converters.dataset.identity import file_names
-from converters.dataset.jpeg_header import JpegError, JpegSizes
-from converters.dataset.label_csv import read_label_csv
 from converters.dataset.arrays import (
     binary_array,
     image_views,
@@ -27,6 +22,11 @@ from converters.dataset.arrays import (
     record_batch,
     string_array,
 )
+from converters.dataset.description import Split
+from converters.dataset.filenames import unsafe_name
+from converters.dataset.identity import file_names
+from converters.dataset.jpeg_header import JpegError, JpegSizes
+from converters.dataset.label_csv import read_label_csv
 from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
 from converters.storage.hashing_reader import ReadFile, read_file

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from converters.dataset.arrays import binary_parts, list_parts
 from converters.dataset.description import Split
-from converters.dataset.arrays import binary_parts
 from converters.dataset.shard import Shard
 from converters.errors import DataError, Location
 from converters.formats.croissant import write_croissant
-from converters.formats.image_table import from_table, table_schema, to_table
+from converters.formats.table import from_table, table_schema, to_table
 
 if TYPE_CHECKING:
     from converters.dataset.report import Report
@@ -80,13 +81,15 @@ class ParquetFormat:
 
 def _writer(file: object, schema: pa.Schema) -> pq.ParquetWriter:
     """A writer with the settings that Hugging Face's own has, and page checksums."""
-    others = [name for name in _leaves(schema) if name != "image.bytes"]
+    images = [f"{field.name}.bytes" for field in schema if pa.types.is_struct(field.type)]
+    plain = images + [field.name for field in schema if pa.types.is_binary(field.type)]
+    others = [name for name in _leaves(schema) if name not in images]
     return pq.ParquetWriter(
         file,
         schema,
-        compression={"image.bytes": "NONE"} | dict.fromkeys(others, "SNAPPY"),
-        use_dictionary=others,
-        column_encoding={"image.bytes": "PLAIN"},
+        compression=dict.fromkeys(images, "NONE") | dict.fromkeys(others, "SNAPPY"),
+        use_dictionary=[name for name in others if name not in plain],
+        column_encoding=dict.fromkeys(plain, "PLAIN"),
         write_page_index=True,
         write_page_checksum=True,
         use_content_defined_chunking=True,
@@ -119,7 +122,7 @@ def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     pending: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in batches:
-        offsets, _ = binary_parts(batch.column("image").field("bytes"))
+        offsets = _edges(batch)
         start = 0
         while start < len(batch):
             room = int(np.searchsorted(offsets, offsets[start] + ROW_GROUP_BYTES - size, "right")) - 1
@@ -133,6 +136,20 @@ def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
             start = end
     if rows:
         yield pa.Table.from_batches(pending)
+
+
+def _edges(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
+    """int64, one more than rows: how many bytes of long values are in the rows before each, and in all."""
+    edges = np.zeros(len(batch) + 1, np.int64)
+    for column in batch.columns:
+        values = column.field("bytes") if pa.types.is_struct(column.type) else column
+        if pa.types.is_binary(values.type) or pa.types.is_string(values.type):
+            offsets, _ = binary_parts(values)
+            edges += offsets - offsets[0]
+        elif pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
+            counts, items = list_parts(values)
+            edges[1:] += np.cumsum(counts) * (items.nbytes // max(1, len(items)))
+    return edges
 
 
 def _rows_at_once(metadata: pq.FileMetaData) -> int:
@@ -149,11 +166,9 @@ def _read_file(path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]
             path, page_checksum_verification=True, pre_buffer=False, buffer_size=_READ_BYTES
         ) as file:
             schema = file.schema_arrow
-            if not any(
-                # Reading adds metadata to nested fields (their Parquet ids), so the schema's own is compared.
-                schema.equals(expected) and schema.metadata == expected.metadata
-                for expected in (table_schema(split, identified=identified) for identified in (False, True))
-            ):
+            expected = table_schema(split.schema)
+            # Reading adds metadata to nested fields (their Parquet ids), so the schema's own is compared.
+            if not schema.equals(expected) or schema.metadata != expected.metadata:
                 raise DataError(
                     f"the file's schema is not the one of {split.title}: columns, label names or features differ.",
                     Location(str(path)),

@@ -176,7 +176,7 @@ def _verify_split(
     if target is None:
         check = Check(compare.RECORDS, "unverified", unread or "")
         return SplitReport(split, sources, 0, expected, (check,), quarantine)
-    builder = PartBuilder(0, len(split.label_names))
+    builder = PartBuilder(0, split.schema)
     clips: set[str] = set()
     try:
         for batch in read_back(target, out, split):
@@ -190,7 +190,7 @@ def _verify_split(
     except Exception as error:  # noqa: BLE001  # a format meeting damaged files, and maybe somebody else's
         check = Check("content", "failed", f"cannot be read back: {error}")
         return SplitReport(split, sources, 0, expected, (check,), quarantine)
-    found = merge([builder.part()], len(split.label_names))
+    found = merge([builder.part()], split.schema)
     checks = compare.compare(split, expected, found, sources, identified=identified, clips=len(clips) or None)
     if quarantine is not None:
         checks = compare.explain(split, found, checks, quarantine)
@@ -263,14 +263,14 @@ def _compare_source(
 ) -> Check:
     def parts() -> Iterator[Part]:
         for shard in source.plan_around(original, split.quarantine, split.sources):
-            builder = PartBuilder(shard.first_record, len(shard.split.label_names))
+            builder = PartBuilder(shard.first_record, shard.split.schema)
             for batch in source.reading.read(shard):
                 builder.add(batch)
                 if progress is not None:
                     progress("read", len(batch))
             yield builder.part()
 
-    found = merge(parts(), len(split.split.label_names))
+    found = merge(parts(), split.split.schema)
     stated = replace(split.fingerprint, identities_sha256=None)
     if found != stated:
         names = [

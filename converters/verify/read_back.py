@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from converters.dataset.arrays import conform
 from converters.dataset.checks import RecordChecker
 from converters.dataset.description import Split
-from converters.dataset.arrays import conform
 from converters.errors import ConverterError, Location
 from converters.formats import Format, ReadsThrough
 from converters.storage.hashing_reader import HashingReader
@@ -31,9 +31,9 @@ def read_back(
         batches = target.read_through(reader.read, folder, split)
     else:
         batches = target.read(folder, split)
-    checker = RecordChecker(split)
+    checker = RecordChecker(split.schema)
     for found in batches:
-        batch = conform(found, len(split.label_names))
+        batch = conform(found, split.schema)
         # The sizes of the images are checked against their headers on both sides, so they survived too.
         checker.check(batch, _location(split, first))
         first += len(batch)

@@ -56,7 +56,10 @@ class ColumnReader:
     def _unknown(self, values: Mapping[str, FeatureValues]) -> list[RecordError]:
         """Features that no column holds, and that would be lost."""
         return [
-            _misfit(_first(found.counts >= 0), f"the feature {name!r} is not in the dataset's description and would be lost")
+            _misfit(
+                _first(found.counts >= 0),
+                f"the feature {name!r} is not in the dataset's description and would be lost",
+            )
             for name, found in values.items()
             if name not in self._features and name not in self._ignored and found.kind is not None
         ]
@@ -146,7 +149,9 @@ def _narrowed(found: FeatureValues, kind: pa.DataType) -> npt.NDArray[Any]:
     narrow = found.integers.astype(kind.to_pandas_dtype())
     if (wrong := narrow != found.integers).any():
         place = int(np.argmax(wrong))
-        raise RecordError(_row_of(found, place), f"has the value {found.integers[place]}, which is no {type_name(kind)}", 0)
+        raise RecordError(
+            _row_of(found, place), f"has the value {found.integers[place]}, which is no {type_name(kind)}", 0
+        )
     return narrow
 
 

@@ -15,17 +15,16 @@ from pathlib import Path
 
 from converters.dataset.checks import RecordChecker
 from converters.dataset.damage import FileDamage, FoundAgain, first_lost, records_lost
-from converters.dataset.description import Features
 from converters.dataset.filenames import folded
 from converters.dataset.fingerprint import identity_digest, tree_root
 from converters.dataset.identity import Identities, read_identities
 from converters.dataset.quarantine import FOLDER, FileBytes, Quarantine, QuarantinedRange, raw_name
 from converters.dataset.source import SourceSplit
 from converters.errors import CallError, DataError, Location
+from converters.formats.tfrecord.columns import ColumnReader
 from converters.formats.tfrecord.discovery import FoundSource
-from converters.formats.tfrecord.fast_parser import ExampleParser
 from converters.formats.tfrecord.framing import Frames
-from converters.formats.tfrecord.reader import frame_location, parse_frames
+from converters.formats.tfrecord.reader import frame_location, read_columns
 from converters.formats.tfrecord.recovery import Examination, examine
 from converters.storage.object_store import Place
 
@@ -99,7 +98,12 @@ class ExaminedSource:
 
 
 def examine_source(
-    source: FoundSource, labels: Path | None, *, decode: bool, max_record_bytes: int
+    source: FoundSource,
+    labels: Path | None,
+    *,
+    decode: bool,
+    max_record_bytes: int,
+    without: tuple[str, ...] = (),
 ) -> ExaminedSource:
     """Examine every file of a source.
 
@@ -115,7 +119,7 @@ def examine_source(
             raise CallError(
                 f"--on-error quarantine needs the folder {FOLDER!r}, which is a config's name here."
             )
-        check = _RecordCheck(found, source.description.features, decode=decode)
+        check = _RecordCheck(found, without, decode=decode)
         examined = [
             examine(file.path, file.compression, file.index, check, max_record_bytes) for file in found.files
         ]
@@ -143,12 +147,12 @@ def examine_source(
 class _RecordCheck:
     """Holds records against all that a conversion checks."""
 
-    def __init__(self, found: SourceSplit, features: Features, *, decode: bool) -> None:
-        self._parser = ExampleParser(features, len(found.split.label_names))
-        self._checker = RecordChecker(found.split, decode=decode)
+    def __init__(self, found: SourceSplit, without: tuple[str, ...], *, decode: bool) -> None:
+        self._columns = ColumnReader(found.split.schema, without)
+        self._checker = RecordChecker(found.split.schema, decode=decode)
 
     def __call__(self, frames: Frames) -> None:
-        batch = parse_frames(self._parser, "", frames)
+        batch = read_columns(self._columns, "", frames)
         self._checker.check(batch, partial(frame_location, "", frames))
 
 
@@ -250,5 +254,5 @@ def _csv_published(identities: Identities | None, found: SourceSplit) -> tuple[b
         labels = hashlib.sha256(identities.labels.tobytes()).hexdigest() == published.labels_sha256
     if identities is not None and published.identities_sha256 is not None:
         pairs = zip(identities.img_id.to_pylist(), identities.clip_id.to_pylist(), strict=True)
-        names = tree_root(identity_digest(*pair) for pair in pairs) == published.identities_sha256
+        names = tree_root((identity_digest(*pair) for pair in pairs), b"") == published.identities_sha256
     return labels, names

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from converters.formats.tfrecord.framing import Frames
 from converters.formats.tfrecord.strict_parser import (
     MAX_FEATURES,
     MAX_NAME_BYTES,
@@ -33,7 +34,6 @@ from converters.formats.tfrecord.strict_parser import (
     decode_varints,
     parse_example,
 )
-from converters.formats.tfrecord.framing import Frames
 
 _Bools = npt.NDArray[np.bool_]
 _Bytes = npt.NDArray[np.uint8]

@@ -11,17 +11,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from converters.dataset.damage import LostRange
-from converters.dataset.description import Features
-from converters.dataset.arrays import record_batch
 from converters.dataset.shard import SliceFacts
 from converters.dataset.source import MAX_RECORD_BYTES, Compression
 from converters.errors import DataError, Location
+from converters.formats.tfrecord.columns import ColumnReader
 from converters.formats.tfrecord.compression import DecompressedStream, StoredFile
 from converters.formats.tfrecord.damage import drain, sound_parts, stored_stream
-from converters.formats.tfrecord.columns import ColumnReader
 from converters.formats.tfrecord.fast_parser import RecordError
 from converters.formats.tfrecord.framing import (
-    CHUNK_BYTES,
     HEADER_BYTES,
     MAX_SIZES_SEEN,
     OVERHEAD_BYTES,

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from converters.dataset.checks import RecordChecker
 from converters.dataset.damage import FileDamage
-from converters.dataset.description import Description, Features, Split, load_description
+from converters.dataset.description import Description, Split, load_description
 from converters.dataset.identity import Identities, Rows, read_identities
 from converters.dataset.plan import MAX_SHARD_BYTES, Plan
 from converters.dataset.quarantine import Quarantine, QuarantinedRange
@@ -29,12 +29,12 @@ from converters.dataset.source import (
     changed_file,
 )
 from converters.errors import CallError, DataError, Location
+from converters.formats.tfrecord.columns import ColumnReader
 from converters.formats.tfrecord.damage_scan import ExaminedSource, examine_source
 from converters.formats.tfrecord.discovery import FoundSource, find_source
-from converters.formats.tfrecord.fast_parser import ExampleParser
 from converters.formats.tfrecord.plan import plan_shards
 from converters.formats.tfrecord.quarantine_folder import differing_range, write_quarantine
-from converters.formats.tfrecord.reader import RangeReader, SourceRange, frame_location, parse_frames
+from converters.formats.tfrecord.reader import RangeReader, SourceRange, frame_location, read_columns
 from converters.formats.tfrecord.tensorflow import SecondReader, require_tensorflow
 from converters.storage.file_list import OutputFile
 from converters.storage.files import file_state
@@ -58,8 +58,8 @@ class TFRecordReading:
     ``lost_rows`` are the rows of label CSVs whose records are lost, by the split's title.
     """
 
-    features: Features
     labels: Path | None = None
+    without: tuple[str, ...] = ()
     reader: Reader = "native"
     decode: bool = False
     max_record_bytes: int = MAX_RECORD_BYTES
@@ -104,21 +104,20 @@ class TFRecordShardReader:
             identities.finish(record)
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        reading, split = self._reading, self._shard.split
-        label_count = len(split.label_names)
-        checker = RecordChecker(split, decode=reading.decode)
-        parser = ExampleParser(reading.features, label_count)
+        reading, schema = self._reading, self._shard.split.schema
+        checker = RecordChecker(schema, decode=reading.decode)
+        columns = ColumnReader(schema, reading.without)
         for piece in self._shard.slices:
             assert isinstance(piece, SourceRange)
             reader = RangeReader(piece, reading.max_record_bytes)
             path = str(piece.path)
             second = None
             for frames in reader.frames():
-                batch = parse_frames(parser, path, frames)
+                batch = read_columns(columns, path, frames)
                 checker.check(batch, partial(frame_location, path, frames))
                 if reading.reader == "tensorflow":
                     # Started only when a first batch was found sound: TensorFlow crashes on some files that are not.
-                    second = second or SecondReader(piece, reading.features, label_count, len(batch))
+                    second = second or SecondReader(piece, schema, len(batch))
                     second.confirm(batch, frames.first_record)
                 yield batch
             if second is not None and piece.end == file_state(piece.path)[0]:
@@ -136,6 +135,7 @@ class TFRecordSource:
         on_error: what damage means.
         decode: whether every image is decoded.
         max_record_bytes: the longest record that is accepted.
+        without: columns that are left out, by their names or those of their features.
     """
 
     def __init__(
@@ -147,7 +147,9 @@ class TFRecordSource:
         on_error: OnError = "fail",
         decode: bool = False,
         max_record_bytes: int = MAX_RECORD_BYTES,
+        without: tuple[str, ...] = (),
     ) -> None:
+        found = _with_columns(found, without, ("img_id", "clip_id") if labels is not None else ())
         self.description = found.description
         self.splits = found.splits
         self.absent = found.absent
@@ -155,7 +157,7 @@ class TFRecordSource:
         self._found = found
         self._on_error = on_error
         self._examined: ExaminedSource | None = None
-        self._reading = TFRecordReading(found.description.features, labels, reader, decode, max_record_bytes)
+        self._reading = TFRecordReading(labels, without, reader, decode, max_record_bytes)
         _check_label_files(found.splits, labels)
 
     @property
@@ -184,7 +186,11 @@ class TFRecordSource:
         reading = self._reading
         if self._on_error == "quarantine":
             self._examined = examine_source(
-                self._found, reading.labels, decode=reading.decode, max_record_bytes=reading.max_record_bytes
+                self._found,
+                reading.labels,
+                decode=reading.decode,
+                max_record_bytes=reading.max_record_bytes,
+                without=reading.without,
             )
             self._reading = replace(reading, lost_rows=self._examined.lost_rows())
         damage = self._examined.damage if self._examined else None
@@ -259,6 +265,7 @@ def open_tfrecords(
     on_error: OnError = "fail",
     decode: bool = False,
     max_record_bytes: int = MAX_RECORD_BYTES,
+    without: tuple[str, ...] = (),
 ) -> TFRecordSource:
     """The TFRecord files in a folder, as a source.
 
@@ -272,6 +279,7 @@ def open_tfrecords(
         on_error: what damage means.
         decode: whether every image is decoded.
         max_record_bytes: the longest record that is accepted.
+        without: columns that are left out.
 
     Raises:
         CallError: the folder, the description or the environment is wrong.
@@ -297,7 +305,19 @@ def open_tfrecords(
         on_error=on_error,
         decode=decode,
         max_record_bytes=max_record_bytes,
+        without=without,
     )
+
+
+def _with_columns(found: FoundSource, without: tuple[str, ...], joined: tuple[str, ...]) -> FoundSource:
+    """The same, with the columns that its splits will have."""
+
+    def changed(split: Split) -> Split:
+        schema = split.schema.without(without) if without else split.schema
+        return replace(split, schema=schema.joined(*joined))
+
+    splits = tuple(replace(there, split=changed(there.split)) for there in found.splits)
+    return replace(found, splits=splits, absent=tuple(map(changed, found.absent)))
 
 
 @dataclass

@@ -2,15 +2,16 @@
 
 TensorFlow takes seconds to import, crashes on some corrupt files and overlooks stray bytes at the end of
 others. So it never runs in our process, and it only ever confirms what our own reader found: each record is
-read by both and must be equal.
+read by both, and a digest of each record's values must be equal.
 
-This module is also the program of that process: requests come in as JSON lines, and for each the records go
-out as messages, a JSON line that says how many bytes of Arrow IPC follow.
+This module is also the program of that process: requests come in as JSON lines, and for each the digests go out, many
+in a JSON line. TensorFlow's parser does not tell a feature without values from one that is absent; nor do the digests.
 """
 
 from __future__ import annotations
 
 import atexit
+import hashlib
 import importlib.util
 import json
 import os
@@ -20,15 +21,17 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from converters.dataset.description import Features
-from converters.dataset.arrays import record_batch, schema
+from converters.dataset.arrays import binary_views, list_parts, numbers, valid_rows
+from converters.dataset.schema import Column, Schema
 from converters.errors import CallError, DataError, Location
+from converters.formats.tfrecord.columns import kind_of
 from converters.formats.tfrecord.reader import SourceRange
 
 # Importing TensorFlow takes 10 to 15 s on a slow disk; a batch takes milliseconds.
@@ -43,22 +46,20 @@ class SecondReader:
 
     Args:
         source: the range.
-        features: names of the features.
-        label_count: how many label values a record has.
+        schema: the columns of its records.
         batch_records: how many records to ask for at once; as many as this program read at once, which bounds
             their size.
     """
 
-    def __init__(self, source: SourceRange, features: Features, label_count: int, batch_records: int) -> None:
+    def __init__(self, source: SourceRange, schema: Schema, batch_records: int) -> None:
         self._source = source
-        self._label_count = label_count
-        self._pending = schema(label_count).empty_table()
+        self._columns = [column for column in schema.stored if column.feature is not None]
+        self._pending: list[str] = []
         request = {
             "path": str(source.path),
             "compression": "" if source.compression == "none" else source.compression.upper(),
             "skip": source.first_record,
-            "features": features.names(),
-            "label_count": label_count,
+            "features": {column.feature: kind_of(column) for column in self._columns},
             "batch_records": min(_MAX_BATCH_RECORDS, batch_records),
         }
         self._messages = _process().ask(request)
@@ -73,15 +74,13 @@ class SecondReader:
             more = next(self._messages, None)
             if more is None:
                 raise self._error(f"TensorFlow ends after {first + len(self._pending)} records.")
-            self._pending = pa.concat_tables([self._pending, pa.Table.from_batches([more])])
-        theirs = self._pending.slice(0, len(batch)).combine_chunks()
-        self._pending = self._pending.slice(len(batch))
-        ours = pa.Table.from_batches([batch])
-        for name in ("image", "label", "height", "width", "depth"):
-            if not theirs.column(name).equals(ours.column(name)):
-                pairs = zip(theirs.column(name), ours.column(name), strict=True)
-                row = next(row for row, (their, our) in enumerate(pairs) if their != our)
-                raise self._error(f"TensorFlow reads another {name} than this program.", first + row)
+            self._pending += more
+        texts = [_row_bytes(column, batch.column(column.name)) for column in self._columns]
+        ours = [_digest(values) for values in zip(*texts, strict=True)]
+        for row, (our, their) in enumerate(zip(ours, self._pending, strict=False)):
+            if our != their:
+                raise self._error("TensorFlow reads another record than this program.", first + row)
+        del self._pending[: len(batch)]
 
     def finish(self, records: int) -> None:
         """Check that TensorFlow has no more records.
@@ -89,7 +88,7 @@ class SecondReader:
         Raises:
             DataError: it has.
         """
-        if len(self._pending) or next(self._messages, None) is not None:
+        if self._pending or next(self._messages, None) is not None:
             raise self._error(f"TensorFlow reads more than the {records} records that are there.")
 
     def _error(self, message: str, record: int | None = None) -> DataError:
@@ -100,6 +99,31 @@ def require_tensorflow() -> None:
     """Raise a CallError that says what to install where TensorFlow is missing; imports nothing."""
     if importlib.util.find_spec("tensorflow") is None:
         raise CallError("--reader tensorflow needs TensorFlow: pip install 'kfer-convert[tensorflow]'.")
+
+
+def _digest(values: tuple[bytes, ...]) -> str:
+    """A digest of a record: of each value's size and bytes."""
+    digest = hashlib.sha256()
+    for value in values:
+        digest.update(len(value).to_bytes(8, "little") + value)
+    return digest.hexdigest()
+
+
+def _row_bytes(column: Column, array: pa.Array) -> list[bytes]:
+    """The values of each record in one piece of bytes: texts behind their sizes, integers in 8 bytes, floats in 4."""
+    counts, values = list_parts(array) if column.is_list else (valid_rows(array).astype(np.int64), array)
+    edges = np.concatenate([[0], np.cumsum(counts)]).tolist()
+    if pa.types.is_binary(values.type) or pa.types.is_string(values.type):
+        texts = [len(view).to_bytes(8, "little") + bytes(view) for view in binary_views(values)]
+        if not column.is_list:
+            return [text if valid else b"" for text, valid in zip(texts, counts.tolist(), strict=True)]
+        return [b"".join(texts[start:end]) for start, end in pairwise(edges)]
+    flat = numbers(values)
+    if not column.is_list:
+        flat = flat[counts.astype(np.bool_)]
+    if not pa.types.is_floating(values.type):
+        flat = flat.astype("<i8", copy=False)
+    return [flat[start:end].tobytes() for start, end in pairwise(edges)]
 
 
 @cache
@@ -126,8 +150,8 @@ class _Process:
         self._received = b""
         self._requests = 0
 
-    def ask(self, request: dict[str, Any]) -> Iterator[pa.RecordBatch]:
-        """The batches that answer a request.
+    def ask(self, request: dict[str, Any]) -> Iterator[list[str]]:
+        """The digests that answer a request.
 
         An answer need not be taken to the end: a range may end before its file does. What is left of it is
         skipped when the next request is made.
@@ -144,11 +168,10 @@ class _Process:
             raise self._died(path) from None
         while True:
             try:
-                header = json.loads(self._read_line(path))
-                current = header["request"] == number
-                error, size = header.get("error"), header.get("bytes", 0)
-                batches = _decoded(self._read(size, path)) if size else []
-            except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException):
+                answer = json.loads(self._read_line(path))
+                current = answer["request"] == number
+                error, digests = answer.get("error"), [str(digest) for digest in answer.get("digests", ())]
+            except (ValueError, KeyError, TypeError, AttributeError):
                 self.close()
                 raise DataError(
                     "TensorFlow's process sent what is no message.", Location(str(path))
@@ -157,9 +180,9 @@ class _Process:
                 continue
             if error is not None:
                 raise DataError(f"TensorFlow cannot read the file: {error}.", Location(str(path)))
-            if not size:
+            if not digests:
                 return
-            yield from batches
+            yield digests
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -172,18 +195,6 @@ class _Process:
             self._receive(path)
         line, _, self._received = self._received.partition(b"\n")
         return line
-
-    def _read(self, size: int, path: Path) -> bytes:
-        parts = [self._received]
-        received = len(self._received)
-        while received < size:
-            self._received = b""
-            self._receive(path)
-            parts.append(self._received)
-            received += len(self._received)
-        data = b"".join(parts)
-        self._received = data[size:]
-        return data[:size]
 
     def _receive(self, path: Path) -> None:
         assert self._process.stdout is not None
@@ -207,46 +218,37 @@ class _Process:
 
 def serve() -> None:
     """The program of TensorFlow's process: answer requests from standard input until it closes."""
-    out = os.fdopen(os.dup(1), "wb")
+    out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever TensorFlow prints must not come between the messages
     for line in sys.stdin.buffer:
         request = json.loads(line)
         number = request["request"]
         try:
-            for batch in _batches(request):
-                sink = pa.BufferOutputStream()
-                with pa.ipc.new_stream(sink, batch.schema) as stream:
-                    stream.write_batch(batch)
-                data = sink.getvalue()
-                _send(out, {"request": number, "bytes": data.size}, memoryview(data))
-            _send(out, {"request": number, "bytes": 0})
+            for digests in _digests(request):
+                print(json.dumps({"request": number, "digests": digests}), file=out)
+            print(json.dumps({"request": number}), file=out)
         except Exception as error:  # noqa: BLE001  # whatever it is, the parent must hear of it
             text = f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else ''}"
-            _send(out, {"request": number, "error": text})
+            print(json.dumps({"request": number, "error": text}), file=out)
         out.flush()
 
 
-def _send(out: IO[bytes], header: dict[str, Any], data: bytes | memoryview = b"") -> None:
-    out.write(json.dumps(header).encode() + b"\n")
-    out.write(data)
-
-
-def _decoded(data: bytes) -> list[pa.RecordBatch]:
-    with pa.ipc.open_stream(data) as stream:
-        return list(stream)
-
-
-def _batches(request: dict[str, Any]) -> Iterator[pa.RecordBatch]:
+def _digests(request: dict[str, Any]) -> Iterator[list[str]]:
     import tensorflow as tf
 
-    image, label, *sizes = request["features"]
-    form = {image: tf.io.FixedLenFeature([], tf.string)}
-    form[label] = tf.io.FixedLenFeature([request["label_count"]], tf.int64)
-    form |= {name: tf.io.FixedLenFeature([], tf.int64) for name in sizes}
+    kinds = {"bytes_list": tf.string, "int64_list": tf.int64, "float_list": tf.float32}
+    form = {name: tf.io.RaggedFeature(kinds[kind]) for name, kind in request["features"].items()}
     dataset = tf.data.TFRecordDataset(request["path"], compression_type=request["compression"])
     for serialized in dataset.skip(request["skip"]).batch(request["batch_records"]):
         parsed = tf.io.parse_example(serialized, form)
-        numbers = np.stack([parsed[name].numpy() for name in sizes], axis=1)
-        yield record_batch(
-            parsed[image].numpy().tolist(), parsed[label].numpy().astype(np.uint8), numbers.astype(np.int32)
-        )
+        texts = []
+        for name, kind in request["features"].items():
+            values, edges = parsed[name].flat_values.numpy(), parsed[name].row_splits.numpy().tolist()
+            rows = [values[start:end] for start, end in pairwise(edges)]
+            if kind == "bytes_list":
+                texts.append(
+                    [b"".join(len(text).to_bytes(8, "little") + text for text in row) for row in rows]
+                )
+            else:
+                texts.append([row.tobytes() for row in rows])
+        yield [_digest(record) for record in zip(*texts, strict=True)]

@@ -1,0 +1,186 @@
+"""The table that Parquet and Arrow files hold: its Arrow schema, Hugging Face's features, and the way there and back.
+
+Facts that the schema follows (seen in datasets 4 and 5): the features stand in the schema's metadata under
+``huggingface`` as ``{"info": {"features": …}}``; an image is ``struct<bytes: binary, path: string>`` in that
+order; a class label is int64; all fields are nullable; a column whose Arrow field differs in any way loses its
+feature without a word. ``Sequence`` is read by all versions, ``List`` from 4 on.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from converters.dataset.arrays import list_parts, numbers, string_array, valid_rows, with_nulls
+from converters.dataset.description import Split
+from converters.dataset.image_names import image_names
+from converters.dataset.labels import UNLABELLED, derived_label
+from converters.dataset.schema import Column, Schema, type_name
+from converters.errors import DataError, Location
+
+_IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+
+
+def features(schema: Schema) -> dict[str, dict[str, Any]]:
+    """The features of a table by column, as ``datasets`` writes them in JSON."""
+    return {column.name: _feature(schema, column) for column in schema}
+
+
+def table_schema(schema: Schema) -> pa.Schema:
+    """The Arrow schema of a table, with Hugging Face's metadata."""
+    fields = [pa.field(column.name, _table_type(schema, column)) for column in schema]
+    return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features(schema)}})})
+
+
+def to_table(batch: pa.RecordBatch, split: Split, first: int) -> pa.RecordBatch:
+    """The rows of a record batch whose first record has index ``first`` in its split."""
+    schema = split.schema
+    columns = []
+    for column in schema:
+        if column.derived:
+            columns.append(derived_label(schema, batch))
+        elif column.role == "image":
+            images = batch.column(column.name)
+            paths = string_array(image_names(split, column, batch, first, with_split=True))
+            array = pa.StructArray.from_arrays([images, paths], fields=list(_IMAGE))
+            columns.append(_null_images(array, images))
+        else:
+            columns.append(_as_class_label(schema, column, batch.column(column.name)))
+    return pa.RecordBatch.from_arrays(columns, schema=table_schema(schema))
+
+
+def from_table(rows: pa.RecordBatch, split: Split, path: str, first: int) -> pa.RecordBatch:
+    """The record batch of a table's rows, of which the first is row ``first`` of the split.
+
+    Raises:
+        DataError: a value is missing, or columns that follow from others contradict them.
+    """
+    schema = split.schema
+    columns = []
+    for column in schema.stored:
+        array = rows.column(column.name)
+        if array.null_count and not column.nullable:
+            row = first + int(np.argmax(~valid_rows(array)))
+            raise DataError(f"the column {column.name} has no value.", Location(path, row))
+        if column.role == "image":
+            array = _images(array)
+        columns.append(array.cast(column.type) if array.type != column.type else array)
+    batch = pa.RecordBatch.from_arrays(columns, schema=schema.arrow)
+    for image in schema.images:
+        expected = image_names(split, image, batch, first, with_split=True)
+        found = rows.column(image.name)
+        paths = (
+            found.field("path").to_pylist()
+            if not found.null_count
+            else [
+                name if row is None else row["path"]
+                for row, name in zip(found.to_pylist(), expected, strict=True)
+            ]
+        )
+        if paths != expected:
+            row = next(
+                row for row, pair in enumerate(zip(paths, expected, strict=True)) if pair[0] != pair[1]
+            )
+            raise DataError(
+                f"{image.name}.path is {paths[row]!r}, expected {expected[row]!r}.",
+                Location(path, first + row),
+            )
+    if schema.derived is not None:
+        problem = label_contradiction(schema, batch, rows.column(schema.derived.name))
+        if problem is not None:
+            raise DataError(
+                f"the columns {schema.derived.name} and {schema.label.name if schema.label else ''} contradict each "
+                "other.",
+                Location(path, first + problem),
+            )
+    return batch
+
+
+def label_contradiction(schema: Schema, batch: pa.RecordBatch, found: pa.Array) -> int | None:
+    """The first row in which a derived label, as it was read, does not say what the stored one does; None if none is.
+
+    It goes the other way than :func:`~converters.dataset.labels.derived_label`: from the numbers to what is stored.
+    """
+    label, derived = schema.label, schema.derived
+    assert label is not None
+    assert derived is not None
+    stored = batch.column(label.name)
+    if label.kind is not None:
+        matrix = np.zeros((len(batch), len(label.label_names)), np.int64)
+        for row, ranks in enumerate(found.to_pylist()):
+            chosen = ranks if isinstance(ranks, list) else [] if ranks is None else [ranks]
+            if not all(0 <= rank < matrix.shape[1] for rank in chosen) or chosen != sorted(set(chosen)):
+                return row
+            matrix[row, chosen] = 1
+        expected = np.zeros_like(matrix)
+        valid = valid_rows(stored)
+        expected[valid] = numbers(list_parts(stored)[1]).reshape(-1, matrix.shape[1])
+        return _first((matrix != expected).any(axis=1))
+    ids = label.label_ids or tuple(range(len(label.label_names)))
+    for row, (rank, number) in enumerate(zip(found.to_pylist(), stored.to_pylist(), strict=True)):
+        ranks, labels = (value if isinstance(value, list) else [value] for value in (rank, number))
+        known = [value for value in labels if value not in (None, UNLABELLED)]
+        if [
+            ids[value] if value is not None and 0 <= value < len(ids) else None
+            for value in ranks
+            if value is not None
+        ] != known:
+            return row
+    return None
+
+
+def _first(which: Any) -> int | None:  # noqa: ANN401  # bool array
+    return int(np.argmax(which)) if which.any() else None
+
+
+def _null_images(array: pa.StructArray, images: pa.Array) -> pa.Array:
+    if not images.null_count:
+        return array
+    bitmap = pa.py_buffer(np.packbits(valid_rows(images), bitorder="little"))
+    return pa.Array.from_buffers(array.type, len(array), [bitmap], children=[array.field(0), array.field(1)])
+
+
+def _images(array: pa.StructArray) -> pa.Array:
+    """The encoded images; null where there is none."""
+    images = array.field("bytes")
+    return images if not array.null_count else with_nulls(images, valid_rows(array) & valid_rows(images))
+
+
+def _is_class_label(schema: Schema, column: Column) -> bool:
+    """Whether the numbers of a label are what ``datasets`` takes for one."""
+    if column.derived:
+        return True
+    return bool(
+        column.role == "label" and column.label_names and column.kind is None and not column.label_ids
+    )
+
+
+def _as_class_label(schema: Schema, column: Column, array: pa.Array) -> pa.Array:
+    return array.cast(_table_type(schema, column)) if _is_class_label(schema, column) else array
+
+
+def _table_type(schema: Schema, column: Column) -> pa.DataType:
+    if column.role == "image":
+        return _IMAGE
+    if not _is_class_label(schema, column):
+        return column.type
+    if column.size == 1:
+        return pa.int64()
+    return pa.list_(pa.int64()) if column.size is None else pa.list_(pa.int64(), column.size)
+
+
+def _feature(schema: Schema, column: Column) -> dict[str, Any]:
+    if column.role == "image":
+        return {"_type": "Image"}
+    value: dict[str, Any] = {"dtype": type_name(column.value_type), "_type": "Value"}
+    if _is_class_label(schema, column):
+        value = {"names": list(column.label_names), "_type": "ClassLabel"}
+    if not column.is_list:
+        return value
+    sequence: dict[str, Any] = {"feature": value}
+    if column.size is not None:
+        sequence["length"] = column.size
+    return sequence | {"_type": "Sequence"}
