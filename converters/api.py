@@ -30,6 +30,7 @@ def convert(
     out: AnyPlace | None = None,
     configs: Sequence[str] = (),
     splits: Sequence[str] = (),
+    without: Sequence[str] = (),
     labels: AnyPath | None = None,
     reader: Reader = "native",
     on_error: OnError = "fail",
@@ -53,6 +54,7 @@ def convert(
         out: the folder to make, or the URL of one; ``kfer-<format>`` by default.
         configs: the configs to convert; all by default.
         splits: the splits to convert; all by default.
+        without: columns that are left out, by their names or those of their features; recorded in the manifest.
         labels: folder of the authors' label CSVs; recovers img_id and clip_id.
         reader: ``native``, or ``tensorflow`` to have TensorFlow confirm every record.
         on_error: ``fail``, or ``quarantine`` to leave damaged records out, put their bytes into ``quarantine/`` of
@@ -80,6 +82,7 @@ def convert(
     options = Options(
         configs=tuple(configs),
         splits=tuple(splits),
+        without=tuple(without),
         labels=None if labels is None else Path(labels),
         reader=reader,
         on_error=on_error,

@@ -138,7 +138,7 @@ def _label_lines(config: str, splits: Sequence[InspectedSplit]) -> Iterator[str]
     rows = [[config, *(split.split.name for split in sound)]]
     for number, name in enumerate(sound[0].split.label_names):
         rows.append([name, *(f"{split.label_counts[number].records:,}" for split in sound)])
-    per_image = [split.fingerprint.labels_per_image for split in sound if split.fingerprint is not None]
+    per_image = [split.fingerprint.labels_per_image or {} for split in sound if split.fingerprint is not None]
     for count in sorted(set().union(*per_image)):
         rows.append(
             [

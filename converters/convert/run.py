@@ -31,6 +31,7 @@ class Options:
 
     configs: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     labels: Path | None = None
     reader: Reader = "native"
     on_error: OnError = "fail"
@@ -48,6 +49,7 @@ class Options:
         return {
             "configs": list(self.configs),
             "splits": list(self.splits),
+            "without": list(self.without),
             "labels": self.labels is not None,
             "reader": self.reader,
             "on_error": self.on_error,
@@ -85,6 +87,7 @@ def run(
         on_error=options.on_error,
         decode=options.decode,
         max_record_bytes=options.max_record_bytes,
+        without=options.without,
     )
     engine = load_engine(options.engine, options.workers, **options.engine_options)
     staging = make_staging(out, overwrite=overwrite)

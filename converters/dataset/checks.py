@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from converters.dataset.arrays import binary_views, list_parts, numbers, valid_rows, vector_matrix
 from converters.dataset.filenames import unsafe_name
-from converters.dataset.image_header import ImageError, ImageHeaderReader, decode_fully
+from converters.dataset.image_header import ImageHeaderReader, decode_fully
+from converters.dataset.jpeg_header import ImageError
 from converters.dataset.labels import label_ranks
 from converters.dataset.schema import SIZES, Column, Schema
 from converters.errors import DataError, Location

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Annotated, Any, cast
@@ -35,6 +35,9 @@ DESCRIPTION_FILE = "dataset.json"
 MAX_DESCRIPTION_BYTES = 4 << 20  # KFER's has 20 kB
 
 MAX_COLUMN_NAME_BYTES = 1000
+
+IDENTITIES = ("img_id", "clip_id")
+"""The columns that label CSVs join to the records."""
 
 # Column names of the outputs that a label must not take.
 RESERVED_COLUMNS = frozenset({"file_name", "img_id", "clip_id"})
@@ -73,7 +76,6 @@ class Published:
         labels_sha256: see :mod:`converters.dataset.fingerprint`; likewise ``identities_sha256``.
         shard_lengths: number of records of each source file, in order.
         num_bytes: size of all Examples without their framing.
-        files: digest of source files by name, as ``sha256:…`` or ``md5:…``, in hexadecimal digits.
     """
 
     records: int | None = None
@@ -85,7 +87,6 @@ class Published:
     identities_sha256: str | None = None
     shard_lengths: tuple[int, ...] | None = None
     num_bytes: int | None = None
-    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,11 @@ class Split:
     def title(self) -> str:
         """How messages name the split: ``config/split``."""
         return f"{self.config}/{self.name}"
+
+    @property
+    def file(self) -> str:
+        """How messages name its files."""
+        return ", ".join(self.files)
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -322,7 +328,7 @@ class _Names:
     def from_json(cls, value: Any) -> _Names:  # noqa: ANN401  # JSON
         """See :func:`~converters.dataset.decode.decode`."""
         if isinstance(value, dict):
-            by_id = sorted(decode(Mapping[int, Annotated[str, _label_name]], value, "").items())
+            by_id = sorted(decode(cast(Any, Mapping[int, Annotated[str, _label_name]]), value, "").items())
             ids = tuple(number for number, _ in by_id)
             names = tuple(name for _, name in by_id)
             return cls(_distinct_names(names), () if ids == tuple(range(len(ids))) else ids)
@@ -370,7 +376,7 @@ class _Columns:
     def from_json(cls, value: Any) -> _Columns:  # noqa: ANN401  # JSON
         """See :func:`~converters.dataset.decode.decode`."""
         columns = []
-        for name, entry in decode(Mapping[str, Any], value, "").items():
+        for name, entry in decode(cast(Any, Mapping[str, Any]), value, "").items():
             try:
                 if problem := _column_name(name):
                     raise DecodeError(problem)
@@ -525,3 +531,9 @@ def _described(column: Column) -> dict[str, Any]:
         "meaning": column.meaning,
     }
     return stated | {key: value for key, value in optional.items() if value}
+
+
+def with_columns(split: Split, without: Collection[str], identified: bool) -> Split:
+    """The split with the columns of an output: some are left out, and ``img_id`` and ``clip_id`` may be joined."""
+    schema = split.schema.without(without) if without else split.schema
+    return replace(split, schema=schema.joined(*IDENTITIES) if identified else schema)

@@ -35,10 +35,10 @@ MAX_LABEL_SETS = 1 << 17
 
 
 class Node(NamedTuple):
-    """A finished node of a hash tree: the leaves from ``index << level`` to ``(index + 1) << level``."""
+    """A finished node of a hash tree: the leaves from ``number << level`` to ``(number + 1) << level``."""
 
     level: Count
-    index: Count
+    number: Count
     digest: bytes
 
 
@@ -275,12 +275,12 @@ class Tree:
         nodes.append(node)
         while len(nodes) > 1:
             left, right = nodes[-2:]
-            if left.level != right.level or left.index & 1 or right.index != left.index + 1:
+            if left.level != right.level or left.number & 1 or right.number != left.number + 1:
                 return
             nodes[-2:] = [
                 Node(
                     left.level + 1,
-                    left.index >> 1,
+                    left.number >> 1,
                     sha256(self._prefix + left.digest + right.digest).digest(),
                 )
             ]

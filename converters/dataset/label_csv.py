@@ -71,7 +71,7 @@ def read_label_csv(
         )
     labels = np.empty((len(table), len(label_names)), np.uint8)
     for position, name in enumerate(label_names):
-        labels[:, position] = numbers(_combined(table.column(name)), np.uint8)
+        labels[:, position] = numbers(_combined(table.column(name)))
     return LabelTable({name: _combined(table.column(name)) for name in header}, labels)
 
 

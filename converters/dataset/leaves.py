@@ -42,7 +42,7 @@ def record_leaves(batch: pa.RecordBatch, schema: Schema) -> list[bytes]:
     for column, array in zip(schema.stored, batch.columns, strict=True):
         segments += _value(column, array)
     data, edges = _interleaved(segments, rows)
-    view = memoryview(data)
+    view = memoryview(data.data)
     return [sha256(view[start:end]).digest() for start, end in pairwise(edges)]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from converters.dataset.decode import DecodeError, decode, load_json, not_a_count, not_a_sha256
-from converters.dataset.description import Description, Kind, Split
+from converters.dataset.description import Description, Split, with_columns
 from converters.dataset.filenames import safe_path
 from converters.dataset.fingerprint import Fingerprint
 from converters.dataset.quarantine import Quarantine, check_quarantine
@@ -30,13 +30,16 @@ from converters.storage.tree import walk_empty_folders, walk_files
 
 MANIFEST = "MANIFEST.json"
 SUMS = "SHA256SUMS"
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 
 DEFINITION = (
-    "labels_sha256: SHA-256 of the label vectors, row after row, one byte (0 or 1) per label, in the order of "
-    "label_names. images_sha256: hash tree whose leaves are the SHA-256 of each image's bytes in record order; "
-    "neighbours are joined to the SHA-256 of their two digests, level by level; an odd one at the end moves up "
-    "unchanged. identities_sha256: the same tree over the UTF-8 text img_id + newline + clip_id of each record."
+    "records_sha256: root of a hash tree as in RFC 9162, section 2.1.1, over the records in their order. leaf = "
+    "SHA-256(0x00, value of column 1, ..., value of column n), of the columns that are not derived, in the order of "
+    "columns. value = number of values as 8 bytes little-endian (2^64-1 for null), then each value: of binary and string "
+    "its length as 8 bytes little-endian and its bytes; of integers 8 bytes little-endian; of float32 its 4 bytes "
+    "little-endian; of the role image the 32 bytes of its SHA-256. node = SHA-256(0x01, left, right). labels_sha256: "
+    "SHA-256 of label vectors, row after row, one byte (0 or 1) per label. identities_sha256: a tree of the same shape, "
+    "without the bytes 0x00 and 0x01, whose leaves are the SHA-256 of the UTF-8 text img_id + newline + clip_id."
 )
 
 # How large a manifest may be: a description, and an entry for each file that is really there (a path has at most
@@ -67,6 +70,7 @@ class StatedOptions:
 
     configs: tuple[str, ...]
     splits: tuple[str, ...]
+    without: tuple[str, ...]
     labels: bool
     reader: Literal["native", "tensorflow"]
     on_error: Literal["fail", "quarantine"]
@@ -82,8 +86,7 @@ class StatedSplit:
 
     config: str
     split: str
-    kind: Kind
-    label_names: tuple[str, ...]
+    columns: tuple[Any, ...]
     sources: tuple[SourceFacts, ...]
     fingerprint: Fingerprint
     checks: tuple[Check, ...]
@@ -113,8 +116,9 @@ class Manifest:
     files: Annotated[tuple[Annotated[OutputFile, _file], ...], _no_file_twice]
 
     def split(self, entry: StatedSplit) -> Split:
-        """The split that an entry of ``splits`` is about; all of them are in the description."""
-        return next(split for split in self.dataset.splits() if split.title == entry.title)
+        """The split that an entry of ``splits`` is about, with the columns that the output has."""
+        split = next(split for split in self.dataset.splits() if split.title == entry.title)
+        return with_columns(split, self.options.without, self.options.labels)
 
 
 def write_manifest(report: Report, folder: Path) -> None:
@@ -207,6 +211,11 @@ def read_manifest(folder: Path) -> tuple[Manifest, bytes]:
     document, data = manifest_document(folder)
     version_found = document.get("manifest_version")
     at = Location(str(folder / MANIFEST))
+    if version_found == 1 and type(version_found) is int:
+        raise CallError(
+            f"{folder}: this output is of version 1 of kfer-convert, whose proofs this version does not check. Check its "
+            "files with: sha256sum -c SHA256SUMS"
+        )
     if version_found != MANIFEST_VERSION or type(version_found) is not int:
         raise DataError(f"expected a manifest of version {MANIFEST_VERSION}.", at)
     try:
@@ -237,8 +246,8 @@ def _refuse_other_splits(manifest: Manifest) -> None:
 def _check_split(manifest: Manifest, entry: StatedSplit, place: str) -> None:
     """What a manifest says of a split agrees with its description, its options and its files."""
     split = manifest.split(entry)
-    if (entry.kind, entry.label_names) != (split.kind, split.label_names):
-        raise DecodeError("kind and label_names are not those of the dataset's description", place)
+    if list(entry.columns) != [column.to_json() for column in split.schema]:
+        raise DecodeError("the columns are not those of the dataset's description", place)
     if (entry.fingerprint.identities_sha256 is not None) != manifest.options.labels:
         raise DecodeError("the option labels and the identities contradict each other", place)
     if entry.quarantine is not None:

@@ -164,7 +164,7 @@ def check_quarantine(
     Raises:
         ValueError: the ranges are not in the files, do not add up, or have other bytes in the output.
     """
-    files, names = quarantine.files, [facts.file for facts in sources]
+    files, names = quarantine.files, [facts.name for facts in sources]
     if [file.file for file in files] != names:
         raise ValueError("the files of a quarantine are not the split's")
     order = [piece.file for piece in quarantine.ranges]

@@ -46,19 +46,35 @@ def _not_false(indexed: bool | None) -> str | None:
     return "a file that disagrees with its index is not converted" if indexed is False else None
 
 
+def _unsafe_path(path: str) -> str | None:
+    return next(filter(None, map(unsafe_name, path.split("/"))), None)
+
+
 @dataclass(frozen=True)
 class SourceFacts:
-    """A source file as it was read: name, bytes, SHA-256 as stored, records, compression.
+    """A source file as it was read.
 
-    ``indexed`` says whether it agreed with its index; None where there is none.
+    Attributes:
+        name: its name, relative to the source folder.
+        bytes: its size as stored.
+        sha256: of its bytes as stored.
+        records: their number.
+        example_bytes: size of the Examples in it, without their framing.
+        compression: how it is compressed.
+        indexed: whether it agreed with its index; None where there is none.
+        published: the digest that a checksum file beside it states, as ``sha256:…`` or ``md5:…``.
+        md5: of its bytes, where that is what is published.
     """
 
-    file: Annotated[str, unsafe_name]
+    name: Annotated[str, _unsafe_path]
     bytes: Count
     sha256: Sha256
     records: Count
+    example_bytes: Count
     compression: Compression
     indexed: Annotated[bool | None, _not_false]
+    published: str | None = None
+    md5: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,8 +104,7 @@ class SplitReport:
         return {
             "config": self.split.config,
             "split": self.split.name,
-            "kind": self.split.kind,
-            "label_names": list(self.split.label_names),
+            "columns": [column.to_json() for column in self.split.schema],
             "sources": encode(self.sources),
             "fingerprint": encode(self.fingerprint),
             "checks": encode(self.checks),

@@ -45,6 +45,7 @@ class SourceFile:
         version: a token that changes whenever the file does: its mtime in nanoseconds, or its version in a store.
         compression: how it is compressed.
         index: its ``.idx`` file, where there is one.
+        published: the digest that a checksum file beside it states; see :class:`~converters.dataset.report.SourceFacts`.
     """
 
     name: str
@@ -53,6 +54,7 @@ class SourceFile:
     version: int | str
     compression: Compression = "none"
     index: Place | None = None
+    published: str | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from converters.dataset.description import Kind, Licence, Split
+from converters.dataset.description import Licence, Split
 from converters.dataset.manifest import DEFINITION, MANIFEST, SUMS
 from converters.dataset.shard import Shard
 from converters.errors import CallError

@@ -126,7 +126,7 @@ def make_sample(
     if workers is None:
         workers = 1 if number < _POOL_PAYS_FROM else os.cpu_count() or 1
     try:
-        files = _write_records(folder, parts, description.features, seed, workers, progress or _no_progress)
+        files = _write_records(folder, parts, Features(), seed, workers, progress or _no_progress)
         if labels is None:
             files += _write_label_files(folder, parts)
         files.append(_write_description(folder, description, parts, authors_rows=labels is not None))
@@ -247,10 +247,6 @@ def _write_description(
 def _describe(description: Description, parts: Sequence[Part], *, authors_rows: bool) -> dict[str, Any]:
     return {
         "name": f"{description.name}-sample",
-        "features": {
-            part: getattr(description.features, part)
-            for part in ("image", "label", "height", "width", "depth")
-        },
         "about": {
             "title": f"Synthetic sample of the shape of {description.name.upper()}",
             "description": _DESCRIPTION,
@@ -265,8 +261,8 @@ def _describe(description: Description, parts: Sequence[Part], *, authors_rows: 
         },
         "configs": {
             config.name: {
-                "kind": config.kind,
-                "label_names": list(config.label_names),
+                "kind": config.splits[0].kind,
+                "label_names": list(config.splits[0].label_names),
                 "splits": {
                     split.name: _describe_split(split, rows)
                     for split, rows in parts
@@ -292,7 +288,7 @@ def _describe_split(split: Split, rows: Sequence[Row]) -> dict[str, Any]:
         "distinct_label_sets": len({row.label for row in rows}),
         "labels_sha256": labels_sha256(rows),
         "clips": len({row.clip_id for row in rows}),
-        "identities_sha256": tree_root(identity_digest(row.img_id, row.clip_id) for row in rows),
+        "identities_sha256": tree_root((identity_digest(row.img_id, row.clip_id) for row in rows), b""),
     }
 
 

@@ -16,6 +16,15 @@ FileState = tuple[int, int, int, int]
 """Inode, size in bytes, and the times of the last modification and of the last change in nanoseconds."""
 
 
+def file_digest(path: Place, algorithm: str) -> str:
+    """Hexadecimal digest of a source file."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    with open_file(path) as file:
+        while chunk := file.read(_HASH_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 def hash_file(path: str | os.PathLike[str], *, follow_links: bool = False) -> tuple[int, str]:
     """Size in bytes and hexadecimal SHA-256 of a regular file; a link is followed only where that is asked for."""
     digest = hashlib.sha256()

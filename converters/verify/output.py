@@ -8,13 +8,13 @@ in an output is trusted: names are checked before they are used, and no link is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from converters.dataset.decode import encode
-from converters.dataset.description import Split
-from converters.dataset.fingerprint import Part, PartBuilder, merge
+from converters.dataset.description import IDENTITIES, Split
+from converters.dataset.fingerprint import Fingerprint, Part, PartBuilder, merge
 from converters.dataset.manifest import MANIFEST, SUMS, Manifest, StatedSplit, read_manifest, sums_text
 from converters.dataset.quarantine import LIST, Quarantine, list_text
 from converters.dataset.report import Check, Report, SplitReport
@@ -73,10 +73,11 @@ def _verify_folder(out: Path, source: Place | None, reader: Reader, progress: Pr
             problems.append(f"its content is unverified: {error}")
     if target is not None:
         problems += _unlisted_records(out, target, manifest)
-    splits = tuple(
+    read = [
         _verify_split(out, target, unread, manifest.split(entry), entry, progress)
         for entry in manifest.splits
-    )
+    ]
+    splits = tuple(split for split, _ in read)
     report = Report(
         description=manifest.dataset,
         format=manifest.format,
@@ -90,7 +91,7 @@ def _verify_folder(out: Path, source: Place | None, reader: Reader, progress: Pr
     )
     if source is None:
         return report
-    return _verify_source(report, manifest, source, reader, progress)
+    return _verify_source(report, manifest, [stored for _, stored in read], source, reader, progress)
 
 
 def _check_files(out: Path, stated: Manifest, manifest: bytes) -> list[str]:
@@ -169,14 +170,19 @@ def _verify_split(
     split: Split,
     entry: StatedSplit,
     progress: Progress | None,
-) -> SplitReport:
-    """Recompute a split's fingerprint from its content and compare it with the manifest's."""
+) -> tuple[SplitReport, Fingerprint]:
+    """Recompute a split's fingerprint from its content and compare it with the manifest's.
+
+    With it comes the fingerprint without joined columns, which is what the source's must be.
+    """
     expected, sources, quarantine = entry.fingerprint, entry.sources, entry.quarantine
     identified = expected.identities_sha256 is not None
     if target is None:
         check = Check(compare.RECORDS, "unverified", unread or "")
-        return SplitReport(split, sources, 0, expected, (check,), quarantine)
+        return SplitReport(split, sources, 0, expected, (check,), quarantine), expected
     builder = PartBuilder(0, split.schema)
+    stored_schema = split.schema.without(IDENTITIES) if identified else split.schema
+    stored = PartBuilder(0, stored_schema) if identified else builder
     clips: set[str] = set()
     try:
         for batch in read_back(target, out, split):
@@ -185,11 +191,12 @@ def _verify_split(
                 raise ValueError(f"there are more than the {expected.records} records that the manifest says")
             if identified:
                 clips.update(batch.column("clip_id").unique().to_pylist())
+                stored.add(batch.select(stored_schema.arrow.names))
             if progress is not None:
                 progress("verified", len(batch))
     except Exception as error:  # noqa: BLE001  # a format meeting damaged files, and maybe somebody else's
         check = Check("content", "failed", f"cannot be read back: {error}")
-        return SplitReport(split, sources, 0, expected, (check,), quarantine)
+        return SplitReport(split, sources, 0, expected, (check,), quarantine), expected
     found = merge([builder.part()], split.schema)
     checks = compare.compare(split, expected, found, sources, identified=identified, clips=len(clips) or None)
     if quarantine is not None:
@@ -202,7 +209,7 @@ def _verify_split(
         )
     elif _results(checks) != _results(entry.checks):
         checks += (Check("checks", "failed", "the results in the manifest are not those of these checks"),)
-    return SplitReport(split, sources, 0, found, checks, quarantine)
+    return SplitReport(split, sources, 0, found, checks, quarantine), merge([stored.part()], stored_schema)
 
 
 def _results(checks: Iterable[Check]) -> list[tuple[str, str, bool]]:
@@ -210,7 +217,12 @@ def _results(checks: Iterable[Check]) -> list[tuple[str, str, bool]]:
 
 
 def _verify_source(
-    report: Report, manifest: Manifest, folder: Place, reader: Reader, progress: Progress | None
+    report: Report,
+    manifest: Manifest,
+    stored: Sequence[Fingerprint],
+    folder: Place,
+    reader: Reader,
+    progress: Progress | None,
 ) -> Report:
     """Read the originals again and compare them with the output, file by file and record by record."""
     source = open_tfrecords(
@@ -219,17 +231,18 @@ def _verify_source(
         configs=tuple(dict.fromkeys(entry.config for entry in manifest.splits)),
         reader=reader,
         max_record_bytes=manifest.options.max_record_bytes,
+        without=manifest.options.without,
     )
     found = {found.split.title: found for found in source.splits}
     digests = {file.path: file.sha256 for file in report.files}
     splits = []
-    for split in report.splits:
+    for split, read in zip(report.splits, stored, strict=True):
         original = found.get(split.split.title)
         if original is None:
             check = Check(SOURCE, "failed", f"{split.split.file} is not in {folder}")
         else:
             try:
-                check = _compare_source(source, original, split, progress)
+                check = _compare_source(source, original, split, read, progress)
                 if check.result == "passed" and split.quarantine is not None:
                     check = _compare_quarantine(source, original, split.quarantine, digests, check)
             except ConverterError as error:
@@ -259,26 +272,27 @@ def _compare_quarantine(
 
 
 def _compare_source(
-    source: TFRecordSource, original: SourceSplit, split: SplitReport, progress: Progress | None
+    source: TFRecordSource,
+    original: SourceSplit,
+    split: SplitReport,
+    stored: Fingerprint,
+    progress: Progress | None,
 ) -> Check:
     def parts() -> Iterator[Part]:
         for shard in source.plan_around(original, split.quarantine, split.sources):
-            builder = PartBuilder(shard.first_record, shard.split.schema)
+            builder = PartBuilder(shard.first_record, original.split.schema)
             for batch in source.reading.read(shard):
                 builder.add(batch)
                 if progress is not None:
                     progress("read", len(batch))
             yield builder.part()
 
-    found = merge(parts(), split.split.schema)
-    stated = replace(split.fingerprint, identities_sha256=None)
-    if found != stated:
+    found = merge(parts(), original.split.schema)
+    if found != stored:
         names = [
-            name
-            for name in ("records", "labels_sha256", "images_sha256")
-            if getattr(found, name) != getattr(stated, name)
+            name for name in ("records", "labels_sha256") if getattr(found, name) != getattr(stored, name)
         ]
         return Check(
-            SOURCE, "failed", f"the source's {', '.join(names) or 'fingerprint'} is not the output's"
+            SOURCE, "failed", f"the source's {', '.join(names) or 'records_sha256'} is not the output's"
         )
     return Check(SOURCE, "passed", f"{found.records:,} records read again from the source equal the output's")

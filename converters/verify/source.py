@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import heapq
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import compress
 from typing import Any, Literal
-
-import numpy as np
 
 from converters.dataset.decode import encode
 from converters.dataset.description import Description, Split
-from converters.dataset.fingerprint import Fingerprint, Part, PartBuilder, merge
-from converters.dataset.report import Check, SourceFacts
+from converters.dataset.fingerprint import Fingerprint, Merger, Part, PartBuilder
+from converters.dataset.report import Check
+from converters.dataset.schema import Schema
 from converters.dataset.shard import Progress, Shard, SliceFacts
 from converters.dataset.source import Compression, ShardReader, Source, SourceFile, SourceSplit
 from converters.errors import DataError
-from converters.formats.tfrecord.source import open_tfrecords
+from converters.formats.tfrecord.source import open_tfrecords, source_facts
 from converters.storage.object_store import Place
 from converters.verify import compare
 
-Verdict = Literal["published", "reordered", "different", "unknown", "damaged"]
+Verdict = Literal["published", "different", "unknown", "damaged"]
 """Whether a split is the published one.
 
 - ``published``: every label vector is, in order, and so every count;
-- ``reordered``: all counts are, but the records stand in another order;
 - ``different``: something is not as published;
 - ``unknown``: too little is published to tell;
 - ``damaged``: the split cannot be read through.
@@ -125,7 +121,7 @@ class InspectedSplit:
             return ()
         names = self.split.label_names
         published = self.split.published.label_counts or (None,) * len(names)
-        return tuple(map(LabelCount, names, self.fingerprint.label_counts, published))
+        return tuple(map(LabelCount, names, self.fingerprint.label_counts or (), published))
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -235,33 +231,34 @@ def _inspect_split(
     source: Source, found: SourceSplit, shard: Shard, progress: Progress | None
 ) -> InspectedSplit:
     split = found.split
-    label_sets: Counter[bytes] = Counter()
     reader = source.reading.read(shard)
     try:
-        parts = _counted(_parts(reader, len(split.label_names), progress), label_sets)
-        fingerprint = merge(parts, len(split.label_names))
+        merger = Merger(split.schema)
+        for part in _parts(reader, split.schema, progress):
+            merger.add(part)
+        fingerprint = merger.fingerprint()
     except DataError as error:
         files = _files(found.files, reader.facts)
         return InspectedSplit(split, files, found.note, "damaged", error=str(error))
     files = _files(found.files, reader.facts)
     sources = [
-        SourceFacts(file.name, file.size, piece.sha256, piece.records, file.compression, piece.indexed)
+        source_facts(file, [piece], piece.sha256)
         for file, piece in zip(found.files, reader.facts, strict=True)
     ]
     checks = tuple(
         replace(check, reason=check.reason.removesuffix(_NO_OUTPUT))
         for check in compare.compare(split, fingerprint, fingerprint, sources, identified=False)
-        if check.name != compare.IMAGE_BYTES
+        if check.name != compare.VALUES
     )
-    combinations = _most_frequent(label_sets, split.label_names)
+    combinations = _most_frequent(merger.label_sets or {}, split.label_names)
     return InspectedSplit(split, files, found.note, _verdict(checks), checks, fingerprint, combinations)
 
 
-def _parts(reader: ShardReader, label_count: int, progress: Progress | None) -> Iterator[Part]:
+def _parts(reader: ShardReader, schema: Schema, progress: Progress | None) -> Iterator[Part]:
     """The fingerprint of each batch, so that no more than a batch is held of a split of any size."""
     record = 0
     for batch in reader:
-        builder = PartBuilder(record, label_count)
+        builder = PartBuilder(record, schema)
         builder.add(batch)
         record += len(batch)
         yield builder.part()
@@ -269,22 +266,13 @@ def _parts(reader: ShardReader, label_count: int, progress: Progress | None) -> 
             progress("read", len(batch))
 
 
-def _counted(parts: Iterator[Part], label_sets: Counter[bytes]) -> Iterator[Part]:
-    """The same parts; their label vectors, packed, are counted as they pass."""
-    for part in parts:
-        packed = np.frombuffer(part.labels, np.uint8).reshape(part.records, -1)
-        vectors, counts = np.unique(packed, axis=0, return_counts=True)
-        label_sets.update(dict(zip(map(bytes, vectors), counts.tolist(), strict=True)))
-        yield part
-
-
-def _most_frequent(label_sets: Mapping[bytes, int], names: Sequence[str]) -> tuple[LabelCombination, ...]:
+def _most_frequent(label_sets: Mapping[str, int], names: Sequence[str]) -> tuple[LabelCombination, ...]:
     # Of equally frequent ones, that with the label stored first, so that the order is always the same.
-    top = heapq.nlargest(TOP_COMBINATIONS, label_sets.items(), key=lambda item: (item[1], item[0]))
-    return tuple(
-        LabelCombination(tuple(compress(names, np.unpackbits(np.frombuffer(packed, np.uint8)))), records)
-        for packed, records in top
-    )
+    sets = [
+        ([int(rank) for rank in ranks.split(",") if rank], records) for ranks, records in label_sets.items()
+    ]
+    top = heapq.nsmallest(TOP_COMBINATIONS, sets, key=lambda item: (-item[1], item[0]))
+    return tuple(LabelCombination(tuple(names[rank] for rank in ranks), records) for ranks, records in top)
 
 
 def _files(files: Sequence[SourceFile], facts: Sequence[SliceFacts]) -> tuple[InspectedFile, ...]:
@@ -304,9 +292,6 @@ def _verdict(checks: Sequence[Check]) -> Verdict:
     open_checks = [check for check in checks if check.result == "unverified"]
     if not open_checks:
         return "published"
-    # Only the order may be open: where counts were not published, nothing says that they agree.
-    if len(open_checks) == 1 and open_checks[0].reason.startswith(compare.REORDERED):
-        return "reordered"
     return "unknown"
 
 

@@ -58,7 +58,10 @@ def find_source(
         names = names_in(folder)
     except OSError as error:
         raise CallError(f"{folder}: cannot be read: {error.strerror}.") from error
-    found: dict[Split, list[str]] = {split: _matching(split.file, names) for split in description.splits()}
+    found: dict[Split, list[str]] = {
+        split: [name for file in split.files for name in _matching(file, names)]
+        for split in description.splits()
+    }
     _refuse_shared(found, folder)
     notes: dict[Split, str] = {}
     known = {name for files in found.values() for name in files}
@@ -133,8 +136,15 @@ def _refuse_shared(found: dict[Split, list[str]], folder: Place) -> None:
 
 def _match_unknown(path: Place, description: Description, found: dict[Split, list[str]]) -> Split:
     """The one split that a file of unknown name can belong to."""
-    label_count = first_label_count(path, detect_compression(path), description.features)
-    configs = [config for config in description.configs if len(config.label_names) == label_count]
+    feature = (
+        next((label.feature for config in description.configs if (label := config.schema.label)), None) or ""
+    )
+    label_count = first_label_count(path, detect_compression(path), feature)
+    configs = [
+        config
+        for config in description.configs
+        if config.schema.label is not None and len(config.schema.label.label_names) == label_count
+    ]
     words = set(re.split(r"[^a-z]+", path.name.lower()))
     splits = [split for config in configs for split in config.splits if words & _words(split.name)]
     if len(configs) == 1 and len(splits) == 1 and not found[splits[0]]:

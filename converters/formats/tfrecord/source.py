@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from converters.dataset.checks import RecordChecker
 from converters.dataset.damage import FileDamage
-from converters.dataset.description import Description, Split, load_description
+from converters.dataset.description import Description, Split, load_description, with_columns
 from converters.dataset.identity import Identities, Rows, read_identities
 from converters.dataset.plan import MAX_SHARD_BYTES, Plan
 from converters.dataset.quarantine import Quarantine, QuarantinedRange
@@ -32,6 +32,7 @@ from converters.errors import CallError, DataError, Location
 from converters.formats.tfrecord.columns import ColumnReader
 from converters.formats.tfrecord.damage_scan import ExaminedSource, examine_source
 from converters.formats.tfrecord.discovery import FoundSource, find_source
+from converters.formats.tfrecord.framing import OVERHEAD_BYTES
 from converters.formats.tfrecord.plan import plan_shards
 from converters.formats.tfrecord.quarantine_folder import differing_range, write_quarantine
 from converters.formats.tfrecord.reader import RangeReader, SourceRange, frame_location, read_columns
@@ -40,7 +41,7 @@ from converters.storage.file_list import OutputFile
 from converters.storage.files import file_state
 from converters.storage.object_store import ObjectPath, Place, side_by_side
 from converters.storage.signals import held_interrupts
-from converters.storage.tree import hash_ranges
+from converters.storage.tree import file_digest, hash_ranges
 
 Reader = Literal["native", "tensorflow"]
 
@@ -149,12 +150,14 @@ class TFRecordSource:
         max_record_bytes: int = MAX_RECORD_BYTES,
         without: tuple[str, ...] = (),
     ) -> None:
-        found = _with_columns(found, without, ("img_id", "clip_id") if labels is not None else ())
         self.description = found.description
-        self.splits = found.splits
-        self.absent = found.absent
         self.identified = labels is not None
-        self._found = found
+        self.splits = tuple(
+            replace(there, split=with_columns(there.split, without, self.identified))
+            for there in found.splits
+        )
+        self.absent = found.absent
+        self._found = found = replace(found, splits=self.splits)
         self._on_error = on_error
         self._examined: ExaminedSource | None = None
         self._reading = TFRecordReading(labels, without, reader, decode, max_record_bytes)
@@ -309,17 +312,6 @@ def open_tfrecords(
     )
 
 
-def _with_columns(found: FoundSource, without: tuple[str, ...], joined: tuple[str, ...]) -> FoundSource:
-    """The same, with the columns that its splits will have."""
-
-    def changed(split: Split) -> Split:
-        schema = split.schema.without(without) if without else split.schema
-        return replace(split, schema=schema.joined(*joined))
-
-    splits = tuple(replace(there, split=changed(there.split)) for there in found.splits)
-    return replace(found, splits=splits, absent=tuple(map(changed, found.absent)))
-
-
 @dataclass
 class _FileRead:
     """What was read of a source file, slice after slice."""
@@ -376,10 +368,23 @@ def _source_facts(read: _FileRead, stop: Sequence[int]) -> SourceFacts:
         whole, now = hash_ranges(file.path, [piece.end for piece in read.slices], stop)
     if now != parts or file_state(file.path) != (file.size, file.version):
         raise changed_file(file.path)
-    indexed = {piece.indexed for piece in read.slices}
-    records = sum(piece.records for piece in read.slices)
+    return source_facts(file, read.slices, whole)
+
+
+def source_facts(file: SourceFile, slices: Sequence[SliceFacts], sha256: str) -> SourceFacts:
+    """What was found in a file, by its slices."""
+    indexed = {piece.indexed for piece in slices}
+    records = sum(piece.records for piece in slices)
     return SourceFacts(
-        file.name, file.size, whole, records, file.compression, indexed.pop() if len(indexed) == 1 else None
+        file.name,
+        file.size,
+        sha256,
+        records,
+        sum(piece.record_bytes for piece in slices) - OVERHEAD_BYTES * records,
+        file.compression,
+        indexed.pop() if len(indexed) == 1 else None,
+        file.published,
+        file_digest(file.path, "md5") if file.published and file.published.startswith("md5:") else None,
     )
 
 
@@ -387,7 +392,7 @@ def _stated_damage(
     split: SourceSplit, quarantine: Quarantine, facts: Sequence[SourceFacts]
 ) -> dict[Place, FileDamage]:
     """Which ranges of the files are to be passed over, by what a manifest says."""
-    stated = {piece.file: piece for piece in facts}
+    stated = {piece.name: piece for piece in facts}
     damage = {}
     for file in split.files:
         known = stated.get(file.name)
@@ -396,7 +401,7 @@ def _stated_damage(
                 "this is not the file that was converted: its name, size or compression is another.",
                 Location(str(file.path)),
             )
-        damage[file.path] = FileDamage(quarantine.of_file(known.file), known.indexed is True)
+        damage[file.path] = FileDamage(quarantine.of_file(known.name), known.indexed is True)
     return damage
 
 
