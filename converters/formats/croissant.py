@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.dataset.description import About
-from converters.formats.image_table import features
+from converters.formats.table import features
 from converters.storage.file_list import OutputFile
 from converters.storage.tree import hash_file
 
@@ -94,7 +94,7 @@ _JUDGED = (
 
 
 def write_croissant(report: Report, split_names: Mapping[str, str], folder: Path) -> None:
-    """Describe a complete output of Parquet files in the form of :mod:`converters.formats.image_table`.
+    """Describe a complete output of Parquet files in the form of :mod:`converters.formats.table`.
 
     Args:
         report: what was converted; its files with their digests are those of the shards.
@@ -125,7 +125,7 @@ def croissant(report: Report, split_names: Mapping[str, str], files: Iterable[Ou
         identifier = _identifier(config)
         file_sets.append(_file_set(identifier, config, names))
         record_sets += [
-            _labels(identifier, splits[0]),
+            *([_labels(identifier, splits[0])] if splits[0].split.label_names else []),
             _splits(identifier, names),
             _records(identifier, splits, names),
         ]
@@ -242,7 +242,6 @@ def _splits(identifier: str, names: Sequence[str]) -> dict[str, Any]:
 
 def _records(identifier: str, splits: Sequence[SplitReport], names: Sequence[str]) -> dict[str, Any]:
     split = splits[0].split
-    identified = any(report.fingerprint.identities_sha256 is not None for report in splits)
     multi = split.kind == "multi-label"
     labels = f"the record set {identifier}_labels has their names"
     meaning = {
@@ -252,13 +251,13 @@ def _records(identifier: str, splits: Sequence[SplitReport], names: Sequence[str
         else f"Number of the image's label; {labels}.",
     }
     fields = []
-    for column, feature in features(split, identified=identified).items():
+    for column, feature in features(split.schema).items():
         source: dict[str, Any] = {"fileSet": {"@id": f"{identifier}_files"}, "extract": {"column": column}}
         kind = "sc:Text" if feature.get("dtype") == "string" else "sc:Integer"
         if feature["_type"] == "Image":
             kind = "sc:ImageObject"
             source["transform"] = {"jsonPath": "bytes"}
-        field = _field(identifier, column, kind, meaning[column]) | {"source": source}
+        field = _field(identifier, column, kind, meaning.get(column, column)) | {"source": source}
         if feature["_type"] == "Sequence":
             field["repeated"] = True
         fields.append(field)

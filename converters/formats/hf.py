@@ -25,7 +25,7 @@ from converters.dataset.description import Licence, Split
 from converters.dataset.manifest import DEFINITION, MANIFEST, SUMS
 from converters.dataset.shard import Shard
 from converters.errors import CallError
-from converters.formats.image_table import features
+from converters.formats.table import features
 from converters.formats.parquet import ParquetFormat
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ def yaml_features(split: Split, *, identified: bool) -> list[dict[str, Any]]:
     """A split's features in the form of a dataset card; ``sequence`` is read by all versions of `datasets`."""
     return [
         {"name": name, **_yaml_feature(feature)}
-        for name, feature in features(split, identified=identified).items()
+        for name, feature in features(split.schema).items()
     ]
 
 
