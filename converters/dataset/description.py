@@ -99,6 +99,14 @@ class Licence:
     text: str = "The description of this dataset states no licence. Ask whoever gave you the data."
     link: str | None = None
 
+    def __str__(self) -> str:
+        return f"{self.name}: {' '.join(self.text.split())}"
+
+    @property
+    def stated(self) -> bool:
+        """Whether the description says anything about it."""
+        return self != Licence()
+
 
 @dataclass(frozen=True)
 class About:
