@@ -1,7 +1,7 @@
 """What is known about a dataset: its configs, label names in stored order, splits and published counts.
 
 KFER's description is ``kfer.json`` beside this module. A ``dataset.json`` beside the source files takes its
-place. Both have one form; the README describes it. No code holds a fact about a particular dataset.
+place. Both have one form: ``kfer-convert docs description``. No code holds a fact about a particular dataset.
 """
 
 from __future__ import annotations
