@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.convert.run import OnError, Options, run
-from converters.convert.shard_task import Reader
+from converters.convert.run import Options, run
+from converters.dataset.plan import MAX_SHARD_BYTES
 from converters.dataset.report import Report
 from converters.dataset.shard import Progress
-from converters.formats.tfrecord.framing import MAX_RECORD_BYTES
-from converters.formats.tfrecord.plan import MAX_SHARD_BYTES
+from converters.dataset.source import MAX_RECORD_BYTES
+from converters.formats.tfrecord.source import OnError, Reader
 from converters.storage.object_store import ObjectPath, place
 
 if TYPE_CHECKING:

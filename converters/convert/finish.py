@@ -6,50 +6,35 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
-from converters.convert.merge import WorkDone, changed_file, merge_split, split_reports
-from converters.convert.shard_task import Job, clips, format_errors
+from converters.convert.merge import WorkDone, merge_split
 from converters.dataset.filenames import safe_path
 from converters.dataset.manifest import MANIFEST, SUMS, write_manifest
-from converters.dataset.report import CheckError, Report, SplitReport
+from converters.dataset.plan import Plan
+from converters.dataset.report import CheckError, Report
 from converters.dataset.shard import ShardResult
+from converters.dataset.source import FileState, Source, changed_input
 from converters.errors import ConverterError
 from converters.formats import Finishes, Format
-from converters.formats.tfrecord.damage_scan import ExaminedSource
-from converters.formats.tfrecord.discovery import Source
-from converters.formats.tfrecord.plan import Plan
-from converters.formats.tfrecord.quarantine_folder import write_quarantine
 from converters.staging.base import Staging
-from converters.staging.checkpoint import changed_input
 from converters.storage.file_list import OutputFile, OutputFiles, by_path, merged_runs
 from converters.storage.tree import file_states, hash_file
-from converters.verify import compare as proof
+from converters.verify import compare
+from converters.verify.read_back import format_errors
 
 
-def complete(
+def finish(
     report: Report,
     source: Source,
-    described: Mapping[str, Any],
-    job: Job,
+    inputs: Mapping[str, FileState],
     target: Format,
     plan: Plan,
-    examined: ExaminedSource | None,
     results: Iterator[ShardResult],
     staging: Staging,
 ) -> Report:
-    """Merge the results of all shards, and fill ``staging.output`` with an output that equals its source.
+    """Merge the results of all shards of the plan, and fill ``staging.output`` with an output that equals its source.
 
-    Args:
-        report: what is known beforehand.
-        source: what was converted.
-        described: what all it depends on was when it was found; see :func:`converters.staging.checkpoint.describe_run`.
-        job: how.
-        target: the format.
-        plan: the shards.
-        examined: what is damaged, where that is passed over.
-        results: of all shards of the plan, in order.
-        staging: where they are.
+    ``report`` is what is known beforehand, ``inputs`` the state of the source's files when the run began.
 
     Raises:
         CheckError: the output is not its source, or not as published.
@@ -60,13 +45,15 @@ def complete(
         merge_split(found, islice(results, split.count), done)
         for found, split in zip(source.splits, plan.splits, strict=True)
     ]
-    reports = split_reports(
-        merged, examined, identified=job.labels is not None, clips=lambda found: clips(job, found.split)
+    accounts = source.account([split.slices for split in merged])
+    splits = tuple(
+        split.report(account, identified=source.identified)
+        for split, account in zip(merged, accounts, strict=True)
     )
     report = replace(
         report,
-        splits=tuple(reports),
-        warnings=tuple(_warnings(source, examined, reports)),
+        splits=splits,
+        warnings=(*source.warnings, *compare.warnings(splits)),
         files=merged_runs(chain.from_iterable(split.files for split in merged)),
         work=done.work(),
     )
@@ -74,27 +61,13 @@ def complete(
         raise CheckError(f"nothing was published: {failures[0]}.", report)
     for folder in chain.from_iterable(split.folders for split in merged):
         staging.collect(Path(folder))
-    report = _with_files(report, write_quarantine(source, report, staging.output))
+    report = _with_files(report, source.write_lost(report, staging.output))
     report = _finish(target, report, staging.output)
     # Indexes and label CSVs too: shards that read different ones would not belong together.
-    if (changed := changed_input(described)) is not None:
-        raise changed_file(changed)
+    if (changed := changed_input(source, inputs)) is not None:
+        raise changed
     write_manifest(report, staging.output)
     return report
-
-
-def _warnings(
-    source: Source, examined: ExaminedSource | None, reports: Sequence[SplitReport]
-) -> Iterator[str]:
-    yield from (found.note for found in source.splits if found.note)
-    yield from examined.warnings if examined else ()
-    for split in reports:
-        for check in split.checks:
-            if check.name == proof.LABEL_ORDER and check.reason.startswith(proof.REORDERED):
-                yield (
-                    f"{split.split.title}: {proof.REORDERED}. The images keep their labels, but img_id and clip_id "
-                    "cannot be recovered from the CSVs."
-                )
 
 
 def _finish(target: Format, report: Report, folder: Path) -> Report:

@@ -14,15 +14,15 @@ A :class:`Part` covers a contiguous range of a split's records. Parts that follo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from converters.dataset.decode import Count, Sha256
 from converters.dataset.schema import image_views, label_matrix
 
 EMPTY_SHA256 = sha256(b"").hexdigest()
@@ -79,22 +79,14 @@ class Fingerprint:
         identities_sha256: None where the records have no identities.
     """
 
-    records: int
-    label_counts: tuple[int, ...]
-    labels_per_image: dict[int, int]
-    distinct_label_sets: int
-    image_bytes: int
-    labels_sha256: str
-    images_sha256: str
-    identities_sha256: str | None
-
-    def to_json(self) -> dict[str, Any]:
-        """The fingerprint as a JSON object."""
-        return {
-            **asdict(self),
-            "label_counts": list(self.label_counts),
-            "labels_per_image": {str(key): value for key, value in self.labels_per_image.items()},
-        }
+    records: Count
+    label_counts: tuple[Count, ...]
+    labels_per_image: Mapping[int, Count]
+    distinct_label_sets: Count
+    image_bytes: Count
+    labels_sha256: Sha256
+    images_sha256: Sha256
+    identities_sha256: Sha256 | None
 
 
 def tree_root(leaves: Iterable[bytes]) -> str:

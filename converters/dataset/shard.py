@@ -5,18 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from converters.dataset.description import Split
 from converters.dataset.fingerprint import Part
-from converters.formats.tfrecord.reader import SourceRange
 from converters.storage.file_list import OutputFiles
+from converters.storage.object_store import Place
 
 # As in the names of sharded files everywhere; more where there are more shards, so that names sort by number.
 _MIN_DIGITS = 5
 
 Progress = Callable[[str, int], None]
 """Called with what was done to records ("read", "verified") and to how many."""
+
+
+class Slice(Protocol):
+    """A part of a source that holds whole records: its source made it, and knows how to read it."""
+
+    @property
+    def path(self) -> Place:
+        """The file that it is in."""
+        ...
+
+    @property
+    def start(self) -> int:
+        """Where it begins in the file, in units of the source's."""
+        ...
+
+    @property
+    def end(self) -> int:
+        """Where it ends."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -30,24 +49,21 @@ class Shard:
         index: its number among the split's shards, from 0.
         count: number of shards the split has.
         first_record: index in the split of its first record.
-        ranges: the parts of source files that hold its records, in order.
+        slices: the parts of the source that hold its records, in order.
+        source_bytes: their size, as stored.
     """
 
     split: Split
     index: int
     count: int
     first_record: int
-    ranges: tuple[SourceRange, ...]
+    slices: tuple[Slice, ...]
+    source_bytes: int
 
     @property
     def config(self) -> str:
         """Name of the config."""
         return self.split.config
-
-    @property
-    def source_bytes(self) -> int:
-        """Size of its source, as stored."""
-        return sum(piece.end - piece.start for piece in self.ranges)
 
     @property
     def key(self) -> str:
@@ -61,15 +77,15 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
-class RangeFacts:
-    """What was found in a range of a source file.
+class SliceFacts:
+    """What was found in a slice of a source.
 
     Attributes:
         path: the source file.
-        start: first byte; ``end``: one past the last.
+        start: of the slice; ``end`` likewise.
         records: number of records.
-        sha256: of the range's bytes, as stored.
-        indexed: whether the range agreed with the file's index; None where there is no index.
+        sha256: of the slice's bytes, as stored.
+        indexed: whether the slice agreed with the file's index; None where there is no index.
         record_bytes: size of the records with their headers and checksums, decompressed.
     """
 
@@ -100,7 +116,7 @@ class ShardResult:
         shard: the shard.
         folder: the folder in staging that holds its files.
         files: the files, as they will lie in the output, in the order of their paths.
-        ranges: what was found in the source.
+        slices: what was found in the source.
         source: the fingerprint of the records as they were read from the source.
         output: the fingerprint of the records as they were read back from the output.
         summary: what the format has to say of the shard for the files that describe the whole dataset, as JSON.
@@ -110,7 +126,7 @@ class ShardResult:
     shard: Shard
     folder: Path
     files: OutputFiles
-    ranges: tuple[RangeFacts, ...]
+    slices: tuple[SliceFacts, ...]
     source: Part
     output: Part
     summary: Any = None

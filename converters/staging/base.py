@@ -11,9 +11,9 @@ from converters.errors import CallError, MachineError
 from converters.storage.object_store import ObjectPath, Place
 
 if TYPE_CHECKING:
+    from converters.dataset.plan import Plan
     from converters.dataset.shard import Shard, ShardResult
-    from converters.formats.tfrecord.discovery import Source
-    from converters.formats.tfrecord.plan import Plan
+    from converters.dataset.source import Source
     from converters.staging.scratch import Workspace
     from converters.storage.file_list import OutputFile
 

@@ -6,8 +6,8 @@ import errno
 import os
 from pathlib import Path
 
+from converters.dataset.source import Source, source_bytes
 from converters.errors import MachineError
-from converters.formats.tfrecord.discovery import Source
 
 # What a full or failing disk says, of which the call is not to blame.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -40,11 +40,6 @@ def describe_space(destination: Path, source: Source, present: int) -> str:
     free, files = _free(destination.parent)
     entries = " and no further file has room" if files == 0 else ""
     return f"About {_megabytes(needed)} are needed in {destination.parent}, where {_megabytes(free)} are free{entries}"
-
-
-def source_bytes(source: Source) -> int:
-    """Size of all source files."""
-    return sum(file.size for found in source.splits for file in found.files)
 
 
 def _megabytes(size: int) -> str:

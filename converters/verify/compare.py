@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from converters.dataset.description import Published, Split
 from converters.dataset.fingerprint import Fingerprint
 from converters.dataset.quarantine import Quarantine
-from converters.dataset.report import Check, SourceFacts
+from converters.dataset.report import Check, SourceFacts, SplitReport
 
 RECORDS = "records"
 LABEL_COUNTS = "counts per label"
@@ -253,5 +253,16 @@ def _published(name: str, found: str, wanted: str) -> Check:
     return Check(name, "failed", f"{found} found, {wanted} published", published=True)
 
 
-def _per_image(counts: dict[int, int]) -> str:
+def _per_image(counts: Mapping[int, int]) -> str:
     return ", ".join(f"{number}: {count}" for number, count in sorted(counts.items()))
+
+
+def warnings(splits: Sequence[SplitReport]) -> Iterator[str]:
+    """What the user should know of the splits, a sentence each."""
+    for split in splits:
+        for check in split.checks:
+            if check.name == LABEL_ORDER and check.reason.startswith(REORDERED):
+                yield (
+                    f"{split.split.title}: {REORDERED}. The images keep their labels, but img_id and clip_id "
+                    "cannot be recovered from the CSVs."
+                )

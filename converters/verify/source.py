@@ -12,17 +12,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from converters.convert.shard_task import Job, read_shard
-from converters.dataset.description import DatasetSpec, Split, load_spec
+from converters.dataset.decode import encode
+from converters.dataset.description import DatasetSpec, Split
 from converters.dataset.fingerprint import Fingerprint, Part, PartBuilder, merge
 from converters.dataset.report import Check, SourceFacts
-from converters.dataset.shard import Progress, RangeFacts
+from converters.dataset.shard import Progress, Shard, SliceFacts
+from converters.dataset.source import Compression, ShardReader, Source, SourceFile, SourceSplit
 from converters.errors import DataError
-from converters.formats.tfrecord.compression import Compression
-from converters.formats.tfrecord.discovery import SourceFile, SourceSplit, find_source
-from converters.formats.tfrecord.plan import plan_shards
+from converters.formats.tfrecord.source import open_tfrecords
 from converters.storage.object_store import Place
-from converters.verify import compare as proof
+from converters.verify import compare
 
 Verdict = Literal["published", "reordered", "different", "unknown", "damaged"]
 """Whether a split is the published one.
@@ -159,7 +158,7 @@ class InspectedSplit:
                 {"labels": list(combination.labels), "records": combination.records}
                 for combination in self.combinations
             ],
-            "fingerprint": None if self.fingerprint is None else self.fingerprint.to_json(),
+            "fingerprint": encode(self.fingerprint),
             "published": {
                 "records": published.records,
                 "labels_per_image": _text_keys(published.labels_per_image),
@@ -223,45 +222,46 @@ def inspect_source(folder: Place, progress: Progress | None = None) -> Inspectio
         CallError: there is no such folder, no file of the dataset in it, or its description is wrong.
         DataError: a file cannot be matched to a split.
     """
-    spec = load_spec(folder)
-    source = find_source(folder, spec)
-    job = Job(format="", features=spec.features)
-    splits = tuple(_inspect_split(job, found, progress) for found in source.splits)
-    return Inspection(str(folder), spec, splits, source.absent)
+    source = open_tfrecords(folder)
+    # One slice per file, so that the digest of the slice is that of the file.
+    plan = source.plan(sys.maxsize)
+    splits = tuple(
+        _inspect_split(source, found, plan[number], progress) for number, found in enumerate(source.splits)
+    )
+    return Inspection(str(folder), source.spec, splits, source.absent)
 
 
-def _inspect_split(job: Job, found: SourceSplit, progress: Progress | None) -> InspectedSplit:
+def _inspect_split(
+    source: Source, found: SourceSplit, shard: Shard, progress: Progress | None
+) -> InspectedSplit:
     split = found.split
-    facts: list[RangeFacts] = []
     label_sets: Counter[bytes] = Counter()
+    reader = source.reading.read(shard)
     try:
-        parts = _counted(_parts(job, found, facts, progress), label_sets)
+        parts = _counted(_parts(reader, len(split.label_names), progress), label_sets)
         fingerprint = merge(parts, len(split.label_names))
     except DataError as error:
-        return InspectedSplit(split, _files(found.files, facts), found.note, "damaged", error=str(error))
-    files = _files(found.files, facts)
+        files = _files(found.files, reader.facts)
+        return InspectedSplit(split, files, found.note, "damaged", error=str(error))
+    files = _files(found.files, reader.facts)
     sources = [
-        SourceFacts(file.path.name, file.size, piece.sha256, piece.records, file.compression, piece.indexed)
-        for file, piece in zip(found.files, facts, strict=True)
+        SourceFacts(file.name, file.size, piece.sha256, piece.records, file.compression, piece.indexed)
+        for file, piece in zip(found.files, reader.facts, strict=True)
     ]
     checks = tuple(
         replace(check, reason=check.reason.removesuffix(_NO_OUTPUT))
-        for check in proof.compare(split, fingerprint, fingerprint, sources, identified=False)
-        if check.name != proof.IMAGE_BYTES
+        for check in compare.compare(split, fingerprint, fingerprint, sources, identified=False)
+        if check.name != compare.IMAGE_BYTES
     )
     combinations = _most_frequent(label_sets, split.label_names)
     return InspectedSplit(split, files, found.note, _verdict(checks), checks, fingerprint, combinations)
 
 
-def _parts(
-    job: Job, found: SourceSplit, facts: list[RangeFacts], progress: Progress | None
-) -> Iterator[Part]:
+def _parts(reader: ShardReader, label_count: int, progress: Progress | None) -> Iterator[Part]:
     """The fingerprint of each batch, so that no more than a batch is held of a split of any size."""
-    # One range per file, so that the digest of the range is that of the file.
-    (shard,) = plan_shards([found], sys.maxsize)
     record = 0
-    for batch in read_shard(job, shard, facts):
-        builder = PartBuilder(record, len(found.split.label_names))
+    for batch in reader:
+        builder = PartBuilder(record, label_count)
         builder.add(batch)
         record += len(batch)
         yield builder.part()
@@ -287,14 +287,14 @@ def _most_frequent(label_sets: Mapping[bytes, int], names: Sequence[str]) -> tup
     )
 
 
-def _files(files: Sequence[SourceFile], facts: Sequence[RangeFacts]) -> tuple[InspectedFile, ...]:
+def _files(files: Sequence[SourceFile], facts: Sequence[SliceFacts]) -> tuple[InspectedFile, ...]:
     read = {piece.path: piece for piece in facts}
     inspected = []
     for file in files:
         piece = read.get(str(file.path))
         index = None if file.index is None else file.index.name
         found = (None, None, None) if piece is None else (piece.indexed, piece.records, piece.sha256)
-        inspected.append(InspectedFile(file.path.name, file.size, file.compression, index, *found))
+        inspected.append(InspectedFile(file.name, file.size, file.compression, index, *found))
     return tuple(inspected)
 
 
@@ -305,7 +305,7 @@ def _verdict(checks: Sequence[Check]) -> Verdict:
     if not open_checks:
         return "published"
     # Only the order may be open: where counts were not published, nothing says that they agree.
-    if len(open_checks) == 1 and open_checks[0].reason.startswith(proof.REORDERED):
+    if len(open_checks) == 1 and open_checks[0].reason.startswith(compare.REORDERED):
         return "reordered"
     return "unknown"
 

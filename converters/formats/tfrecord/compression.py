@@ -12,14 +12,13 @@ import io
 import os
 import zlib
 from types import TracebackType
-from typing import IO, Literal, Self
+from typing import IO, Self
 
+from converters.dataset.source import Compression
 from converters.errors import CallError, DataError, Location
 from converters.formats.tfrecord.framing import HEADER_BYTES, ByteStream, is_header
 from converters.storage.files import open_regular
 from converters.storage.object_store import ObjectPath, Place, open_object
-
-Compression = Literal["none", "gzip", "zlib"]
 
 # Deflate expands at most 1032 times, JPEGs hardly at all. A stream that expands more than this is a bomb.
 MAX_EXPANSION = 100
@@ -39,7 +38,7 @@ _GZIP_LEVELS = (0, 2, 4)  # unknown, best, fastest
 _GZIP_SYSTEMS = (*range(20), 255)  # RFC 1952 has 0 to 13 and 255; zlib and Info-ZIP go up to 19, Darwin
 
 
-class SourceFile:
+class StoredFile:
     """A source file opened for reading a range of its stored bytes; hashes what it reads.
 
     Only regular files are opened: a directory, FIFO or device is refused without waiting for it.
@@ -118,7 +117,7 @@ def detect_compression(path: Place) -> Compression:
     Raises:
         DataError: the file cannot be read, is no regular file, or is empty.
     """
-    with SourceFile(path) as file:
+    with StoredFile(path) as file:
         head = file.read(HEADER_BYTES)
     if not head:
         raise DataError("the file is empty.", Location(str(path)), "Copy it again from where you got it.")

@@ -20,8 +20,9 @@ from converters.dataset.filenames import folded
 from converters.dataset.fingerprint import identity_digest, tree_root
 from converters.dataset.identity import Identities, read_identities
 from converters.dataset.quarantine import FOLDER, FileBytes, Quarantine, QuarantinedRange, raw_name
+from converters.dataset.source import SourceFile, SourceSplit
 from converters.errors import CallError, DataError, Location
-from converters.formats.tfrecord.discovery import Source, SourceFile, SourceSplit
+from converters.formats.tfrecord.discovery import FoundSource
 from converters.formats.tfrecord.fast_parser import ExampleParser
 from converters.formats.tfrecord.framing import Frames
 from converters.formats.tfrecord.reader import frame_location, parse_frames
@@ -58,10 +59,10 @@ class ExaminedSplit:
         """What was left out of the split, and where all bytes went: ``record_bytes`` is what was read of each file."""
         files = []
         for file, size, read in zip(found.files, self.stream_bytes, record_bytes, strict=True):
-            own = [piece for piece in self.ranges if piece.file == file.path.name]
+            own = [piece for piece in self.ranges if piece.file == file.name]
             files.append(
                 FileBytes(
-                    file.path.name,
+                    file.name,
                     size,
                     read,
                     sum(piece.bytes for piece in own if piece.inflated is None),
@@ -92,7 +93,7 @@ class ExaminedSource:
 
 
 def examine_source(
-    source: Source, labels: Path | None, *, decode: bool, max_record_bytes: int
+    source: FoundSource, labels: Path | None, *, decode: bool, max_record_bytes: int
 ) -> ExaminedSource:
     """Examine every file of a source.
 
@@ -118,11 +119,11 @@ def examine_source(
             damage[file.path] = FileDamage(examination.lost, examination.index_problem is None)
             if examination.index_problem is not None and file.index is not None:
                 warnings.append(
-                    f"{file.index.name} was not used, as it does not belong to {file.path.name}: "
+                    f"{file.index.name} was not used, as it does not belong to {file.name}: "
                     f"{examination.index_problem}"
                 )
             if examination.header_problem is not None:
-                warnings.append(f"{file.path.name}: {examination.header_problem} No record is lost by that.")
+                warnings.append(f"{file.name}: {examination.header_problem} No record is lost by that.")
         splits[found.split.title] = ExaminedSplit(
             tuple(_ranges(found, resolved, identities)),
             tuple(examination.stream_bytes for examination in resolved),
@@ -227,7 +228,7 @@ def _range(
     if identities is not None and row is not None and piece.records is not None:
         img_ids = tuple(identities.img_id.slice(row, piece.records).to_pylist())
     return QuarantinedRange(
-        file=file.path.name,
+        file=file.name,
         offset=piece.start,
         bytes=piece.end - piece.start,
         inflated=piece.inflated,
@@ -236,7 +237,7 @@ def _range(
         split_record=row,
         img_ids=img_ids,
         reason=piece.reason,
-        raw=raw_name(found.split, file.path.name, number, piece),
+        raw=raw_name(found.split, file.name, number, piece),
     )
 
 

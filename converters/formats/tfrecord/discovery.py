@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from converters.dataset.description import DatasetSpec, Split
+from converters.dataset.source import SourceFile, SourceSplit
 from converters.errors import CallError, DataError, Location
-from converters.formats.tfrecord.compression import Compression, detect_compression
+from converters.formats.tfrecord.compression import detect_compression
 from converters.formats.tfrecord.reader import first_label_count
 from converters.storage.files import file_state, is_folder, names_in
 from converters.storage.object_store import Place, side_by_side
@@ -29,36 +30,7 @@ _SPLIT_WORDS = (
 
 
 @dataclass(frozen=True)
-class SourceFile:
-    """A source file.
-
-    Attributes:
-        path: the file.
-        size: in bytes.
-        version: what is another after it was changed: when it was last modified, in nanoseconds, or its version in
-            a store.
-        compression: how it is compressed.
-        index: its index, where there is one.
-    """
-
-    path: Place
-    size: int
-    version: int | str
-    compression: Compression
-    index: Place | None
-
-
-@dataclass(frozen=True)
-class SourceSplit:
-    """The source files of one split, in order; ``note`` says how they were matched, if not by their names."""
-
-    split: Split
-    files: tuple[SourceFile, ...]
-    note: str | None = None
-
-
-@dataclass(frozen=True)
-class Source:
+class FoundSource:
     """What was found in a source folder: the splits that are there, and those that are not."""
 
     folder: Place
@@ -69,7 +41,7 @@ class Source:
 
 def find_source(
     folder: Place, spec: DatasetSpec, configs: Collection[str] = (), splits: Collection[str] = ()
-) -> Source:
+) -> FoundSource:
     """Find the files of the wanted configs and splits (all, where none are named).
 
     A file is matched by its name. A TFRecord file with a name that the description does not know is matched by
@@ -107,7 +79,7 @@ def find_source(
         if found[split]
     ]
     _refuse_absent(folder, spec, wanted, present, configs, splits)
-    return Source(folder, spec, tuple(present), tuple(split for split in wanted if not found[split]))
+    return FoundSource(folder, spec, tuple(present), tuple(split for split in wanted if not found[split]))
 
 
 def _wanted(spec: DatasetSpec, configs: Collection[str], splits: Collection[str]) -> list[Split]:
@@ -198,7 +170,9 @@ def _source_file(split: Split, folder: Place, there: Collection[str], name: str)
     if index is None or index not in there:
         index = next((other for other in _index_names(path) if other in there), None)
     compression = detect_compression(path)
-    return SourceFile(path, *file_state(path), compression, None if index is None else folder / index)
+    return SourceFile(
+        path.name, path, *file_state(path), compression, None if index is None else folder / index
+    )
 
 
 def _index_names(path: Place) -> tuple[str, str]:

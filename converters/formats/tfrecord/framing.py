@@ -16,6 +16,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from converters.dataset.source import MAX_RECORD_BYTES
 from converters.errors import DataError, Location
 
 HEADER_BYTES = 12
@@ -25,9 +26,6 @@ OVERHEAD_BYTES = HEADER_BYTES + FOOTER_BYTES
 # How much of a file is read at once; a batch is the records that end in one such chunk. A longer record is a
 # batch of its own. Each chunk is passed over several times, so it had better fit in a core's cache.
 CHUNK_BYTES = 2 << 20
-
-# TensorFlow itself cannot hold a larger record in a protobuf (2 GiB); images are far below this.
-MAX_RECORD_BYTES = 256 << 20
 
 # Records of one writer have few different lengths; a header that was found sound once need not be checked again.
 MAX_SIZES_SEEN = 1 << 16

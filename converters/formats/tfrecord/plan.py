@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from converters.dataset.damage import FileDamage
 from converters.dataset.description import Split
+from converters.dataset.plan import MAX_SHARD_BYTES, Plan
 from converters.dataset.shard import Shard
-from converters.formats.tfrecord.discovery import SourceFile, SourceSplit
-from converters.formats.tfrecord.framing import MAX_RECORD_BYTES
+from converters.dataset.source import MAX_RECORD_BYTES, SourceFile, SourceSplit
 from converters.formats.tfrecord.reader import SourceRange, Units, scan_units, starts_record
-from converters.storage.lazy import MadeSequence
 from converters.storage.object_store import Place
-
-# As `datasets`: a shard's output is about as large as its part of the source.
-MAX_SHARD_BYTES = 500_000_000
 
 _CUT_NUMBERS = 4
 
 
 @dataclass(frozen=True)
-class SplitPlan:
+class TFRecordSplitPlan:
     """How one split is cut.
 
     Attributes:
@@ -52,63 +48,11 @@ class SplitPlan:
             file = self.files[number]
             ranges.append(_part(file, start, end if number == last else file.end, first_in_file))
             number, start, first_in_file = number + 1, 0, 0
-        return Shard(self.split, index, self.count, first, tuple(ranges))
+        size = sum(piece.end - piece.start for piece in ranges)
+        return Shard(self.split, index, self.count, first, tuple(ranges), size)
 
     def _cut(self, index: int) -> array[int]:
         return self.cuts[_CUT_NUMBERS * index : _CUT_NUMBERS * (index + 1)]
-
-
-class Plan(MadeSequence[Shard]):
-    """The shards of all splits, in order. There may be a million, so each is only made when it is asked for."""
-
-    def __init__(self, splits: Sequence[SplitPlan]) -> None:
-        self.splits = tuple(splits)
-        self._by_title = {plan.split.title: plan for plan in self.splits}
-
-    def __len__(self) -> int:
-        return sum(plan.count for plan in self.splits)
-
-    def make(self, number: int) -> Shard:
-        """Shard ``number`` of all."""
-        for plan in self.splits:
-            if number < plan.count:
-                return plan.shard(number)
-            number -= plan.count
-        raise IndexError(number)
-
-    def __iter__(self) -> Iterator[Shard]:
-        for plan in self.splits:
-            yield from map(plan.shard, range(plan.count))
-
-    def find(self, key: str) -> Shard | None:
-        """The shard that has this :attr:`~converters.dataset.shard.Shard.key`; None where none has."""
-        config, _, name = key.partition("/")
-        head, _, _ = name.rpartition("-of-")
-        split, _, index = head.rpartition("-")
-        plan = self._by_title.get(f"{config}/{split}")
-        if plan is None or not (index.isascii() and index.isdigit()) or int(index) >= plan.count:
-            return None
-        shard = plan.shard(int(index))
-        return shard if shard.key == key else None
-
-    def without(self, keys: Collection[str]) -> Sequence[Shard]:
-        """The shards but those of these keys, in order."""
-        return _Chosen(self, array("q", (n for n in range(len(self)) if not keys or self[n].key not in keys)))
-
-
-class _Chosen(MadeSequence[Shard]):
-    """Some shards of a plan, by their numbers."""
-
-    def __init__(self, plan: Plan, numbers: array[int]) -> None:
-        self._plan = plan
-        self._numbers = numbers
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def make(self, number: int) -> Shard:
-        """Shard ``number`` of those chosen."""
-        return self._plan[self._numbers[number]]
 
 
 def plan_shards(
@@ -130,7 +74,7 @@ def plan_shards(
     plans = []
     for source in splits:
         files = tuple(_whole_file(file, (damage or {}).get(file.path)) for file in source.files)
-        plans.append(SplitPlan(source.split, files, _cuts(files, max_shard_bytes, max_record_bytes)))
+        plans.append(TFRecordSplitPlan(source.split, files, _cuts(files, max_shard_bytes, max_record_bytes)))
     return Plan(plans)
 
 
@@ -143,7 +87,7 @@ def _whole_file(file: SourceFile, damage: FileDamage | None) -> SourceRange:
 
 
 def _cuts(files: Sequence[SourceRange], max_shard_bytes: int, max_record_bytes: int) -> array[int]:
-    """Where the shards of a split begin and the last one ends; see :class:`SplitPlan`."""
+    """Where the shards of a split begin and the last one ends; see :class:`TFRecordSplitPlan`."""
     if sum(file.end - file.start for file in files) <= max_shard_bytes:
         return array("q", [0, 0, 0, 0, len(files), 0, 0, 0])
     cutter = _Cutter(max_shard_bytes)

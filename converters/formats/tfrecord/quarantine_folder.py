@@ -8,7 +8,8 @@ from pathlib import Path
 
 from converters.dataset.quarantine import FOLDER, LIST, Quarantine, QuarantinedRange, list_text
 from converters.dataset.report import Report
-from converters.formats.tfrecord.discovery import Source, SourceSplit
+from converters.dataset.source import SourceSplit
+from converters.formats.tfrecord.discovery import FoundSource
 from converters.formats.tfrecord.framing import ByteStream
 from converters.formats.tfrecord.recovery import lost_bytes
 from converters.storage.file_list import OutputFile
@@ -17,7 +18,7 @@ from converters.storage.tree import hash_file
 _CHUNK = 1 << 20
 
 
-def write_quarantine(source: Source, report: Report, folder: Path) -> tuple[OutputFile, ...]:
+def write_quarantine(source: FoundSource, report: Report, folder: Path) -> tuple[OutputFile, ...]:
     """Copy every damaged range from the source into the output, and list them; the files. None if nothing is damaged.
 
     Raises:
@@ -67,7 +68,7 @@ def differing_range(
 def _streams(found: SourceSplit, quarantine: Quarantine) -> Iterator[tuple[QuarantinedRange, ByteStream]]:
     """Each damaged range of a split, with its bytes in the source."""
     for file in found.files:
-        ranges = [piece for piece in quarantine.ranges if piece.file == file.path.name]
+        ranges = [piece for piece in quarantine.ranges if piece.file == file.name]
         lost = [piece.lost_range() for piece in ranges]
         by_lost = dict(zip(lost, ranges, strict=True))
         for piece, stream in lost_bytes(file.path, file.compression, lost):

@@ -13,14 +13,15 @@ import pyarrow as pa
 from converters.dataset.damage import LostRange
 from converters.dataset.description import Features
 from converters.dataset.schema import record_batch
+from converters.dataset.shard import SliceFacts
+from converters.dataset.source import MAX_RECORD_BYTES, Compression
 from converters.errors import DataError, Location
-from converters.formats.tfrecord.compression import Compression, DecompressedStream, SourceFile
+from converters.formats.tfrecord.compression import DecompressedStream, StoredFile
 from converters.formats.tfrecord.damage import drain, sound_parts, stored_stream
 from converters.formats.tfrecord.fast_parser import ExampleParser, RecordError
 from converters.formats.tfrecord.framing import (
     CHUNK_BYTES,
     HEADER_BYTES,
-    MAX_RECORD_BYTES,
     MAX_SIZES_SEEN,
     OVERHEAD_BYTES,
     ByteStream,
@@ -100,7 +101,7 @@ class RangeReader:
         """
         source = self.source
         with ExitStack() as stack:
-            file = stack.enter_context(SourceFile(source.path, source.start, source.end))
+            file = stack.enter_context(StoredFile(source.path, source.start, source.end))
             checker = None
             if source.index is not None:
                 checker = stack.enter_context(
@@ -138,6 +139,14 @@ class RangeReader:
                 raise DataError("the file holds no record.", Location(file.path), "Copy it again.")
             drain(file)
             self.sha256 = file.sha256()
+
+    def facts(self) -> SliceFacts:
+        """What was found in the range, once it was read through."""
+        source = self.source
+        indexed = None if source.index is None else True
+        return SliceFacts(
+            str(source.path), source.start, source.end, self.records, self.sha256, indexed, self.record_bytes
+        )
 
 
 def frame_location(path: str, frames: Frames, row: int, position: int | None = None) -> Location:
@@ -212,7 +221,7 @@ def _scan_headers(source: SourceRange, max_record_bytes: int) -> Iterator[Units]
     lost = {piece.start: piece for piece in source.lost}
     units: list[tuple[int, int, int, int]] = []
     sizes_seen: dict[bytes, int] = {}
-    with SourceFile(source.path) as file:
+    with StoredFile(source.path) as file:
         offset, record = source.start, source.first_record
         while offset < source.end:
             if offset in lost:
@@ -242,5 +251,5 @@ def _units(units: list[tuple[int, int, int, int]]) -> Units:
 
 def starts_record(path: Place, offset: int) -> bool:
     """Whether a header whose checksum holds is at this byte of a file that is not compressed."""
-    with SourceFile(path) as file:
+    with StoredFile(path) as file:
         return is_header(file.read_at(offset, HEADER_BYTES))

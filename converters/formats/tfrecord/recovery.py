@@ -29,13 +29,13 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.dataset.damage import LostRange
+from converters.dataset.source import MAX_RECORD_BYTES, Compression
 from converters.errors import DataError, Location
 from converters.formats.tfrecord.compression import (
     GZIP_HEADER_BYTES,
     MAX_EXPANSION,
-    Compression,
     DecompressedStream,
-    SourceFile,
+    StoredFile,
     gzip_header_problem,
 )
 from converters.formats.tfrecord.damage import LimitedStream, drain, stored_stream
@@ -43,7 +43,6 @@ from converters.formats.tfrecord.framing import (
     CHUNK_BYTES,
     FOOTER_BYTES,
     HEADER_BYTES,
-    MAX_RECORD_BYTES,
     OVERHEAD_BYTES,
     ByteStream,
     Frames,
@@ -134,7 +133,7 @@ def _examine(
     chunk_bytes: int,
     problem: str | None,
 ) -> Examination:
-    with SourceFile(path) as file:
+    with StoredFile(path) as file:
         inflating = None if compression == "none" else _Inflating(file, compression)
         window = _Window(inflating or file, chunk_bytes)
         examiner = _Examiner(window, str(path), lines, check, max_record_bytes)
@@ -160,11 +159,11 @@ def lost_bytes(
     """
     for piece in lost:
         if compression == "none" or piece.inflated is not None:
-            with SourceFile(path, piece.start, piece.end) as file:
+            with StoredFile(path, piece.start, piece.end) as file:
                 yield piece, file
     if compression == "none":
         return
-    with SourceFile(path) as file:
+    with StoredFile(path) as file:
         stored = stored_stream(file, lost, str(path))
         stream = DecompressedStream(stored, compression, str(path), any_header=True)
         position = 0
@@ -551,7 +550,7 @@ class _Inflating:
         header_problem: what is wrong with the header of a member that inflates nevertheless; None where nothing is.
     """
 
-    def __init__(self, file: SourceFile, compression: Compression) -> None:
+    def __init__(self, file: StoredFile, compression: Compression) -> None:
         self.damage: tuple[int, str] | None = None
         self.header_problem: str | None = None
         self._file = file

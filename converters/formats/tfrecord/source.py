@@ -1,0 +1,405 @@
+"""TFRecord files as a source: which there are, how they are cut into shards, and how a shard is read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal, get_args
+
+import pyarrow as pa
+
+from converters.dataset.checks import RecordChecker
+from converters.dataset.damage import FileDamage
+from converters.dataset.description import DatasetSpec, Features, Split, load_spec
+from converters.dataset.identity import Identities, Rows, read_identities
+from converters.dataset.plan import MAX_SHARD_BYTES, Plan
+from converters.dataset.quarantine import Quarantine, QuarantinedRange
+from converters.dataset.report import Report, SourceFacts
+from converters.dataset.shard import Shard, SliceFacts
+from converters.dataset.source import (
+    MAX_RECORD_BYTES,
+    Account,
+    FileState,
+    SourceFile,
+    SourceSplit,
+    changed_file,
+)
+from converters.errors import CallError, DataError, Location
+from converters.formats.tfrecord.damage_scan import ExaminedSource, examine_source
+from converters.formats.tfrecord.discovery import FoundSource, find_source
+from converters.formats.tfrecord.fast_parser import ExampleParser
+from converters.formats.tfrecord.plan import plan_shards
+from converters.formats.tfrecord.quarantine_folder import differing_range, write_quarantine
+from converters.formats.tfrecord.reader import RangeReader, SourceRange, frame_location, parse_frames
+from converters.formats.tfrecord.tensorflow import SecondReader, require_tensorflow
+from converters.storage.file_list import OutputFile
+from converters.storage.files import file_state
+from converters.storage.object_store import ObjectPath, Place, side_by_side
+from converters.storage.signals import held_interrupts
+from converters.storage.tree import hash_ranges
+
+Reader = Literal["native", "tensorflow"]
+
+OnError = Literal["fail", "quarantine"]
+"""What damage in the source means: an error, or that it is left out and put into quarantine."""
+
+# A row of a label CSV is far shorter than the record it names, and all rows are held in memory.
+_FREE_LABEL_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class TFRecordReading:
+    """How the records of a TFRecord source are read; see :class:`TFRecordSource` for each part.
+
+    ``lost_rows`` are the rows of label CSVs whose records are lost, by the split's title.
+    """
+
+    features: Features
+    labels: Path | None = None
+    reader: Reader = "native"
+    decode: bool = False
+    max_record_bytes: int = MAX_RECORD_BYTES
+    lost_rows: Mapping[str, Rows] = field(default_factory=dict)
+
+    def read(self, shard: Shard) -> TFRecordShardReader:
+        """A reader of one shard."""
+        return TFRecordShardReader(self, shard)
+
+    def identities(self, split: Split) -> Identities | None:
+        """The rows of the label CSV that belong to the records that are there; None without label CSVs."""
+        if self.labels is None:
+            return None
+        return read_identities(self.labels, split).without(self.lost_rows.get(split.title, ()))
+
+
+class TFRecordShardReader:
+    """Reads the records of a shard, checked and joined with their identities.
+
+    Attributes:
+        facts: what was found in each slice, once it is read through.
+    """
+
+    def __init__(self, reading: TFRecordReading, shard: Shard) -> None:
+        self.facts: tuple[SliceFacts, ...] = ()
+        self._reading = reading
+        self._shard = shard
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """The checked records, in order.
+
+        Raises:
+            DataError: the source is damaged, or a record fails a check.
+        """
+        shard = self._shard
+        identities = self._reading.identities(shard.split)
+        record = shard.first_record
+        for batch in self._batches():
+            yield batch if identities is None else identities.join(batch, record)
+            record += len(batch)
+        if identities is not None and shard.index == shard.count - 1:
+            identities.finish(record)
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        reading, split = self._reading, self._shard.split
+        label_count = len(split.label_names)
+        checker = RecordChecker(split, decode=reading.decode)
+        parser = ExampleParser(reading.features, label_count)
+        for piece in self._shard.slices:
+            assert isinstance(piece, SourceRange)
+            reader = RangeReader(piece, reading.max_record_bytes)
+            path = str(piece.path)
+            second = None
+            for frames in reader.frames():
+                batch = parse_frames(parser, path, frames)
+                checker.check(batch, partial(frame_location, path, frames))
+                if reading.reader == "tensorflow":
+                    # Started only when a first batch was found sound: TensorFlow crashes on some files that are not.
+                    second = second or SecondReader(piece, reading.features, label_count, len(batch))
+                    second.confirm(batch, frames.first_record)
+                yield batch
+            if second is not None and piece.end == file_state(piece.path)[0]:
+                second.finish(reader.records)
+            self.facts += (reader.facts(),)
+
+
+class TFRecordSource:
+    """A folder of TFRecord files.
+
+    Args:
+        found: its files.
+        labels: folder of the authors' label CSVs, where given.
+        reader: who reads the records.
+        on_error: what damage means.
+        decode: whether every image is decoded.
+        max_record_bytes: the longest record that is accepted.
+    """
+
+    def __init__(
+        self,
+        found: FoundSource,
+        *,
+        labels: Path | None = None,
+        reader: Reader = "native",
+        on_error: OnError = "fail",
+        decode: bool = False,
+        max_record_bytes: int = MAX_RECORD_BYTES,
+    ) -> None:
+        self.spec = found.spec
+        self.splits = found.splits
+        self.absent = found.absent
+        self.identified = labels is not None
+        self._found = found
+        self._on_error = on_error
+        self._examined: ExaminedSource | None = None
+        self._reading = TFRecordReading(found.spec.features, labels, reader, decode, max_record_bytes)
+        _check_label_files(found.splits, labels)
+
+    @property
+    def reading(self) -> TFRecordReading:
+        """How its shards are read."""
+        return self._reading
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """How files were matched, and what examining them has shown."""
+        notes = [found.note for found in self.splits if found.note]
+        return [*notes, *(self._examined.warnings if self._examined else ())]
+
+    def inputs(self) -> dict[str, FileState]:
+        """The state of the TFRecords, their indexes and the label CSVs; links keep their own names."""
+        files = [file for found in self.splits for file in found.files]
+        read: list[Place] = [file.path for file in files]
+        read += [file.index for file in files if file.index is not None]
+        labels = self._reading.labels
+        if labels is not None:
+            read += [labels / found.split.labels_csv for found in self.splits if found.split.labels_csv]
+        return dict(zip(map(_absolute, read), side_by_side(file_state, read), strict=True))
+
+    def plan(self, max_shard_bytes: int) -> Plan:
+        """Cut the files into shards; damaged ranges are looked for first where they are to be passed over."""
+        reading = self._reading
+        if self._on_error == "quarantine":
+            self._examined = examine_source(
+                self._found, reading.labels, decode=reading.decode, max_record_bytes=reading.max_record_bytes
+            )
+            self._reading = replace(reading, lost_rows=self._examined.lost_rows())
+        damage = self._examined.damage if self._examined else None
+        return plan_shards(self.splits, max_shard_bytes, damage, reading.max_record_bytes)
+
+    def plan_around(
+        self, split: SourceSplit, quarantine: Quarantine | None, facts: Sequence[SourceFacts]
+    ) -> Plan:
+        """Cut one split into shards that pass over what an earlier conversion of it left out.
+
+        Args:
+            split: one of :attr:`splits`.
+            quarantine: what was left out; None where nothing could be.
+            facts: the files as they were then.
+
+        Raises:
+            DataError: the files are other ones, or have other sizes.
+        """
+        damage = {} if quarantine is None else _stated_damage(split, quarantine, facts)
+        return plan_shards([split], MAX_SHARD_BYTES, damage, self._reading.max_record_bytes)
+
+    def differing_range(
+        self, split: SourceSplit, quarantine: Quarantine, digests: Mapping[str, str]
+    ) -> QuarantinedRange | None:
+        """The first range of a quarantine whose bytes are not those here; ``digests`` are of the output's files."""
+        return differing_range(split, quarantine, digests)
+
+    def account(self, facts: Sequence[Sequence[SliceFacts]]) -> list[Account]:
+        """What was read of each split; every file is hashed again, since it must still be what was converted.
+
+        Raises:
+            DataError: a byte of a file was not read, or the file changed since it was.
+        """
+        read = [_files_read(found, slices) for found, slices in zip(self.splits, facts, strict=True)]
+        # Hashing lets other threads run; the largest files go first, so that none is left to one thread at the end.
+        largest_first = sorted(
+            ((number, file) for number, files in enumerate(read) for file in files),
+            key=lambda entry: -entry[1].file.size,
+        )
+        with held_interrupts() as stop, ThreadPoolExecutor(os.cpu_count()) as pool:
+            hashed = {id(file): pool.submit(_source_facts, file, stop) for _, file in largest_first}
+            known = [tuple(hashed[id(file)].result() for file in files) for files in read]
+        return [
+            self._account(found, files, sources)
+            for found, files, sources in zip(self.splits, read, known, strict=True)
+        ]
+
+    def _account(
+        self, found: SourceSplit, files: Sequence[_FileRead], sources: tuple[SourceFacts, ...]
+    ) -> Account:
+        identities = self._reading.identities(found.split)
+        clips = None if identities is None else identities.clips()
+        if self._examined is None:
+            return Account(sources, clips=clips)
+        there = self._examined.splits[found.split.title]
+        quarantine = there.quarantine(found, [file.record_bytes for file in files])
+        return Account(sources, quarantine, there.csv_labels, there.csv_identities, clips)
+
+    def write_lost(self, report: Report, folder: Path) -> tuple[OutputFile, ...]:
+        """Write the folder ``quarantine/``, where anything was left out."""
+        return write_quarantine(self._found, report, folder)
+
+
+def open_tfrecords(
+    folder: Place,
+    *,
+    spec: DatasetSpec | None = None,
+    configs: Collection[str] = (),
+    splits: Collection[str] = (),
+    labels: Path | None = None,
+    reader: Reader = "native",
+    on_error: OnError = "fail",
+    decode: bool = False,
+    max_record_bytes: int = MAX_RECORD_BYTES,
+) -> TFRecordSource:
+    """The TFRecord files in a folder, as a source.
+
+    Args:
+        folder: holds the files.
+        spec: their description; by default the one that is beside them, or KFER's.
+        configs: those wanted; all by default.
+        splits: likewise.
+        labels: see :class:`TFRecordSource`, as for all that follow.
+        reader: who reads the records.
+        on_error: what damage means.
+        decode: whether every image is decoded.
+        max_record_bytes: the longest record that is accepted.
+
+    Raises:
+        CallError: the folder, the description or the environment is wrong.
+        DataError: a file cannot be matched to a split.
+    """
+    if reader not in get_args(Reader):
+        raise CallError(f"no reader {reader!r}; there are native and tensorflow.")
+    if on_error not in get_args(OnError):
+        raise CallError(f"on_error is {on_error!r}; it can be fail or quarantine.")
+    if reader == "tensorflow":
+        if on_error == "quarantine":
+            raise CallError(
+                "--reader tensorflow does not go with --on-error quarantine: TensorFlow stops at the first damage."
+            )
+        if not isinstance(folder, Path):
+            raise CallError("--reader tensorflow reads files of this machine: copy the source here first.")
+        require_tensorflow()
+    found = find_source(folder, spec or load_spec(folder), configs, splits)
+    return TFRecordSource(
+        found,
+        labels=labels,
+        reader=reader,
+        on_error=on_error,
+        decode=decode,
+        max_record_bytes=max_record_bytes,
+    )
+
+
+@dataclass
+class _FileRead:
+    """What was read of a source file, slice after slice."""
+
+    file: SourceFile
+    slices: list[SliceFacts]
+
+    @property
+    def record_bytes(self) -> int:
+        """Size of its records with headers and checksums, decompressed."""
+        return sum(piece.record_bytes for piece in self.slices)
+
+
+def _files_read(found: SourceSplit, facts: Sequence[SliceFacts]) -> list[_FileRead]:
+    """The slices of each file; they must follow each other from its first byte to its last.
+
+    Raises:
+        DataError: they do not.
+    """
+    left = iter(facts)
+    piece = next(left, None)
+    read = []
+    for file in found.files:
+        end, slices = 0, []
+        while (
+            piece is not None and piece.path == str(file.path) and piece.start == end < piece.end <= file.size
+        ):
+            slices.append(piece)
+            end = piece.end
+            piece = next(left, None)
+        if end != file.size:
+            raise DataError(
+                f"bytes {end} to {file.size} of the file were not converted.",
+                Location(str(file.path)),
+                "Try again.",
+            )
+        read.append(_FileRead(file, slices))
+    if piece is not None:
+        raise DataError("a part of a file was converted that is not in the plan.", Location(piece.path))
+    return read
+
+
+def _source_facts(read: _FileRead, stop: Sequence[int]) -> SourceFacts:
+    """The facts of a source file that was read from its first byte to its last.
+
+    Raises:
+        DataError: its size, its time or a byte of it changed since.
+    """
+    file, parts = read.file, [piece.sha256 for piece in read.slices]
+    if isinstance(file.path, ObjectPath) and len(parts) == 1:
+        # What was hashed when it was converted is the whole object, and an object has a version.
+        whole, now = parts[0], parts
+    else:
+        whole, now = hash_ranges(file.path, [piece.end for piece in read.slices], stop)
+    if now != parts or file_state(file.path) != (file.size, file.version):
+        raise changed_file(file.path)
+    indexed = {piece.indexed for piece in read.slices}
+    records = sum(piece.records for piece in read.slices)
+    return SourceFacts(
+        file.name, file.size, whole, records, file.compression, indexed.pop() if len(indexed) == 1 else None
+    )
+
+
+def _stated_damage(
+    split: SourceSplit, quarantine: Quarantine, facts: Sequence[SourceFacts]
+) -> dict[Place, FileDamage]:
+    """Which ranges of the files are to be passed over, by what a manifest says."""
+    stated = {piece.file: piece for piece in facts}
+    damage = {}
+    for file in split.files:
+        known = stated.get(file.name)
+        if known is None or (known.bytes, known.compression) != (file.size, file.compression):
+            raise DataError(
+                "this is not the file that was converted: its name, size or compression is another.",
+                Location(str(file.path)),
+            )
+        damage[file.path] = FileDamage(quarantine.of_file(known.file), known.indexed is True)
+    return damage
+
+
+def _check_label_files(splits: Sequence[SourceSplit], labels: Path | None) -> None:
+    """The label CSVs must be there, and none so large that it cannot belong to its TFRecords."""
+    if labels is None:
+        return
+    if not labels.is_dir():
+        raise CallError(f"{labels}: there is no such folder. --labels takes the folder of the label CSVs.")
+    for found in splits:
+        path = labels / (found.split.labels_csv or "")
+        if not path.is_file():
+            raise CallError(f"{path}: there is no such label CSV, which {found.split.title} needs.")
+        largest = _FREE_LABEL_BYTES + found.bytes
+        if (size := path.stat().st_size) > largest:
+            raise DataError(
+                f"the label CSV has {size} bytes; at most {largest} are accepted for TFRecords as large as those of "
+                f"{found.split.title}.",
+                Location(str(path)),
+                "Is it the right file?",
+            )
+
+
+def _absolute(path: Place) -> str:
+    """The files' own names stay, also where they are links."""
+    return str(path.parent.resolve() / path.name) if isinstance(path, Path) else path.url
