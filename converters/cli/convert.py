@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converters.cli import EXIT_QUARANTINED
-from converters.cli.options import FOLDER, JSON, PLACE, QUIET, READER, UPLOAD, UPLOAD_NAMES, WORKERS
+from converters.cli.options import (
+    FOLDER,
+    JSON,
+    PLACE,
+    QUIET,
+    READER,
+    UPLOAD,
+    UPLOAD_NAMES,
+    WORKERS,
+    choice,
+    flag,
+)
 from converters.cli.progress import report_progress
 from converters.cli.push import destination, show_push
 from converters.cli.tables import published_lines, show_report
@@ -23,95 +34,49 @@ if TYPE_CHECKING:
 
 SAMPLE_FOLDER = "kfer-sample"
 
+_FORMATS = ", ".join(available_formats())
+_LABELS = "Folder of the authors' label CSVs; recovers img_id and clip_id."
+_RECORD_SIZE = "Longest record that is accepted.  [default: 256 MiB]"
+_SHARD_SIZE = "Most source bytes in one output file.  [default: 500 MB]"
+_SIZE: Any = {"type": click.IntRange(1), "metavar": "BYTES"}
+_DAMAGE = "What damage means: nothing is published, or damaged records are left out and listed (status 3)."
+_CLUSTER = "ray: the cluster.  [default: RAY_ADDRESS, or one started on this machine]"
+_SAMPLE = f"Make the synthetic sample in SOURCE (./{SAMPLE_FOLDER}) first."
+_PUSH = "hf: upload the verified output to this repo on the Hugging Face Hub, as `push` does."
 
-@click.command(
-    hidden=True,
-    params=[
-        click.Argument(["source"], required=False, type=PLACE),
-        click.Option(
-            ["--to", "format_name"], metavar="FORMAT", help=f"One of: {', '.join(available_formats())}."
-        ),
-        click.Option(
-            ["--out"], type=PLACE, metavar="DIR", help="Folder to make, or a URL.  [default: ./kfer-FORMAT]"
-        ),
-        click.Option(
-            ["--config", "configs"],
-            multiple=True,
-            metavar="NAME",
-            help="Only this config; may be repeated.",
-        ),
-        click.Option(
-            ["--split", "splits"], multiple=True, metavar="NAME", help="Only this split; may be repeated."
-        ),
-        click.Option(
-            ["--labels"],
-            type=FOLDER,
-            metavar="DIR",
-            help="Folder of the authors' label CSVs; recovers img_id and clip_id.",
-        ),
-        READER,
-        click.Option(["--decode"], is_flag=True, help="Decode every image fully, not only its header."),
-        click.Option(
-            ["--class-folders"],
-            is_flag=True,
-            help="jpeg: one folder per class, for torchvision's ImageFolder.",
-        ),
-        click.Option(
-            ["--on-error"],
-            type=click.Choice(["fail", "quarantine"]),
-            default="fail",
-            show_default=True,
-            help="What damage means: nothing is published, or damaged records are left out and listed "
-            "(exit status 3).",
-        ),
-        click.Option(
-            ["--allow-mismatch"], is_flag=True, help="Publish although published counts differ; recorded."
-        ),
-        click.Option(
-            ["--overwrite"], is_flag=True, help="Replace an existing output, once the new one is proven."
-        ),
-        click.Option(
-            ["--max-record-size", "max_record_bytes"],
-            type=click.IntRange(1),
-            default=256 << 20,
-            metavar="BYTES",
-            help="Longest record that is accepted.  [default: 256 MiB]",
-        ),
-        click.Option(
-            ["--max-shard-size", "max_shard_bytes"],
-            type=click.IntRange(1),
-            default=500_000_000,
-            metavar="BYTES",
-            help="Most source bytes in one output file.  [default: 500 MB]",
-        ),
-        WORKERS,
-        click.Option(
-            ["--engine"],
-            type=click.Choice(list(available_engines())),
-            default="local",
-            show_default=True,
-            help="Where the work runs.",
-        ),
-        click.Option(
-            ["--ray-address"],
-            metavar="ADDRESS",
-            help="ray: the cluster.  [default: RAY_ADDRESS, or one started on this machine]",
-        ),
-        click.Option(
-            ["--sample"],
-            is_flag=True,
-            help=f"Make the synthetic sample in SOURCE (./{SAMPLE_FOLDER}) first.",
-        ),
-        click.Option(
-            ["--push-to-hub"],
-            metavar="NAMESPACE/NAME",
-            help="hf: upload the verified output to this repo on the Hugging Face Hub, as `push` does.",
-        ),
-        *UPLOAD,
-        QUIET,
-        JSON,
-    ],
+PARAMS = (
+    click.Argument(["source"], required=False, type=PLACE),
+    click.Option(["--to", "format_name"], metavar="FORMAT", help=f"One of: {_FORMATS}."),
+    click.Option(
+        ["--out"], type=PLACE, metavar="DIR", help="Folder to make, or a URL.  [default: ./kfer-FORMAT]"
+    ),
+    click.Option(
+        ["--config", "configs"], multiple=True, metavar="NAME", help="Only this config; may be repeated."
+    ),
+    click.Option(
+        ["--split", "splits"], multiple=True, metavar="NAME", help="Only this split; may be repeated."
+    ),
+    click.Option(["--labels"], type=FOLDER, metavar="DIR", help=_LABELS),
+    READER,
+    flag("--decode", help="Decode every image fully, not only its header."),
+    flag("--class-folders", help="jpeg: one folder per class, for torchvision's ImageFolder."),
+    choice("--on-error", values=["fail", "quarantine"], default="fail", help=_DAMAGE),
+    flag("--allow-mismatch", help="Publish although published counts differ; recorded."),
+    flag("--overwrite", help="Replace an existing output, once the new one is proven."),
+    click.Option(["--max-record-size", "max_record_bytes"], default=256 << 20, help=_RECORD_SIZE, **_SIZE),
+    click.Option(["--max-shard-size", "max_shard_bytes"], default=500_000_000, help=_SHARD_SIZE, **_SIZE),
+    WORKERS,
+    choice("--engine", values=available_engines(), default="local", help="Where the work runs."),
+    click.Option(["--ray-address"], metavar="ADDRESS", help=_CLUSTER),
+    flag("--sample", help=_SAMPLE),
+    click.Option(["--push-to-hub"], metavar="NAMESPACE/NAME", help=_PUSH),
+    *UPLOAD,
+    QUIET,
+    JSON,
 )
+
+
+@click.command(hidden=True, params=[*PARAMS])
 def convert(
     source: Place | None,
     format_name: str | None,

@@ -19,15 +19,10 @@ if TYPE_CHECKING:
     from converters.hub import Destination
 
 
-@click.command(
-    params=[
-        click.Argument(["out"], type=FOLDER),
-        click.Argument(["repo"], metavar="NAMESPACE/NAME"),
-        *UPLOAD,
-        QUIET,
-        JSON,
-    ]
-)
+PARAMS = (click.Argument(["out"], type=FOLDER), click.Argument(["repo"], metavar="NAMESPACE/NAME"), *UPLOAD)
+
+
+@click.command(params=[*PARAMS, QUIET, JSON])
 def push(
     out: Path,
     repo: str,

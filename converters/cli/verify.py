@@ -18,15 +18,13 @@ if TYPE_CHECKING:
 _SHOWN = 20
 
 
-@click.command(
-    params=[
-        click.Argument(["out"], type=PLACE),
-        click.Option(["--source"], type=PLACE, help="Also prove it against these TFRecords."),
-        READER,
-        QUIET,
-        JSON,
-    ]
+PARAMS = (
+    click.Argument(["out"], type=PLACE),
+    click.Option(["--source"], type=PLACE, help="Also prove it against these TFRecords."),
 )
+
+
+@click.command(params=[*PARAMS, READER, QUIET, JSON])
 def verify(out: Place, *, quiet: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN401  # of the API
     """Prove the output OUT again, from its manifest and, with --source, against the originals."""
     from converters import api
