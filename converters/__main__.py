@@ -11,9 +11,6 @@ _SIGNALLED = 128  # and the signal's number: the exit status of a program that a
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    if os.name == "nt":
-        print("kfer-convert runs on Linux and macOS; on Windows it runs in WSL.", file=sys.stderr)  # noqa: T201
-        raise SystemExit(2)
     # NumPy comes with a library for linear algebra, of which nothing is used here, and which starts a thread a core
     # when it is loaded; these spin for a while, here and in every worker process, and take the cores from the work.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
