@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from converters.dataset.decode import Count, DecodeError, Sha256, decode, load_json
 from converters.dataset.filenames import MAX_NAME_BYTES, first_collision, unsafe_name
 from converters.errors import CallError
 from converters.storage.files import is_folder, is_there, read_bounded
@@ -27,7 +28,6 @@ MAX_DESCRIPTION_BYTES = 4 << 20  # KFER's has 20 kB
 RESERVED_COLUMNS = frozenset({"file_name", "img_id", "clip_id"})
 
 _SPLIT_NAME = re.compile(r"\w+(\.\w+)*")  # what Hugging Face allows
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,10 @@ class Features:
     height: str = "height"
     width: str = "width"
     depth: str = "depth"
+
+    def __post_init__(self) -> None:
+        if len(set(self.names())) != 5:
+            raise ValueError("expected five different feature names")
 
     def names(self) -> tuple[str, str, str, str, str]:
         """The five names: image, label, height, width, depth."""
@@ -101,10 +105,18 @@ class Licence:
 
 
 @dataclass(frozen=True)
+class Gating:
+    """What the Hub asks of those who want access: a text, and fields with their kinds."""
+
+    prompt: str | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class About:
     """What people should know about the dataset; it goes into the dataset card."""
 
-    title: str
+    title: str = ""
     description: str = ""
     homepage: str | None = None
     paper: str | None = None
@@ -113,8 +125,7 @@ class About:
     annotations_creators: tuple[str, ...] = ()
     citation: str | None = None
     licence: Licence = field(default_factory=Licence)
-    gating_prompt: str | None = None
-    gating_fields: Mapping[str, str] = field(default_factory=dict)
+    gating: Gating = field(default_factory=Gating)
     personal_data: bool = False
     notes: tuple[str, ...] = ()
 
@@ -132,6 +143,27 @@ class DatasetSpec:
     features: Features
     configs: tuple[Config, ...]
     document: Mapping[str, Any]
+
+    @classmethod
+    def from_json(cls, document: Any) -> DatasetSpec:  # noqa: ANN401  # JSON
+        """See :func:`parse_spec`; for :func:`~converters.dataset.decode.decode`."""
+        bare = isinstance(document, dict) and all(
+            isinstance(value, dict) and "label_names" in value for value in document.values()
+        )
+        if bare and "configs" not in document:
+            document = {"configs": document}
+        form = decode(_Form, document, "")
+        try:
+            json.dumps(document, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise DecodeError("a text has half of a surrogate pair, which UTF-8 cannot hold") from None
+        return cls(
+            form.name,
+            replace(form.about, title=form.about.title or form.name),
+            form.features,
+            tuple(_config(name, config) for name, config in form.configs.items()),
+            document,
+        )
 
     def config(self, name: str) -> Config:
         """The config called ``name``.
@@ -152,7 +184,7 @@ class DatasetSpec:
 def kfer() -> DatasetSpec:
     """The description of KFER, from the package's own ``kfer.json``."""
     resource = resources.files("converters.dataset").joinpath("kfer.json")
-    return parse_spec(json.loads(resource.read_text("utf-8")), "kfer.json")
+    return parse_spec(load_json(resource.read_bytes(), "kfer.json"), "kfer.json")
 
 
 def load_spec(folder: Place) -> DatasetSpec:
@@ -166,18 +198,13 @@ def load_spec(folder: Place) -> DatasetSpec:
         raise CallError(f"{folder}: {problem}. Name the folder that holds the TFRecord files.")
     path = folder / DESCRIPTION_FILE
     try:
-        text = read_bounded(path, MAX_DESCRIPTION_BYTES).decode()
+        return parse_spec(load_json(read_bounded(path, MAX_DESCRIPTION_BYTES), str(path)), str(path))
     except FileNotFoundError:
         return kfer()
-    except UnicodeDecodeError as error:
-        raise CallError(f"{path}: cannot be read: {error}.") from error
     except OSError as error:
         raise CallError(f"{path}: cannot be read: {error.strerror}.") from error
-    try:
-        document = json.loads(text, object_pairs_hook=unique_keys)
-    except (ValueError, RecursionError) as error:
-        raise CallError(f"{path}: not valid JSON: {error}.") from error
-    return parse_spec(document, str(path))
+    except DecodeError as error:
+        raise CallError(f"{error}.") from None
 
 
 def parse_spec(document: object, origin: str) -> DatasetSpec:
@@ -189,202 +216,108 @@ def parse_spec(document: object, origin: str) -> DatasetSpec:
     Raises:
         CallError: something in it is missing, unknown, of the wrong type, or contradicts itself.
     """
-    top = _Reader(document, origin)
-    if "configs" not in top.value and all(
-        isinstance(value, dict) and "label_names" in value for value in top.value.values()
-    ):
-        top = _Reader({"configs": document}, origin)
-    configs = top.section("configs")
-    spec = DatasetSpec(
-        name=top.text("name", "dataset"),
-        about=_about(top.section("about"), top.text("name", "dataset")),
-        features=_features(top.section("features")),
-        configs=tuple(_config(name, configs.section(name)) for name in configs.value),
-        document=top.value,
-    )
-    top.finish()
-    if not spec.configs:
-        top.fail("configs", "at least one config is needed")
-    _refuse_collisions(top, "configs", [config.name for config in spec.configs])
-    return spec
+    try:
+        return decode(DatasetSpec, document, origin)
+    except DecodeError as error:
+        raise CallError(f"{error}.") from None
 
 
-def _config(name: str, reader: _Reader) -> Config:
-    if problem := unsafe_name(name):
-        reader.fail("", f"the config name {problem}")
-    kind = reader.text("kind")
-    if kind not in ("single-label", "multi-label"):
-        reader.fail("kind", f"expected 'single-label' or 'multi-label', found {kind!r}")
-    names = reader.texts("label_names")
-    if not names or len(set(names)) != len(names):
-        reader.fail("label_names", "expected at least one name, and no name twice")
-    for label in names:
-        if not label or not label.isprintable() or label in RESERVED_COLUMNS:
-            reader.fail("label_names", f"{label!r} cannot name a label")
-    splits = reader.section("splits")
-    config = Config(
-        name=name,
-        kind=kind,
-        label_names=names,
-        splits=tuple(_split(name, split, kind, names, splits.section(split)) for split in splits.value),
-    )
-    if not config.splits:
-        reader.fail("splits", "at least one split is needed")
-    _refuse_collisions(reader, "splits", [split.name for split in config.splits])
-    reader.finish()
-    return config
+# What stands in a description, where it is not what the classes above have.
 
 
-def _split(config: str, name: str, kind: Kind, label_names: tuple[str, ...], reader: _Reader) -> Split:
-    if not _SPLIT_NAME.fullmatch(name) or unsafe_name(name):
-        reader.fail("", f"{name!r} cannot name a split: letters, digits, _ and single dots only")
-    file = reader.text("file")
-    index = reader.text("index", None)
-    labels_csv = reader.text("labels_csv", f"label_{config}_{name}.csv")
-    for key, value in (("file", file), ("index", index), ("labels_csv", labels_csv)):
-        if value is not None and (
-            value in ("", ".", "..") or not value.isprintable() or {"/", "\\"} & set(value)
-        ):
-            reader.fail(key, f"expected the name of a file in the same folder, found {value[:300]!r}")
-        if value is not None and len(value.encode()) > MAX_NAME_BYTES:
-            reader.fail(key, f"the name is longer than {MAX_NAME_BYTES} bytes")
-    counts = reader.section("label_counts", None)
-    per_image = reader.section("labels_per_image", None)
-    if counts is not None and set(counts.value) != set(label_names):
-        reader.fail("label_counts", "expected one count for each of the config's label names")
-    if per_image is not None and not all(key.isascii() and key.isdigit() for key in per_image.value):
-        reader.fail("labels_per_image", "expected numbers of labels as keys")
-    published = Published(
-        records=reader.count("records"),
-        label_counts=None if counts is None else tuple(counts.count(label) or 0 for label in label_names),
-        labels_per_image=None
-        if per_image is None
-        else {int(key): per_image.count(key) or 0 for key in per_image.value},
-        distinct_label_sets=reader.count("distinct_label_sets"),
-        labels_sha256=reader.sha256("labels_sha256"),
-        clips=reader.count("clips"),
-        identities_sha256=reader.sha256("identities_sha256"),
-    )
-    reader.finish()
-    return Split(config, name, kind, label_names, file, index, labels_csv, published)
+def _split_name(name: str) -> str | None:
+    if _SPLIT_NAME.fullmatch(name) and not unsafe_name(name):
+        return None
+    return f"{name!r} cannot name a split: letters, digits, _ and single dots only"
 
 
-def _features(reader: _Reader) -> Features:
-    default = Features()
-    features = Features(
-        *(
-            reader.text(part, getattr(default, part))
-            for part in ("image", "label", "height", "width", "depth")
-        )
-    )
-    if len(set(features.names())) != 5:
-        reader.fail("", "expected five different feature names")
-    reader.finish()
-    return features
+def _config_name(name: str) -> str | None:
+    return f"the config name {problem}" if (problem := unsafe_name(name)) else None
 
 
-def _about(reader: _Reader, name: str) -> About:
-    licence = reader.section("licence")
-    gating = reader.section("gating")
-    fields = gating.section("fields")
-    default = Licence()
-    about = About(
-        title=reader.text("title", name),
-        description=reader.text("description", ""),
-        homepage=reader.text("homepage", None),
-        paper=reader.text("paper", None),
-        languages=reader.texts("languages"),
-        tags=reader.texts("tags"),
-        annotations_creators=reader.texts("annotations_creators"),
-        citation=reader.text("citation", None),
-        licence=Licence(
-            name=licence.text("name", default.name),
-            text=licence.text("text", default.text),
-            link=licence.text("link", None),
-        ),
-        gating_prompt=gating.text("prompt", None),
-        gating_fields={key: fields.text(key) for key in fields.value},
-        personal_data=reader.flag("personal_data"),
-        notes=reader.texts("notes"),
-    )
-    for part in (licence, gating, reader):
-        part.finish()
-    return about
+def _file_name(name: str) -> str | None:
+    if name in ("", ".", "..") or not name.isprintable() or {"/", "\\"} & set(name):
+        return f"expected the name of a file in the same folder, found {name[:300]!r}"
+    too_long = len(name.encode()) > MAX_NAME_BYTES
+    return f"the name is longer than {MAX_NAME_BYTES} bytes" if too_long else None
 
 
-def _refuse_collisions(reader: _Reader, key: str, names: Sequence[str]) -> None:
+def _label_name(name: str) -> str | None:
+    usable = name and name.isprintable() and name not in RESERVED_COLUMNS
+    return None if usable else f"{name!r} cannot name a label"
+
+
+def _distinct(names: Sequence[str]) -> str | None:
+    distinct = names and len(set(names)) == len(names)
+    return None if distinct else "expected at least one name, and no name twice"
+
+
+def _folders(names: Mapping[str, object]) -> str | None:
     """Config and split names become folder names, which some file systems compare without case."""
+    if not names:
+        return "at least one is needed"
     if first_collision(names):
-        reader.fail(
-            key,
-            "two names are one where case or Unicode form does not count, as on some file systems",
-        )
+        return "two names are one where case or Unicode form does not count, as on some file systems"
+    return None
+
+
+_FileName = Annotated[str, _file_name]
+
+
+@dataclass(frozen=True)
+class _SplitForm:
+    file: _FileName
+    index: _FileName | None = None
+    labels_csv: _FileName | None = None
+    records: Count | None = None
+    label_counts: Mapping[str, Count] | None = None
+    labels_per_image: Mapping[int, Count] | None = None
+    distinct_label_sets: Count | None = None
+    labels_sha256: Sha256 | None = None
+    clips: Count | None = None
+    identities_sha256: Sha256 | None = None
+
+
+@dataclass(frozen=True)
+class _ConfigForm:
+    kind: Kind
+    label_names: Annotated[tuple[Annotated[str, _label_name], ...], _distinct]
+    splits: Annotated[Mapping[Annotated[str, _split_name], _SplitForm], _folders]
+
+    def __post_init__(self) -> None:
+        for name, split in self.splits.items():
+            if split.label_counts is not None and split.label_counts.keys() != set(self.label_names):
+                message = "expected one count for each of the config's label names"
+                raise DecodeError(message, "splits", name, "label_counts")
+
+
+@dataclass(frozen=True)
+class _Form:
+    configs: Annotated[Mapping[Annotated[str, _config_name], _ConfigForm], _folders]
+    name: str = "dataset"
+    features: Features = field(default_factory=Features)
+    about: About = field(default_factory=About)
+
+
+def _config(name: str, form: _ConfigForm) -> Config:
+    splits = tuple(_split(name, split, form) for split in form.splits)
+    return Config(name, form.kind, form.label_names, splits)
+
+
+def _split(config: str, name: str, form: _ConfigForm) -> Split:
+    split, counts = form.splits[name], form.splits[name].label_counts
+    published = Published(
+        split.records,
+        None if counts is None else tuple(counts[label] for label in form.label_names),
+        split.labels_per_image,
+        split.distinct_label_sets,
+        split.labels_sha256,
+        split.clips,
+        split.identities_sha256,
+    )
+    labels_csv = split.labels_csv or f"label_{config}_{name}.csv"
+    return Split(config, name, form.kind, form.label_names, split.file, split.index, labels_csv, published)
 
 
 def _listed(configs: Sequence[Config]) -> str:
     return ", ".join(config.name for config in configs)
-
-
-def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """For ``json.loads``: an object, unless a key stands twice in it, of which readers would keep either."""
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return result
-
-
-class _Reader:
-    """Takes values out of a JSON object by key and type; what nobody took is an error, for it is a typo."""
-
-    def __init__(self, value: object, place: str) -> None:
-        self.place = place
-        if not isinstance(value, dict):
-            raise CallError(f"{place}: expected a JSON object, found {type(value).__name__}.")
-        self.value: dict[str, Any] = value
-        self.taken: set[str] = set()
-
-    def fail(self, key: str, message: str) -> None:
-        raise CallError(f"{self.place}{f' {key}' if key else ''}: {message}.")
-
-    def take(self, key: str, kind: type, default: Any) -> Any:  # noqa: ANN401  # JSON
-        self.taken.add(key)
-        value = self.value.get(key)
-        if value is None:
-            if default is ...:
-                self.fail(key, "is missing")
-            return default
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            self.fail(key, f"expected {kind.__name__}, found {type(value).__name__}")
-        return value
-
-    def section(self, key: str, default: Any = ()) -> Any:  # noqa: ANN401  # _Reader, or None by default
-        value = self.take(key, dict, default)
-        return None if value is None else _Reader(value or {}, f"{self.place} {key}")
-
-    def text(self, key: str, default: Any = ...) -> Any:  # noqa: ANN401
-        return self.take(key, str, default)
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        values = self.take(key, list, [])
-        if not all(isinstance(value, str) for value in values):
-            self.fail(key, "expected a list of strings")
-        return tuple(values)
-
-    def count(self, key: str) -> int | None:
-        value = self.take(key, int, None)
-        if value is not None and value < 0:
-            self.fail(key, f"expected a count, found {value}")
-        return value
-
-    def sha256(self, key: str) -> str | None:
-        value: str | None = self.take(key, str, None)
-        if value is not None and not _SHA256.fullmatch(value):
-            self.fail(key, "expected 64 lower-case hexadecimal digits")
-        return value
-
-    def flag(self, key: str) -> bool:
-        return bool(self.take(key, bool, False))
-
-    def finish(self) -> None:
-        if unknown := set(self.value) - self.taken:
-            self.fail("", f"unknown key {sorted(unknown)[0]!r}")

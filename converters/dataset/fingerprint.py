@@ -14,15 +14,15 @@ A :class:`Part` covers a contiguous range of a split's records. Parts that follo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from converters.dataset.decode import Count, Sha256
 from converters.dataset.schema import image_views, label_matrix, size_matrix
 
 EMPTY_SHA256 = sha256(b"").hexdigest()
@@ -79,22 +79,14 @@ class Fingerprint:
         identities_sha256: None where the records have no identities.
     """
 
-    records: int
-    label_counts: tuple[int, ...]
-    labels_per_image: dict[int, int]
-    distinct_label_sets: int
-    image_bytes: int
-    labels_sha256: str
-    images_sha256: str
-    identities_sha256: str | None
-
-    def to_json(self) -> dict[str, Any]:
-        """The fingerprint as a JSON object."""
-        return {
-            **asdict(self),
-            "label_counts": list(self.label_counts),
-            "labels_per_image": {str(key): value for key, value in self.labels_per_image.items()},
-        }
+    records: Count
+    label_counts: tuple[Count, ...]
+    labels_per_image: Mapping[int, Count]
+    distinct_label_sets: Count
+    image_bytes: Count
+    labels_sha256: Sha256
+    images_sha256: Sha256
+    identities_sha256: Sha256 | None
 
 
 def tree_root(leaves: Iterable[bytes]) -> str:
@@ -117,7 +109,9 @@ def record_digests(batch: pa.RecordBatch, *, identities: bool = True) -> list[by
         identities: whether ``img_id`` and ``clip_id`` are among them.
     """
     rows = zip(image_views(batch), label_matrix(batch), size_matrix(batch), strict=True)
-    digests = [sha256(sha256(image).digest() + vector.tobytes() + sizes.tobytes()) for image, vector, sizes in rows]
+    digests = [
+        sha256(sha256(image).digest() + vector.tobytes() + sizes.tobytes()) for image, vector, sizes in rows
+    ]
     if identities:
         names = zip(batch.column("img_id").to_pylist(), batch.column("clip_id").to_pylist(), strict=True)
         for digest, (img_id, clip_id) in zip(digests, names, strict=True):

@@ -10,13 +10,19 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from converters.dataset.description import unique_keys
-from converters.dataset.report import Report
+from converters.dataset.decode import DecodeError, decode, load_json, not_a_count, not_a_sha256
+from converters.dataset.description import DatasetSpec, Kind, Split
+from converters.dataset.filenames import safe_path
+from converters.dataset.fingerprint import Fingerprint
+from converters.dataset.quarantine import Quarantine, check_quarantine
+from converters.dataset.report import Check, Report, SourceFacts
 from converters.errors import CallError, DataError, Location
 from converters.storage.file_list import OutputFile, by_path
 from converters.storage.files import read_bounded
@@ -95,12 +101,12 @@ def max_manifest_bytes(files: int) -> int:
     return _MAX_HEAD_BYTES + files * _MAX_ENTRY_BYTES
 
 
-def read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
-    """The manifest of an output, and its bytes.
+def manifest_document(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """The manifest of an output as it stands there, of whatever version, and its bytes.
 
     Raises:
         CallError: the folder is not there, or holds no manifest.
-        DataError: the manifest is no JSON object of a known version.
+        DataError: the manifest is no JSON object.
     """
     path = folder / MANIFEST
     if not folder.is_dir():
@@ -108,17 +114,136 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
     try:
         files = sum(1 for _ in walk_files(folder))
         data = read_bounded(path, max_manifest_bytes(files), follow_links=False)
+        return decode(dict, load_json(data, ""), ""), data
     except FileNotFoundError:
         raise CallError(
             f"{folder}: no {MANIFEST} is here, so this is no finished output of kfer-convert."
         ) from None
     except OSError as error:
         raise DataError(f"the manifest cannot be read: {error.strerror}.", Location(str(path))) from error
-    try:
-        document = json.loads(data, object_pairs_hook=unique_keys)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"the manifest is not JSON: {error}.", Location(str(path))) from None
-    version_found = document.get("manifest_version") if isinstance(document, dict) else None
+    except DecodeError as error:
+        raise DataError(f"{error}.", Location(str(path))) from None
+
+
+def read_manifest(folder: Path) -> tuple[Manifest, bytes]:
+    """The manifest of an output, of the right form and without contradictions, and its bytes.
+
+    Raises:
+        CallError: the folder is not there, or holds no manifest.
+        DataError: the manifest is of another version, or is none that kfer-convert writes.
+    """
+    document, data = manifest_document(folder)
+    version_found = document.get("manifest_version")
+    at = Location(str(folder / MANIFEST))
     if version_found != MANIFEST_VERSION or type(version_found) is not int:
-        raise DataError(f"expected a manifest of version {MANIFEST_VERSION}.", Location(str(path)))
-    return document, data
+        raise DataError(f"expected a manifest of version {MANIFEST_VERSION}.", at)
+    try:
+        manifest = decode(Manifest, document, "")
+        _refuse_other_splits(manifest)
+        for number, entry in enumerate(manifest.splits):
+            _check_split(manifest, entry, f"splits {number}")
+    except ValueError as error:
+        raise DataError(f"this is no manifest that kfer-convert writes: {error}.", at) from None
+    return manifest, data
+
+
+def _refuse_other_splits(manifest: Manifest) -> None:
+    """What was converted and what was absent are, in order, what was asked for."""
+    configs, names = manifest.options.configs, manifest.options.splits
+    asked = [
+        split.title
+        for split in manifest.dataset.splits()
+        if (not configs or split.config in configs) and (not names or split.name in names)
+    ]
+    stated, absent = [entry.title for entry in manifest.splits], list(manifest.absent)
+    if [title for title in asked if title not in absent] != stated or not stated:
+        raise ValueError(f"splits {stated} and absent {absent} are not what was asked for, {asked}")
+    if [title for title in asked if title not in stated] != absent:
+        raise ValueError(f"absent {absent} is not what was asked for and is not in splits")
+
+
+def _check_split(manifest: Manifest, entry: StatedSplit, place: str) -> None:
+    """What a manifest says of a split agrees with its description, its options and its files."""
+    split = manifest.split(entry)
+    if (entry.kind, entry.label_names) != (split.kind, split.label_names):
+        raise DecodeError("kind and label_names are not those of the dataset's description", place)
+    if (entry.fingerprint.identities_sha256 is not None) != manifest.options.labels:
+        raise DecodeError("the option labels and the identities contradict each other", place)
+    if entry.quarantine is not None:
+        output = {file.path: file.size for file in manifest.files}
+        try:
+            check_quarantine(entry.quarantine, entry.sources, output)
+        except ValueError as error:
+            raise DecodeError(str(error), place, "quarantine") from None
+
+
+def _file(file: OutputFile) -> str | None:
+    if not safe_path(file.path):
+        return f"the file name {file.path!r} leaves the output"
+    return not_a_count(file.size) or not_a_sha256(file.sha256)
+
+
+def _no_file_twice(files: Sequence[OutputFile]) -> str | None:
+    paths = Counter([MANIFEST, SUMS, *(file.path for file in files)])
+    ((path, times),) = paths.most_common(1)
+    return f"the file {path!r} stands twice" if times > 1 else None
+
+
+def _positive(value: int) -> str | None:
+    return None if value > 0 else f"expected a number from 1 on, found {value}"
+
+
+@dataclass(frozen=True)
+class StatedOptions:
+    """The options that an output depends on, as its manifest says."""
+
+    configs: tuple[str, ...]
+    splits: tuple[str, ...]
+    labels: bool
+    reader: Literal["native", "tensorflow"]
+    on_error: Literal["fail", "quarantine"]
+    decode: bool
+    format_options: Mapping[str, bool | int | str]
+    max_record_bytes: Annotated[int, _positive]
+    max_shard_bytes: Annotated[int, _positive]
+
+
+@dataclass(frozen=True)
+class StatedSplit:
+    """What a manifest says of one split."""
+
+    config: str
+    split: str
+    kind: Kind
+    label_names: tuple[str, ...]
+    sources: tuple[SourceFacts, ...]
+    fingerprint: Fingerprint
+    checks: tuple[Check, ...]
+    quarantine: Quarantine | None = None
+
+    @property
+    def title(self) -> str:
+        """``config/split``."""
+        return f"{self.config}/{self.split}"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a manifest says. It is data from outside: see :func:`read_manifest` for what is checked of it."""
+
+    manifest_version: int
+    written_by: Mapping[str, str]
+    format: str
+    options: StatedOptions
+    dataset: DatasetSpec
+    fingerprint_definition: str
+    splits: tuple[StatedSplit, ...]
+    absent: tuple[str, ...]
+    warnings: tuple[str, ...]
+    allow_mismatch: bool
+    empty_folders: tuple[str, ...]
+    files: Annotated[tuple[Annotated[OutputFile, _file], ...], _no_file_twice]
+
+    def split(self, entry: StatedSplit) -> Split:
+        """The split that an entry of ``splits`` is about; all of them are in the description."""
+        return next(split for split in self.dataset.splits() if split.title == entry.title)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from converters.dataset.damage import LostRange
+from converters.dataset.decode import Count, DecodeError, decode, encode
 from converters.dataset.description import Split
 from converters.dataset.filenames import safe_path, unsafe_name
+
+if TYPE_CHECKING:
+    from converters.dataset.report import SourceFacts
 
 FOLDER = "quarantine"
 LIST = f"{FOLDER}/records.json"
@@ -34,12 +38,12 @@ class QuarantinedRange:
     """
 
     file: str
-    offset: int
-    bytes: int
-    inflated: int | None
-    records: int | None
-    record: int | None
-    split_record: int | None
+    offset: Count
+    bytes: Count
+    inflated: Count | None
+    records: Count | None
+    record: Count | None
+    split_record: Count | None
     img_ids: tuple[str, ...] | None
     reason: str
     raw: str | None
@@ -63,11 +67,11 @@ class FileBytes:
     """
 
     file: str
-    bytes: int
-    converted: int
-    quarantined: int
-    stored: int
-    stored_lost: int
+    bytes: Count
+    converted: Count
+    quarantined: Count
+    stored: Count
+    stored_lost: Count
 
     @property
     def complete(self) -> bool:
@@ -96,9 +100,25 @@ class Quarantine:
         """The quarantine as a JSON object."""
         return {
             "lost_records": self.lost_records,
-            "ranges": [asdict(piece) for piece in self.ranges],
-            "files": [asdict(file) for file in self.files],
+            "ranges": encode(self.ranges),
+            "files": encode(self.files),
         }
+
+    @classmethod
+    def from_json(cls, value: object) -> Quarantine:
+        """For :func:`~converters.dataset.decode.decode`; see :func:`check_quarantine` for what it does not check."""
+        stated = decode(_StatedQuarantine, value, "")
+        made = cls(stated.ranges, stated.files)
+        if made.lost_records != stated.lost_records:
+            raise DecodeError("expected the sum of the ranges' records", "lost_records")
+        return made
+
+
+@dataclass(frozen=True)
+class _StatedQuarantine:
+    lost_records: Count | None
+    ranges: tuple[QuarantinedRange, ...]
+    files: tuple[FileBytes, ...]
 
 
 def raw_name(split: Split, file: str, number: int, piece: LostRange) -> str | None:
@@ -129,46 +149,29 @@ def list_text(splits: Iterable[tuple[Split, Quarantine | None]]) -> str:
     return "[\n " + ",\n ".join(lines) + "\n]\n"
 
 
-def parse_quarantine(
-    value: Mapping[str, Any], sources: Mapping[str, tuple[int, str]], output: Mapping[str, int]
-) -> Quarantine:
-    """A split's quarantine from a manifest, which is data from outside.
+def check_quarantine(
+    quarantine: Quarantine, sources: Sequence[SourceFacts], output: Mapping[str, int]
+) -> None:
+    """Check that a quarantine from a manifest fits the rest of it.
 
     Args:
-        value: what the manifest says.
-        sources: size and compression of each of the split's source files, in order.
+        quarantine: of one split.
+        sources: the split's source files, in order.
         output: the sizes of the output's files.
 
     Raises:
-        TypeError, ValueError, KeyError: it is not what kfer-convert writes.
+        ValueError: the ranges are not in the files, do not add up, or have other bytes in the output.
     """
-    ranges = tuple(
-        QuarantinedRange(
-            **(entry | {"img_ids": None if entry["img_ids"] is None else tuple(entry["img_ids"])})
-        )
-        for entry in value["ranges"]
-    )
-    files = tuple(FileBytes(**entry) for entry in value["files"])
-    for piece in ranges:
-        _require_types(piece, ("file", "reason"), str)
-        _require_types(piece, ("offset", "bytes"), int)
-        _require_types(piece, ("inflated", "records", "record", "split_record"), int, optional=True)
-        _require_types(piece, ("raw",), str, optional=True)
-        if not all(isinstance(name, str) for name in piece.img_ids or ()):
-            raise TypeError("an img_id that is no text")
-    for file in files:
-        _require_types(file, ("file",), str)
-        _require_types(file, ("bytes", "converted", "quarantined", "stored", "stored_lost"), int)
-    if [file.file for file in files] != list(sources):
+    files, names = quarantine.files, [facts.file for facts in sources]
+    if [file.file for file in files] != names:
         raise ValueError("the files of a quarantine are not the split's")
-    order = [piece.file for piece in ranges]
-    if order != sorted(order, key=list(sources).index):
+    order = [piece.file for piece in quarantine.ranges]
+    if order != sorted(order, key=names.index):
         raise ValueError("the ranges of a quarantine are not in the order of the files")
-    for file in files:
-        size, compression = sources[file.file]
-        _check_file(file, [piece for piece in ranges if piece.file == file.file], size, compression)
-    _check_raw(ranges, output)
-    return Quarantine(ranges, files)
+    for file, facts in zip(files, sources, strict=True):
+        ranges = [piece for piece in quarantine.ranges if piece.file == file.file]
+        _check_file(file, ranges, facts.bytes, facts.compression)
+    _check_raw(quarantine.ranges, output)
 
 
 def _check_file(file: FileBytes, ranges: Sequence[QuarantinedRange], size: int, compression: str) -> None:
@@ -205,14 +208,3 @@ def _check_raw(ranges: Sequence[QuarantinedRange], output: Mapping[str, int]) ->
             raise ValueError(f"the file name {piece.raw!r} leaves the quarantine")
         elif output.get(piece.raw) != piece.bytes:
             raise ValueError(f"the file {piece.raw!r} is not in the output, or has another size")
-
-
-def _require_types(entry: object, names: Sequence[str], kind: type, *, optional: bool = False) -> None:
-    for name in names:
-        value = getattr(entry, name)
-        if optional and value is None:
-            continue
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise TypeError(f"{name}: expected {kind.__name__}, found {type(value).__name__}")
-        if isinstance(value, int) and not 0 <= value < 1 << 63:
-            raise ValueError(f"{name}: {value}")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from converters.dataset.decode import Count, Sha256, encode
 from converters.dataset.description import DatasetSpec, Split
+from converters.dataset.filenames import unsafe_name
 from converters.dataset.fingerprint import Fingerprint
 from converters.dataset.quarantine import Quarantine
+from converters.dataset.source import Compression
 from converters.errors import ConverterError
 from converters.storage.file_list import OutputFile
 
@@ -31,12 +34,16 @@ class Check:
     name: str
     result: Result
     reason: str
-    published: bool = False
+    published: bool = field(default=False, metadata={"required": True})
     explained: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The check as a JSON object; ``explained`` is there only where it is true."""
         return {key: value for key, value in asdict(self).items() if key != "explained" or value}
+
+
+def _not_false(indexed: bool | None) -> str | None:
+    return "a file that disagrees with its index is not converted" if indexed is False else None
 
 
 @dataclass(frozen=True)
@@ -46,12 +53,12 @@ class SourceFacts:
     ``indexed`` says whether it agreed with its index; None where there is none.
     """
 
-    file: str
-    bytes: int
-    sha256: str
-    records: int
-    compression: str
-    indexed: bool | None
+    file: Annotated[str, unsafe_name]
+    bytes: Count
+    sha256: Sha256
+    records: Count
+    compression: Compression
+    indexed: Annotated[bool | None, _not_false]
 
 
 @dataclass(frozen=True)
@@ -83,10 +90,10 @@ class SplitReport:
             "split": self.split.name,
             "kind": self.split.kind,
             "label_names": list(self.split.label_names),
-            "sources": [asdict(source) for source in self.sources],
-            "fingerprint": self.fingerprint.to_json(),
-            "checks": [check.to_json() for check in self.checks],
-            **({} if self.quarantine is None else {"quarantine": self.quarantine.to_json()}),
+            "sources": encode(self.sources),
+            "fingerprint": encode(self.fingerprint),
+            "checks": encode(self.checks),
+            **({} if self.quarantine is None else {"quarantine": encode(self.quarantine)}),
         }
 
 

@@ -20,20 +20,22 @@ Progress = Callable[[str, int], None]
 
 
 class Slice(Protocol):
-    """A part of a source that holds whole records: its source made it, and knows how to read it.
-
-    Attributes:
-        path: the file; ``start`` and ``end`` say what part of it, in units of the source's.
-    """
+    """A part of a source that holds whole records: its source made it, and knows how to read it."""
 
     @property
-    def path(self) -> Place: ...
+    def path(self) -> Place:
+        """The file that it is in."""
+        ...
 
     @property
-    def start(self) -> int: ...
+    def start(self) -> int:
+        """Where it begins in the file, in units of the source's."""
+        ...
 
     @property
-    def end(self) -> int: ...
+    def end(self) -> int:
+        """Where it ends."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -115,26 +115,27 @@ class Reading(Protocol):
 
 
 class Source(Protocol):
-    """Where records come from.
-
-    Attributes:
-        spec: the description of the dataset.
-        splits: the splits that are there, of those asked for.
-        absent: the splits that are not.
-        identified: whether img_id and clip_id are joined to the records.
-    """
+    """Where records come from."""
 
     @property
-    def spec(self) -> DatasetSpec: ...
+    def spec(self) -> DatasetSpec:
+        """The description of the dataset."""
+        ...
 
     @property
-    def splits(self) -> Sequence[SourceSplit]: ...
+    def splits(self) -> Sequence[SourceSplit]:
+        """The splits that are there, of those asked for."""
+        ...
 
     @property
-    def absent(self) -> tuple[Split, ...]: ...
+    def absent(self) -> tuple[Split, ...]:
+        """The splits that are not."""
+        ...
 
     @property
-    def identified(self) -> bool: ...
+    def identified(self) -> bool:
+        """Whether img_id and clip_id are joined to the records."""
+        ...
 
     @property
     def reading(self) -> Reading:

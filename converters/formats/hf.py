@@ -368,10 +368,10 @@ def _front_matter(report: Report, configs: Sequence[_ConfigCard]) -> str:
         "multi-label": "multi-label-image-classification",
     }
     gating: dict[str, Any] = {}
-    if about.gating_prompt:
-        gating["extra_gated_prompt"] = about.gating_prompt
-    if about.gating_fields:
-        gating["extra_gated_fields"] = dict(about.gating_fields)
+    if about.gating.prompt:
+        gating["extra_gated_prompt"] = about.gating.prompt
+    if about.gating.fields:
+        gating["extra_gated_fields"] = dict(about.gating.fields)
     optional = {
         "language": list(about.languages),
         "annotations_creators": list(about.annotations_creators),

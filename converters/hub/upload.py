@@ -185,10 +185,10 @@ def _token(*, needed: bool) -> str | None:
 
 
 def _verified(out: Path, progress: Progress | None) -> Report:
-    document, _ = read_manifest(out)
-    if document.get("format") != HfFormat.name:
+    manifest, _ = read_manifest(out)
+    if manifest.format != HfFormat.name:
         raise CallError(
-            f"{out}: this is an output of --to {document.get('format')}; only one of --to hf can be pushed. "
+            f"{out}: this is an output of --to {manifest.format}; only one of --to hf can be pushed. "
             "Nothing was sent."
         )
     report = verify_output(out, None, "native", progress)

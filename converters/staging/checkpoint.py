@@ -13,28 +13,30 @@ import json
 import os
 import shlex
 import shutil
-from base64 import b64decode, b64encode
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, fields, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from converters.dataset.decode import Count, DecodeError, Sha256, decode, encode, load_json
 from converters.dataset.description import DatasetSpec
 from converters.dataset.filenames import safe_path
-from converters.dataset.fingerprint import Node, Part
+from converters.dataset.fingerprint import Part
 from converters.dataset.plan import Plan
 from converters.dataset.shard import Shard, ShardResult, SliceFacts
 from converters.dataset.source import FileState
 from converters.errors import CallError
 from converters.storage.file_list import OutputFile, OutputFiles
+from converters.storage.files import read_bounded
 from converters.storage.object_store import Place
 from converters.storage.tree import hash_file, walk_files
 
 RUN = "run.json"
 RESULT = ".json"
 _FILES_AT_ONCE = 4096
+_MAX_BYTES = 1 << 30
 
 
 def describe_run(
@@ -179,13 +181,11 @@ def _files_in(folder: Path) -> set[str]:
     return set(walk_files(folder)) if folder.is_dir() else set()
 
 
-def read_json(path: Path) -> Any:  # noqa: ANN401  # JSON
-    """What a file holds; None where there is none, or no JSON in it."""
+def read_json(file: Place) -> Any:  # noqa: ANN401  # JSON
+    """What a file of a staging holds; None where there is none, or no JSON in it."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, encoding="utf-8") as file:  # noqa: PTH123  # a descriptor
-            return json.load(file)
-    except (OSError, ValueError, RecursionError):
+        return load_json(read_bounded(file, _MAX_BYTES, follow_links=False), "")
+    except (FileNotFoundError, DecodeError):
         return None
 
 
@@ -210,34 +210,34 @@ def _intact(result: ShardResult) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class _StatedResult:
+    """A result as it is stored, without its shard and its effort."""
+
+    slices: tuple[SliceFacts, ...]
+    source: Part
+    output: Part
+    summary: Any
+    files: tuple[tuple[str, Count, Sha256], ...]
+
+
 def result_text(result: ShardResult) -> Iterator[str]:
-    """A result as the text of a JSON object, in pieces; without its shard and its effort."""
-    document = {
-        "slices": [asdict(facts) for facts in result.slices],
-        "source": _part_to_json(result.source),
-        "output": _part_to_json(result.output),
-        "summary": result.summary,
-    }
-    yield f'{json.dumps(document)[:-1]}, "files": ['
+    """A result as the text of a JSON object, in pieces."""
+    stated = _StatedResult(result.slices, result.source, result.output, result.summary, ())
+    yield json.dumps(encode(stated)).removesuffix("]}")
     for start in range(0, len(result.files), _FILES_AT_ONCE):  # there may be tens of thousands
         yield (", " if start else "") + json.dumps(result.files[start : start + _FILES_AT_ONCE])[1:-1]
     yield "]}"
 
 
-def result_from_json(document: Any, shard: Shard, folder: Path) -> ShardResult | None:  # noqa: ANN401  # JSON
+def result_from_json(document: object, shard: Shard, folder: Path) -> ShardResult | None:
     """The result that ``document`` says; None where it is no result of this very shard."""
     try:
-        result = ShardResult(
-            shard,
-            folder,
-            OutputFiles(_output_file(*file) for file in document["files"]),
-            tuple(_typed(SliceFacts(**facts)) for facts in document["slices"]),
-            _part_from_json(document["source"]),
-            _part_from_json(document["output"]),
-            document["summary"],
-        )
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+        stated = decode(_StatedResult, document, "")
+    except DecodeError:
         return None
+    files = OutputFiles(OutputFile(*file) for file in stated.files)
+    result = ShardResult(shard, folder, files, stated.slices, stated.source, stated.output, stated.summary)
     return result if _fits(result) else None
 
 
@@ -254,51 +254,3 @@ def _fits(result: ShardResult) -> bool:
         and (part.first, part.label_count) == (shard.first_record, len(shard.split.label_names))
         and len(part.labels) == part.records * row_bytes
     )
-
-
-def _output_file(path: Any, size: Any, sha256: Any) -> OutputFile:  # noqa: ANN401  # JSON
-    if (type(path), type(size), type(sha256)) != (str, int, str):
-        raise TypeError("a file")
-    return OutputFile(path, size, sha256)
-
-
-def _typed(entry: Any) -> Any:  # noqa: ANN401  # SliceFacts, Part or Node
-    """A dataclass whose numbers and texts come from JSON.
-
-    Raises:
-        TypeError: one of them is something else than its annotation says.
-    """
-    kinds = {"int": (int,), "str": (str,), "bool | None": (bool, type(None))}
-    for field in fields(entry):
-        kind = kinds.get(str(field.type))
-        if kind is not None and type(getattr(entry, field.name)) not in kind:
-            raise TypeError(field.name)
-    return entry
-
-
-def _part_to_json(part: Part) -> dict[str, Any]:
-    return {
-        **vars(part),
-        "labels": b64encode(part.labels).decode(),
-        "images": [_node_to_json(node) for node in part.images],
-        "identities": None if part.identities is None else [_node_to_json(node) for node in part.identities],
-    }
-
-
-def _part_from_json(document: Mapping[str, Any]) -> Part:
-    part = _typed(Part(**document))
-    identities = None if part.identities is None else tuple(_nodes_from_json(document["identities"]))
-    return replace(
-        part,
-        labels=b64decode(document["labels"], validate=True),
-        images=tuple(_nodes_from_json(document["images"])),
-        identities=identities,
-    )
-
-
-def _node_to_json(node: Node) -> list[Any]:
-    return [node.level, node.index, node.digest.hex()]
-
-
-def _nodes_from_json(nodes: Sequence[Sequence[Any]]) -> Iterator[Node]:
-    return (_typed(Node(level, index, bytes.fromhex(digest))) for level, index, digest in nodes)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from converters.dataset.manifest import MANIFEST, SUMS, read_manifest
+from converters.dataset.manifest import MANIFEST, SUMS, manifest_document
 from converters.dataset.plan import Plan
 from converters.dataset.shard import Shard, ShardResult
 from converters.dataset.source import Source
@@ -253,7 +253,7 @@ def _foreign(destination: Path) -> str | None:
     if destination.is_symlink():
         return "this is a link"
     try:
-        document, _ = read_manifest(destination)
+        document, _ = manifest_document(destination)
         listed = {str(file["path"]) for file in document["files"]} | {MANIFEST, SUMS}
         if "kfer-convert" not in document["written_by"]:
             return f"its {MANIFEST} is not kfer-convert's"

@@ -23,9 +23,16 @@ from converters.dataset.shard import Shard, ShardResult
 from converters.dataset.source import Source
 from converters.errors import CallError, MachineError
 from converters.staging.base import KEPT_AFTER, kept_sentence, staging_place
-from converters.staging.checkpoint import RESULT, RUN, other_run, result_from_json, result_text, run_text
+from converters.staging.checkpoint import (
+    RESULT,
+    RUN,
+    other_run,
+    read_json,
+    result_from_json,
+    result_text,
+    run_text,
+)
 from converters.storage.file_list import OutputFile
-from converters.storage.files import read_bounded
 from converters.storage.object_store import (
     SCRATCH,
     ObjectPath,
@@ -41,8 +48,6 @@ from converters.storage.tree import hash_file, walk_empty_folders, walk_files
 
 _RESULTS = "results"
 _HUB = "hf://"
-_MAX_RUN_BYTES = 64 << 20
-_MAX_RESULT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -212,11 +217,7 @@ class ObjectStaging:
 
     def load(self, place: Place, shard: Shard) -> ShardResult | None:
         """See :class:`~converters.staging.base.Staging`."""
-        try:
-            document = json.loads(read_bounded(place, _MAX_RESULT_BYTES))
-        except (FileNotFoundError, ValueError, RecursionError):
-            return None
-        return result_from_json(document, shard, Path())
+        return result_from_json(read_json(place), shard, Path())
 
     def require_space(self, source: Source) -> None:
         """See :class:`~converters.staging.base.Staging`; nobody knows how much a store has."""
@@ -267,10 +268,7 @@ class ObjectStaging:
 
     def _run(self) -> object | None:
         """What describes the run that left what is here; None where there was none."""
-        try:
-            stated = json.loads(read_bounded(self.place / RUN, _MAX_RUN_BYTES))
-        except (FileNotFoundError, ValueError, RecursionError):
-            return None
+        stated = read_json(self.place / RUN)
         return (
             stated if isinstance(stated, dict) and stated.keys() >= {"version", "format", "source"} else None
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from converters.dataset.description import Published, Split
@@ -253,7 +253,7 @@ def _published(name: str, found: str, wanted: str) -> Check:
     return Check(name, "failed", f"{found} found, {wanted} published", published=True)
 
 
-def _per_image(counts: dict[int, int]) -> str:
+def _per_image(counts: Mapping[int, int]) -> str:
     return ", ".join(f"{number}: {count}" for number, count in sorted(counts.items()))
 
 

@@ -94,13 +94,13 @@ def _digest(rows: Dataset, path: Path, *, csv: bool) -> dict[str, Any]:
             for found in table.to_batches():
                 try:
                     file.write_batch(_csv_rows(found, names) if csv else _typed_rows(found, len(names)))
-                except _Wrong as wrong:
+                except _RowError as wrong:
                     raise ValueError(f"record {first + wrong.row}: {wrong}") from None
                 first += len(found)
     return {"records": first, "label_names": names}
 
 
-class _Wrong(Exception):
+class _RowError(Exception):
     """What is wrong with a row of a batch."""
 
     def __init__(self, row: int, message: str) -> None:
@@ -116,7 +116,7 @@ def _csv_rows(found: pa.RecordBatch, names: list[str]) -> pa.RecordBatch:
     for number, name in enumerate(names):
         for row, value in enumerate(found.column(name).to_pylist()):
             if value not in (0, 1):
-                raise _Wrong(row, f"the column {name} holds {value!r}")
+                raise _RowError(row, f"the column {name} holds {value!r}")
             labels[row, number] = value
     batch = record_batch(images, labels, JpegSizes().read(images))
     return _digests(batch, [path.name for path in paths], identities=False)
@@ -125,14 +125,17 @@ def _csv_rows(found: pa.RecordBatch, names: list[str]) -> pa.RecordBatch:
 def _typed_rows(found: pa.RecordBatch, label_count: int) -> pa.RecordBatch:
     """Digests of rows that hold what the columns of a Parquet output do."""
     image = found.column("image")
-    for name, column in [("image.bytes", image.field("bytes")), *zip(found.schema.names, found.columns, strict=True)]:
+    for name, column in [
+        ("image.bytes", image.field("bytes")),
+        *zip(found.schema.names, found.columns, strict=True),
+    ]:
         if column.null_count:
-            raise _Wrong(column.is_null().to_pylist().index(True), f"the column {name} holds None")
+            raise _RowError(column.is_null().to_pylist().index(True), f"the column {name} holds None")
     labels = _label_matrix(found.column("label").to_pylist(), label_count)
     vectors = found.column("label_vector").to_pylist()
     for row, vector in enumerate(vectors):
         if vector != labels[row].tolist():
-            raise _Wrong(row, "the columns label and label_vector contradict each other")
+            raise _RowError(row, "the columns label and label_vector contradict each other")
     sizes = np.array([found.column(name).to_pylist() for name in ("height", "width", "depth")], np.int32)
     ids = [found.column(name) if name in found.schema.names else None for name in IDENTITIES]
     batch = record_batch(image.field("bytes"), labels, sizes.T, *ids)
@@ -145,7 +148,7 @@ def _label_matrix(labels: list[Any], label_count: int) -> npt.NDArray[np.uint8]:
     for row, value in enumerate(labels):
         for number in value if isinstance(value, list) else [value]:
             if number is None or not 0 <= number < label_count:
-                raise _Wrong(row, f"the column label holds {value!r}")
+                raise _RowError(row, f"the column label holds {value!r}")
             matrix[row, number] = 1
     return matrix
 

@@ -246,7 +246,9 @@ def _check(
         return Check(NAME, "failed", f"it gives {answer['records']} records; the manifest says {wanted}")
     with pa.memory_map(str(digests)) as file, pa.ipc.open_file(file) as reader:
         theirs = reader.read_all()
-    by_file = target.name == "jpeg"  # imagefolder goes by the names of files, and not by the order of the labels
+    by_file = (
+        target.name == "jpeg"
+    )  # imagefolder goes by the names of files, and not by the order of the labels
     places = dict(zip(theirs["file"].to_pylist(), range(len(theirs)), strict=True)) if by_file else {}
     first = 0
     try:
@@ -257,13 +259,14 @@ def _check(
                 if place is None or place >= wanted:
                     return Check(NAME, "failed", f"record {first + row}: it does not give {files[row]}")
                 if theirs["digest"][place].as_py() != digest:
-                    return Check(
-                        NAME, "failed", f"record {first + row} ({files[row]}): its image, its labels or another value differ"
+                    reason = (
+                        f"record {first + row} ({files[row]}): its image, its labels or another value differ"
                     )
+                    return Check(NAME, "failed", reason)
             first += len(batch)
             if progress is not None:
                 progress("confirmed", len(batch))
-    except ConverterError as error:
+    except (ConverterError, ValueError) as error:
         return Check(NAME, "unverified", f"there is nothing to compare with: {error}")
     return Check(
         NAME,

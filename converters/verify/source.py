@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from converters.dataset.decode import encode
 from converters.dataset.description import DatasetSpec, Split
 from converters.dataset.fingerprint import Fingerprint, Part, PartBuilder, merge
 from converters.dataset.report import Check, SourceFacts
@@ -157,7 +158,7 @@ class InspectedSplit:
                 {"labels": list(combination.labels), "records": combination.records}
                 for combination in self.combinations
             ],
-            "fingerprint": None if self.fingerprint is None else self.fingerprint.to_json(),
+            "fingerprint": encode(self.fingerprint),
             "published": {
                 "records": published.records,
                 "labels_per_image": _text_keys(published.labels_per_image),

@@ -11,7 +11,7 @@ import pytest
 from converters.dataset.description import Features, kfer, load_spec, parse_spec
 from converters.errors import CallError
 
-REFERENCE = Path(__file__).parents[2] / "shared" / "kfer" / "reference.json"
+REFERENCE = Path(__file__).parents[3] / "shared" / "kfer" / "reference.json"
 LABELS = ["happy", "sad", "neutral"]
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from converters.dataset.decode import encode
 from converters.dataset.fingerprint import Part, PartBuilder, Tree, merge
 from converters.dataset.schema import record_batch
 
@@ -154,7 +155,7 @@ def test_a_fingerprint_is_what_its_definition_says(count, label_count):
         assert list(found.label_counts) == labels.sum(axis=0).tolist()
         assert found.labels_per_image == dict(sorted(Counter(labels.sum(axis=1).tolist()).items()))
         assert found.distinct_label_sets == len({bytes(row.tolist()) for row in labels})
-        text = json.loads(json.dumps(found.to_json()))
+        text = json.loads(json.dumps(encode(found)))
         assert text["images_sha256"] == found.images_sha256
         assert text["labels_per_image"] == {str(key): value for key, value in found.labels_per_image.items()}
 

@@ -23,7 +23,7 @@ from converters.sample.faces import draw_face
 from converters.sample.rows import deal, full_rows, read_label_files, small_rows
 from converters.sample.writer import LABELS_FOLDER, make_sample
 
-AUTHORS_LABELS = Path(__file__).parents[2] / "shared" / "kfer" / "labels"
+AUTHORS_LABELS = Path(__file__).parents[3] / "shared" / "kfer" / "labels"
 
 
 def read_records(path: Path) -> Iterator[bytes]:
@@ -147,7 +147,7 @@ def test_the_description_is_true(small: Path) -> None:
     assert not spec.about.personal_data
     assert "show nobody" in spec.about.description
     assert spec.about.licence.name == "cc0-1.0"
-    assert spec.about.gating_prompt is None
+    assert spec.about.gating.prompt is None
     shape = [(s.config, s.name, s.kind, s.label_names, s.file, s.index, s.labels_csv) for s in spec.splits()]
     assert shape == [
         (s.config, s.name, s.kind, s.label_names, s.file, s.index, s.labels_csv) for s in kfer().splits()
@@ -249,7 +249,7 @@ def test_the_bytes_do_not_depend_on_the_hash_seed(tmp_path: Path) -> None:
         environment = {
             **os.environ,
             "PYTHONHASHSEED": seed,
-            "PYTHONPATH": str(Path(sample.__file__).parents[1]),
+            "PYTHONPATH": str(Path(sample.__file__).parents[2]),
         }
         subprocess.run([sys.executable, "-c", program, str(tmp_path / seed)], env=environment, check=True)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")

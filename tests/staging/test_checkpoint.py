@@ -88,7 +88,7 @@ def _truncate(folder: Path) -> None:
 def _edit_result(folder: Path) -> None:
     path = folder.with_name(folder.name + ".json")
     document = json.loads(path.read_text())
-    document["ranges"][0]["end"] += 1
+    document["slices"][0]["end"] += 1
     path.write_text(json.dumps(document))
 
 
@@ -96,8 +96,7 @@ MADE_UP = [
     (("files", 0, 0), {}),
     (("files", 0, 0), "../../../../elsewhere"),
     (("files", 0, 1), 1.5),
-    (("ranges", 0, "indexed"), None),
-    (("ranges", 0, "records"), "x"),
+    (("slices", 0, "records"), "x"),
     (("source", "image_bytes"), "x"),
     (("output", "records"), []),
     (("output", "label_count"), "x"),
@@ -367,13 +366,14 @@ def test_ctrl_c_does_not_wait_for_the_source_to_be_hashed_to_its_end(sample, tmp
     program = (
         "import os, time\n"
         "from concurrent.futures import CancelledError\n"
-        "from converters import __main__, merging\n"
+        "from converters import __main__\n"
+        "from converters.formats.tfrecord import source\n"
         "def endless(path, ends, stop):\n"
         "    os.write(1, b'hashing\\n')\n"
         "    while not stop:\n"
         "        time.sleep(0.001)\n"
         "    raise CancelledError\n"
-        "merging.hash_ranges = endless\n"
+        "source.hash_ranges = endless\n"
         "__main__.main()\n"
     )
     arguments = command(sample, tmp_path / "out", "--workers", "1")[3:]

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pyarrow as pa
 
@@ -265,13 +265,22 @@ def open_tfrecords(
     Args:
         folder: holds the files.
         spec: their description; by default the one that is beside them, or KFER's.
-        configs: those wanted; all by default. Likewise ``splits``.
-        labels: see :class:`TFRecordSource`; likewise the others.
+        configs: those wanted; all by default.
+        splits: likewise.
+        labels: see :class:`TFRecordSource`, as for all that follow.
+        reader: who reads the records.
+        on_error: what damage means.
+        decode: whether every image is decoded.
+        max_record_bytes: the longest record that is accepted.
 
     Raises:
         CallError: the folder, the description or the environment is wrong.
         DataError: a file cannot be matched to a split.
     """
+    if reader not in get_args(Reader):
+        raise CallError(f"no reader {reader!r}; there are native and tensorflow.")
+    if on_error not in get_args(OnError):
+        raise CallError(f"on_error is {on_error!r}; it can be fail or quarantine.")
     if reader == "tensorflow":
         if on_error == "quarantine":
             raise CallError(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from converters.errors import CallError, DataError
 from converters.formats.tfrecord import compression as streams
-from converters.formats.tfrecord.compression import DecompressedStream, SourceFile, detect_compression
+from converters.formats.tfrecord.compression import DecompressedStream, StoredFile, detect_compression
 from converters.formats.tfrecord.framing import frame
 
 PATH = "some/file.tfrecords"
@@ -209,13 +209,13 @@ def test_an_empty_file_is_an_error(tmp_path):
 
 
 def test_a_missing_file_is_the_calls_error(tmp_path):
-    for use in (SourceFile, detect_compression):
+    for use in (StoredFile, detect_compression):
         with pytest.raises(CallError, match="absent"):
             use(tmp_path / "absent")
 
 
 def test_a_directory_is_refused(tmp_path):
-    for use in (SourceFile, detect_compression):
+    for use in (StoredFile, detect_compression):
         with pytest.raises(DataError) as caught:
             use(tmp_path)
         assert caught.value.at.path == str(tmp_path)
@@ -225,14 +225,14 @@ def test_a_directory_is_refused(tmp_path):
 def test_a_fifo_is_refused_without_waiting(tmp_path):
     path = tmp_path / "fifo"
     os.mkfifo(path)
-    for use in (SourceFile, detect_compression):
+    for use in (StoredFile, detect_compression):
         with pytest.raises(DataError, match="no regular file"):
             use(path)
 
 
 def test_a_device_is_refused():
     with pytest.raises(DataError, match="no regular file"):
-        SourceFile("/dev/zero")
+        StoredFile("/dev/zero")
 
 
 @pytest.mark.skipif(
@@ -244,7 +244,7 @@ def test_refusing_leaves_no_descriptor_open(tmp_path):
     for path in (tmp_path, tmp_path / "fifo"):
         for _ in range(5):
             with pytest.raises((DataError, OSError)):
-                SourceFile(path)
+                StoredFile(path)
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
@@ -252,7 +252,7 @@ def test_a_range_is_read_and_hashed_as_stored(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(DATA)
     for start, end in [(0, None), (0, len(DATA)), (10, 50), (10, None), (7, 7)]:
-        with SourceFile(path, start, end) as file:
+        with StoredFile(path, start, end) as file:
             assert file.size == len(DATA)
             found = b""
             while part := file.read(13):
@@ -264,7 +264,7 @@ def test_a_range_is_read_and_hashed_as_stored(tmp_path):
 def test_a_file_that_shrinks_is_an_error(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(DATA)
-    with SourceFile(path) as file:
+    with StoredFile(path) as file:
         file.read(10)
         os.truncate(path, 10)
         with pytest.raises(DataError, match="shrank"):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.errors import DataError
-from converters.formats.tfrecord.compression import DecompressedStream, SourceFile, detect_compression
+from converters.formats.tfrecord.compression import DecompressedStream, StoredFile, detect_compression
 from converters.formats.tfrecord.framing import read_frames
 from converters.formats.tfrecord.index import IndexChecker
 from converters.formats.tfrecord.reader import RangeReader, SourceRange
@@ -30,7 +30,7 @@ RECORDS = [b"", b"one", bytes(range(256)) * 20, b"\0" * 1000, os.urandom(5000)]
 
 def read(path, compression="none", chunk_bytes=4096) -> list[bytes]:
     found = []
-    with SourceFile(path) as file:
+    with StoredFile(path) as file:
         stream = file if compression == "none" else DecompressedStream(file, compression, file.path)
         for frames in read_frames(stream, file.path, chunk_bytes=chunk_bytes):
             for start, size in zip(frames.starts.tolist(), frames.sizes.tolist(), strict=True):
@@ -317,7 +317,7 @@ def test_tensorflow_reads_and_parses_what_the_writer_wrote(tf, tmp_path):
             (parsed["image_raw"], parsed["label"].tolist(), int(parsed["height"]), int(parsed["width"]))
         )
     assert found == wanted
-    with SourceFile(path) as file, IndexChecker(index, str(path)) as checker:
+    with StoredFile(path) as file, IndexChecker(index, str(path)) as checker:
         for frames in read_frames(file, str(path), chunk_bytes=100):
             checker.check(frames)
         checker.finish(len(wanted))
