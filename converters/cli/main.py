@@ -359,7 +359,13 @@ def push_command(
 @cli.command("verify")
 @click.argument("out", type=_PlaceType())
 @click.option("--source", type=_PlaceType(), help="Also prove it against these TFRecords.")
-@_reader
+@click.option(
+    "--reader",
+    type=click.Choice(["native", "tensorflow", "datasets"]),
+    default="native",
+    show_default=True,
+    help="Who gives a second opinion: TensorFlow on the TFRecords, or datasets on OUT (each an extra to install).",
+)
 @_quiet
 @_json
 def verify_command(out: Any, source: Any, reader: Any, *, quiet: bool, as_json: bool) -> None:  # noqa: ANN401

@@ -66,7 +66,7 @@ def _described(error: BaseException) -> dict[str, Any]:
     while cause.__cause__ is not None:
         cause = cause.__cause__
     text = f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
-    machine = isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in _MACHINE)
+    machine = isinstance(cause, MemoryError | ImportError) or getattr(cause, "errno", None) in _MACHINE
     return {"error": text, "machine": machine}
 
 

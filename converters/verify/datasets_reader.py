@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import zip_longest
@@ -103,7 +103,8 @@ def _load_all(
     configs: dict[str, dict[str, SplitReport]] = {}
     for split in report.splits:
         configs.setdefault(split.split.config, {})[_name_there(target, split.split)] = split
-    loads, wanted = [], {}
+    loads: list[dict[str, Any]] = []
+    wanted: dict[tuple[str, str], tuple[SplitReport, Path]] = {}
     for config, splits in configs.items():
         digests = {}
         for name, split in splits.items():
@@ -120,9 +121,10 @@ def _load_all(
             }
             loads.append(load)
     checks = {}
-    for answer in _answers(loads, folder):
-        split, digests_file = wanted[answer["config"], answer["split"]]
-        checks[split.split.title] = _check(split, answer, digests_file, out, target, progress)
+    with closing(_answers(loads, folder)) as answers:
+        for answer in answers:
+            split, digests_file = wanted[answer["config"], answer["split"]]
+            checks[split.split.title] = _check(split, answer, digests_file, out, target, progress)
     return checks
 
 
@@ -148,9 +150,9 @@ def _misread(report: Report) -> dict[str, str]:
     found: dict[str, str] = {}
     sharded = {file.path.rsplit("/", 1)[0] for file in report.files if _SHARDED_LABELS.search(file.path)}
     folders: dict[str, set[str]] = {}
-    for split in report.splits:
-        folders.setdefault(split.split.config, set()).add(split.split.name)
-    for split in (split.split for split in report.splits):
+    for entry in report.splits:
+        folders.setdefault(entry.split.config, set()).add(entry.split.name)
+    for split in [entry.split for entry in report.splits]:
         there = [_SPLIT_FOLDERS.get(name) for name in folders[split.config]]
         if _PATTERN.search(split.config):
             found[split.title] = f"`datasets` takes the name of the config {split.config} for a pattern"
