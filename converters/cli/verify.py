@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converters.cli import EXIT_FAILED
-from converters.cli.options import JSON, PLACE, QUIET, READER
+from converters.cli.options import JSON, PLACE, QUIET, choice
 from converters.cli.progress import report_progress
 from converters.cli.tables import show_report
 
@@ -18,13 +18,19 @@ if TYPE_CHECKING:
 _SHOWN = 20
 
 
+_READERS = ("native", "tensorflow", "datasets")
+_WHO_READS = (
+    "Who gives a second opinion: TensorFlow on the TFRecords, or datasets on OUT (each an extra to install)."
+)
+
 PARAMS = (
     click.Argument(["out"], type=PLACE),
     click.Option(["--source"], type=PLACE, help="Also prove it against these TFRecords."),
+    choice("--reader", values=_READERS, default="native", help=_WHO_READS),
 )
 
 
-@click.command(params=[*PARAMS, READER, QUIET, JSON])
+@click.command(params=[*PARAMS, QUIET, JSON])
 def verify(out: Place, *, quiet: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN401  # of the API
     """Prove the output OUT again, from its manifest and, with --source, against the originals."""
     from converters import api
