@@ -165,10 +165,10 @@ def _upload_target(
 
 def _sample_once(folder: Path, *, quiet: bool) -> None:
     """Make the sample, or go on with the one that is there already."""
-    from converters.dataset.description import DESCRIPTION_FILE, load_spec
+    from converters.dataset.description import DESCRIPTION_FILE, load_description
     from converters.sample.writer import make_sample
 
-    if (folder / DESCRIPTION_FILE).is_file() and load_spec(folder).name == SAMPLE_FOLDER:
+    if (folder / DESCRIPTION_FILE).is_file() and load_description(folder).name == SAMPLE_FOLDER:
         return
     summary = make_sample(folder)
     if not quiet:
@@ -177,7 +177,7 @@ def _sample_once(folder: Path, *, quiet: bool) -> None:
 
 def _expected_records(source: Place, configs: tuple[str, ...], splits: tuple[str, ...]) -> int | None:
     """How many records the description promises, for the progress bar; None where it does not say."""
-    from converters.dataset.description import load_spec
+    from converters.dataset.description import load_description
     from converters.storage.files import is_folder, names_in
 
     if not is_folder(source):
@@ -185,7 +185,7 @@ def _expected_records(source: Place, configs: tuple[str, ...], splits: tuple[str
     names = set(names_in(source))
     wanted = [
         split.published.records
-        for split in load_spec(source).splits()
+        for split in load_description(source).splits()
         if (not configs or split.config in configs)
         and (not splits or split.name in splits)
         and split.file in names

@@ -85,7 +85,7 @@ def published_lines(report: Report) -> Iterator[str]:
         yield f"Prove it again from anywhere: kfer-convert verify {shlex.quote(report.out)}"
     else:
         yield f"Check it without this program: (cd {shlex.quote(report.out)} && sha256sum -c SHA256SUMS)"
-    licence = report.spec.about.licence
+    licence = report.description.about.licence
     if licence.stated:
         yield _printable(f"Licence of the data: {licence}")
 
