@@ -65,6 +65,7 @@ def environment(tmp_path, monkeypatch, hub):
     script = tools / "kfer-convert"
     script.write_text(f"#!/bin/sh\nexec '{sys.executable}' -m converters \"$@\"\n")
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)  # other tests' modules set it
     return {
         **os.environ,
         "PATH": f"{tools}:{os.environ['PATH']}",
