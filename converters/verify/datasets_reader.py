@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from importlib.metadata import version
@@ -183,7 +183,7 @@ def _require_space(report: Report, folder: Path) -> None:
         )
 
 
-def _answers(loads: Sequence[Mapping[str, Any]], folder: Path) -> Iterator[dict[str, Any]]:
+def _answers(loads: Sequence[Mapping[str, Any]], folder: Path) -> Generator[dict[str, Any], None, None]:
     """What the process of `datasets` answers, split by split.
 
     Raises:
