@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from converters.dataset.arrays import record_batch
 from converters.dataset.decode import encode
 from converters.dataset.fingerprint import Part, PartBuilder, Tree, merge
-from converters.dataset.arrays import record_batch
 
 MAX_LEAVES = 70
 

@@ -3,21 +3,10 @@
 import struct
 
 import pytest
+from helpers.examples import BYTES, FLOATS, INTEGERS, field
+from helpers.examples import to_varint as varint
 
 from converters.formats.tfrecord.strict_parser import ExampleError, parse_example
-
-
-def varint(value: int) -> bytes:
-    value &= 2**64 - 1
-    out = b""
-    while value > 0x7F:
-        out += bytes([value & 0x7F | 0x80])
-        value >>= 7
-    return out + bytes([value])
-
-
-def field(number: int, payload: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(payload)) + payload
 
 
 def packed(*values: int) -> bytes:
@@ -36,7 +25,6 @@ def example(*entries: bytes) -> bytes:
     return field(1, b"".join(entries))
 
 
-BYTES, FLOATS, INTEGERS = 1, 2, 3
 INTS = field(INTEGERS, packed(1, 2, 3))
 
 
