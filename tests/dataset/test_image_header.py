@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from converters import image_header
+from converters.dataset import image_header
 from converters.dataset.arrays import binary_array
 from converters.dataset.image_header import (
     ENCODINGS,

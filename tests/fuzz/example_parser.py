@@ -154,7 +154,7 @@ class Maker:
 
 
 def ours(data: bytes) -> dict | None:
-    """Features by name: kind and values (floats as their four bytes); None where it is refused."""
+    """Features by name: kind and values (floats as texts, for no NaN equals itself); None where it is refused."""
     try:
         parsed = parse_example(data)
     except ExampleError as error:
@@ -163,11 +163,12 @@ def ours(data: bytes) -> dict | None:
     found = {}
     for name, feature in parsed.features.items():
         if feature.kind == "bytes_list":
-            values = [data[start:end] for start, end in feature.spans]
+            spans = zip(feature.starts.tolist(), feature.sizes.tolist(), strict=True)
+            values = [data[start : start + size] for start, size in spans]
         elif feature.kind == "int64_list":
-            values = list(feature.integers)
+            values = feature.integers.tolist()
         else:
-            values = feature.count
+            values = texts(feature.floats.tolist()) if feature.kind else None
         found[name] = (feature.kind, values)
     return found
 
@@ -182,19 +183,23 @@ def theirs(cls, data: bytes) -> dict | None:
     for name, feature in message.features.feature.items():
         kind = feature.WhichOneof("kind")
         values = list(getattr(feature, kind).value) if kind else None
-        found[name] = (kind, len(values) if kind == "float_list" else values)
+        found[name] = (kind, texts(values) if kind == "float_list" else values)
     return found
+
+
+def texts(floats: list[float]) -> list[str]:
+    return [value.hex() for value in floats]
 
 
 def tensorflows(tf, data: bytes, mine: dict) -> dict:
     """What TensorFlow's own parser reads of the features that ours found."""
     dtypes = {"bytes_list": tf.string, "int64_list": tf.int64, "float_list": tf.float32}
-    form = {name: tf.io.VarLenFeature(dtypes[kind]) for name, (kind, _) in mine.items() if name}
+    form = {name: tf.io.VarLenFeature(dtypes[kind]) for name, (kind, _) in mine.items()}
     parsed = tf.io.parse_single_example(data, form) if form else {}
     found = {}
     for name in form:
         kind, values = mine[name][0], parsed[name].values.numpy().tolist()
-        found[name] = (kind, len(values) if kind == "float_list" else values)
+        found[name] = (kind, texts(values) if kind == "float_list" else values)
     return found
 
 
@@ -220,10 +225,9 @@ def main() -> None:
             only_theirs += other is not None
             continue
         accepted += 1
-        if mine != other or (
-            tf is not None
-            and tensorflows(tf, data, mine) != {name: value for name, value in mine.items() if name}
-        ):
+        # TensorFlow finds no features without a name, and no kind where there is none.
+        known = {name: value for name, value in mine.items() if name and value[0]}
+        if mine != other or (tf is not None and tensorflows(tf, data, known) != known):
             sys.exit(f"after {tried:,}: they disagree about {data.hex()}\nours: {mine}\nprotobuf: {other}")
     print(
         f"{tried:,} Examples against protobuf ({api_implementation.Type()})"
