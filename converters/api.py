@@ -45,6 +45,7 @@ def convert(
     engine_options: Mapping[str, Any] | None = None,
     max_record_bytes: int = MAX_RECORD_BYTES,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    paranoid: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Convert a folder of TFRecords, prove the output equal to it, and publish the output.
@@ -72,6 +73,7 @@ def convert(
         engine_options: of the engine's own, such as the address of a cluster.
         max_record_bytes: longest record that is accepted.
         max_shard_bytes: most bytes of source that go into one output file or folder.
+        paranoid: hash every source file once more at the end, though its state says that it did not change.
         progress: called with what was done to records ("read", "verified") and to how many.
 
     Returns:
@@ -96,6 +98,7 @@ def convert(
         },
         max_record_bytes=max_record_bytes,
         max_shard_bytes=max_shard_bytes,
+        paranoid=paranoid,
         workers=workers,
         engine=engine,
         engine_options=engine_options or {},

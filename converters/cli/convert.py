@@ -76,6 +76,7 @@ PARAMS = (
     flag("--index", help="tfrecord: an index for DALI beside each file."),
     choice("--on-error", values=["fail", "quarantine"], default="fail", help=_DAMAGE),
     flag("--allow-mismatch", help="Publish although published counts differ; recorded."),
+    flag("--paranoid", help="Hash every source file once more at the end."),
     flag("--overwrite", help="Replace an existing output, once the new one is proven."),
     click.Option(["--max-record-size", "max_record_bytes"], default=256 << 20, help=_RECORD_SIZE, **_SIZE),
     click.Option(["--max-shard-size", "max_shard_bytes"], default=500_000_000, help=_SHARD_SIZE, **_SIZE),

@@ -43,7 +43,7 @@ class FormatsType(click.ParamType):  # type: ignore[type-arg]  # generic from cl
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:  # noqa: ANN401
+    ) -> tuple[str, ...]:
         """The names as they are registered."""
         from converters.formats import available_formats
 

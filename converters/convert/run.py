@@ -41,6 +41,7 @@ class Options:
     format_options: Mapping[str, Any] = field(default_factory=dict)
     max_record_bytes: int = MAX_RECORD_BYTES
     max_shard_bytes: int = MAX_SHARD_BYTES
+    paranoid: bool = False
     workers: int | None = 1
     engine: str = "local"
     engine_options: Mapping[str, Any] = field(default_factory=dict)
@@ -89,6 +90,7 @@ def run(
         decode=options.decode,
         max_record_bytes=options.max_record_bytes,
         without=options.without,
+        paranoid=options.paranoid,
     )
     engine = load_engine(options.engine, options.workers, **options.engine_options)
     staging = make_staging(out, overwrite=overwrite)

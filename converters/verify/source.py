@@ -242,10 +242,7 @@ def _inspect_split(
         files = _files(found.files, reader.facts)
         return InspectedSplit(split, files, found.note, "damaged", error=str(error))
     files = _files(found.files, reader.facts)
-    sources = [
-        source_facts(file, [piece], piece.sha256)
-        for file, piece in zip(found.files, reader.facts, strict=True)
-    ]
+    sources = [source_facts(file, [piece]) for file, piece in zip(found.files, reader.facts, strict=True)]
     checks = tuple(
         replace(check, reason=check.reason.removesuffix(_NO_OUTPUT))
         for check in compare.compare(split, fingerprint, fingerprint, sources, identified=False)
