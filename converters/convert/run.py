@@ -17,6 +17,7 @@ from converters.dataset.source import MAX_RECORD_BYTES, Source
 from converters.engines import Engine, load_engine
 from converters.errors import OUT_OF_MEMORY, ConverterError, MachineError
 from converters.formats import Format, load_format, refuse_splits
+from converters.formats.output_source import is_output, open_output
 from converters.formats.tfrecord.source import OnError, Reader, open_tfrecords
 from converters.staging.base import Staging, make_staging
 from converters.staging.checkpoint import describe_run
@@ -78,8 +79,29 @@ def run(
     """
     refuse_nesting(out, [source_folder, *([options.labels] if options.labels else [])])
     target = load_format(format_name, **options.format_options)
-    source = open_tfrecords(
-        source_folder,
+    source = _open(source_folder, options)
+    refuse_splits(target, [found.split for found in source.splits])
+    engine = load_engine(options.engine, options.workers, **options.engine_options)
+    staging = make_staging(out, overwrite=overwrite)
+    conversion = _Conversion(source, format_name, target, str(out), options)
+    return _published(staging, source, lambda: _convert(conversion, engine, staging, progress))
+
+
+def _open(place: Place, options: Options) -> Source:
+    """The source: an output of ours, known by its manifest, or TFRecords."""
+    if is_output(place):
+        return open_output(
+            place,
+            configs=options.configs,
+            splits=options.splits,
+            labels=options.labels,
+            reader=options.reader,
+            on_error=options.on_error,
+            decode=options.decode,
+            without=options.without,
+        )
+    return open_tfrecords(
+        place,
         configs=options.configs,
         splits=options.splits,
         labels=options.labels,
@@ -89,11 +111,6 @@ def run(
         max_record_bytes=options.max_record_bytes,
         without=options.without,
     )
-    refuse_splits(target, [found.split for found in source.splits])
-    engine = load_engine(options.engine, options.workers, **options.engine_options)
-    staging = make_staging(out, overwrite=overwrite)
-    conversion = _Conversion(source, format_name, target, str(out), options)
-    return _published(staging, source, lambda: _convert(conversion, engine, staging, progress))
 
 
 @dataclass(frozen=True)
@@ -147,7 +164,8 @@ def _convert(conversion: _Conversion, engine: Engine, staging: Staging, progress
     """Fill the staging with a complete output, compared with its source."""
     source, options = conversion.source, conversion.options
     inputs = source.inputs()
-    staging.claim(describe_run(source.description, inputs, conversion.format, options.recorded()))
+    recorded = options.recorded() | {"labels": source.identified, "without": list(source.without)}
+    staging.claim(describe_run(source.description, inputs, conversion.format, recorded))
     plan = source.plan(options.max_shard_bytes)
     finished = staging.finished(plan)
     staging.require_space(source)
@@ -161,7 +179,8 @@ def _convert(conversion: _Conversion, engine: Engine, staging: Staging, progress
         splits=(),
         absent=source.absent,
         allow_mismatch=options.allow_mismatch,
-        options=options.recorded(),
+        options=recorded,
+        origin=source.origin,
         resumed_shards=len(finished),
     )
     # Closed whatever happens, so that no task goes on when the staging is tidied up.

@@ -535,5 +535,5 @@ def _described(column: Column) -> dict[str, Any]:
 
 def with_columns(split: Split, without: Collection[str], identified: bool) -> Split:
     """The split with the columns of an output: some are left out, and ``img_id`` and ``clip_id`` may be joined."""
-    schema = split.schema.without(without) if without else split.schema
-    return replace(split, schema=schema.joined(*IDENTITIES) if identified else schema)
+    schema = split.schema.joined(*IDENTITIES) if identified else split.schema
+    return replace(split, schema=schema.without(without) if without else schema)

@@ -156,6 +156,7 @@ class Report:
         problems: what failed and is about no split (verification: missing, extra or changed files).
         allow_mismatch: whether differences from the published facts were allowed.
         options: those that the output depends on.
+        origin: the outputs that it was made from, the first one first; none where it was made from the originals.
         resumed_shards: how many shards an interrupted run had finished.
         work: what the conversion took; None of a verification.
     """
@@ -170,6 +171,7 @@ class Report:
     problems: tuple[str, ...] = ()
     allow_mismatch: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    origin: Sequence[Any] = ()
     resumed_shards: int = 0
     work: Work | None = None
 

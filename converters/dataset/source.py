@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from converters.dataset.description import Description, Split
 from converters.dataset.quarantine import Quarantine
@@ -137,6 +137,16 @@ class Source(Protocol):
     @property
     def identified(self) -> bool:
         """Whether img_id and clip_id are joined to the records."""
+        ...
+
+    @property
+    def without(self) -> tuple[str, ...]:
+        """The columns that were left out, here and in what it was made from."""
+        ...
+
+    @property
+    def origin(self) -> Sequence[Any]:
+        """The outputs that it is, and was made from; none of the originals."""
         ...
 
     @property

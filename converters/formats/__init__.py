@@ -48,10 +48,11 @@ class Format(Protocol):
         """
         ...
 
-    def read(self, folder: Path, split: Split) -> Iterator[pa.RecordBatch]:
+    def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
         """Read back the records of ``split`` below ``folder``, in order, as batches of the same columns.
 
-        ``folder`` is an output, or the folder that one shard was written to.
+        ``folder`` is an output, or the folder that one shard was written to; then ``first`` is the index in the split
+        of its first record.
         """
         ...
 
@@ -88,7 +89,9 @@ class ReadsThrough(Protocol):
     Then each file is read back once for both its records and its digest; without it, files are read twice.
     """
 
-    def read_through(self, read_file: ReadFile, folder: Path, split: Split) -> Iterator[pa.RecordBatch]:
+    def read_through(
+        self, read_file: ReadFile, folder: Path, split: Split, first: int = 0
+    ) -> Iterator[pa.RecordBatch]:
         """As ``read``; the files are read by ``read_file``, by paths that begin with ``folder``."""
         ...
 

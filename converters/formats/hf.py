@@ -25,8 +25,8 @@ from converters.dataset.description import Licence, Split
 from converters.dataset.manifest import DEFINITION, MANIFEST, SUMS
 from converters.dataset.shard import Shard
 from converters.errors import CallError
-from converters.formats.table import features
 from converters.formats.parquet import ParquetFormat
+from converters.formats.table import features
 
 if TYPE_CHECKING:
     from converters.dataset.report import Report, SplitReport
@@ -233,10 +233,7 @@ def slug(name: str) -> str:
 
 def yaml_features(split: Split, *, identified: bool) -> list[dict[str, Any]]:
     """A split's features in the form of a dataset card; ``sequence`` is read by all versions of `datasets`."""
-    return [
-        {"name": name, **_yaml_feature(feature)}
-        for name, feature in features(split.schema).items()
-    ]
+    return [{"name": name, **_yaml_feature(feature)} for name, feature in features(split.schema).items()]
 
 
 def one_line(text: str) -> str:

@@ -59,9 +59,8 @@ class ParquetFormat:
                     writer.close()
         return [path]
 
-    def read(self, folder: Path, split: Split) -> Iterator[pa.RecordBatch]:
+    def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
         """Read back the records of a split; pages whose checksums fail are an error."""
-        first = 0
         for path in self.paths(folder, split):
             for batch in _read_file(path, split, first):
                 yield batch

@@ -6,10 +6,12 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from converters.storage import object_store as objects
 from converters.storage.object_store import ObjectPath, Place
+
+AnyPlace = TypeVar("AnyPlace", Path, ObjectPath)
 
 
 def open_regular(path: str | os.PathLike[str], *, follow_links: bool = True) -> int:
@@ -109,3 +111,8 @@ def file_state(place: Place) -> tuple[int, int | str]:
 
 def _refused(path: str | os.PathLike[str], reason: str) -> OSError:
     return OSError(errno.EINVAL, reason, os.fspath(path))
+
+
+def staging_place(destination: AnyPlace) -> AnyPlace:
+    """Where the output for ``destination`` grows."""
+    return destination.with_name(destination.name + ".incomplete")

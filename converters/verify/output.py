@@ -22,6 +22,7 @@ from converters.dataset.shard import Progress
 from converters.dataset.source import SourceSplit
 from converters.errors import CallError, ConverterError, DataError, Location
 from converters.formats import Format, load_format
+from converters.formats.fetch import fetch
 from converters.formats.tfrecord.source import Reader, TFRecordSource, open_tfrecords
 from converters.formats.tfrecord.tensorflow import require_tensorflow
 from converters.storage.file_list import OutputFile
@@ -29,7 +30,6 @@ from converters.storage.files import read_bounded
 from converters.storage.object_store import Place
 from converters.storage.tree import hash_file, walk_empty_folders, walk_files
 from converters.verify import compare
-from converters.verify.download import fetched
 from converters.verify.read_back import read_back
 
 SOURCE = "source"
@@ -39,8 +39,8 @@ def verify_output(out: Place, source: Place | None, reader: Reader, progress: Pr
     """See :func:`converters.api.verify`."""
     if isinstance(out, Path):
         return _verify_folder(out, source, reader, progress)
-    with fetched(out) as folder:
-        report = _verify_folder(folder, source, reader, progress)
+    with fetch(out) as folder:
+        report = _verify_folder(Path(folder), source, reader, progress)
     return replace(report, out=str(out))
 
 

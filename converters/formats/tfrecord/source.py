@@ -152,6 +152,8 @@ class TFRecordSource:
     ) -> None:
         self.description = found.description
         self.identified = labels is not None
+        self.without = without
+        self.origin = ()
         self.splits = tuple(
             replace(there, split=with_columns(there.split, without, self.identified))
             for there in found.splits
