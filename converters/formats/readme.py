@@ -76,7 +76,7 @@ def write_readme(
         columns: whether the columns are shown; not where the layout writes others than the schema's.
     """
     splits = [split.split for split in report.splits]
-    front_matter = {"pretty_name": one_line(report.description.about.title)}
+    front_matter: dict[str, Any] = {"pretty_name": one_line(report.description.about.title)}
     front_matter |= licence_yaml(report.description.about)
     if data_files:
         front_matter |= {"configs": configs_yaml(splits, data_files, names or {}, settings or {})}
@@ -194,19 +194,30 @@ def column_meaning(column: Column) -> str:
     """What a column's values are, in a few words without a full stop; empty where nothing is known of it."""
     if column.meaning or column.role is None:
         return one_line(column.meaning).rstrip(".")
+    if column.kind is not None:
+        return "0 or 1 for each label, in stored order, as in the source"
     return _MEANINGS[column.role]
+
+
+def records_word(splits: Sequence[Split]) -> str:
+    """What people call the records: images, where each is one image."""
+    alone = all(
+        len(split.schema.images) == 1 and not any(image.nullable for image in split.schema.images)
+        for split in splits
+    )
+    return "images" if alone else "records"
 
 
 def column_table(schema: Schema, types: Mapping[str, str]) -> str:
     """A Markdown table of the columns; ``types`` has their types where they are not the schema's."""
-    sourced = any(column.feature not in (None, column.name) for column in schema)
     lines = ["| column | type | meaning |", "|---|---|---|"]
     for column in schema:
         kind = types.get(column.name) or ("image" if column.role == "image" else type_name(column.type))
-        words = [column_meaning(column)]
+        words = [cell(column_meaning(column))]
         words += ["may be missing"] if column.nullable else []
-        words += [f"feature `{column.feature}` of the source"] if sourced and column.feature else []
-        lines.append(f"| {code(column.name)} | {cell(kind)} | {cell('; '.join(filter(None, words)))} |")
+        if column.feature not in (None, column.name):
+            words.append(f"the feature {code(column.feature)} of the source")
+        lines.append(f"| {code(column.name)} | {cell(kind)} | {'; '.join(filter(None, words))} |")
     return "\n".join(lines)
 
 
