@@ -356,7 +356,7 @@ def _card(report: Report, configs: Sequence[_ConfigCard]) -> str:
         has_images=any(split.schema.images for split in splits),
         has_labels=any(split.schema.label for split in splits),
         has_vectors=any(split.fingerprint.labels_sha256 for split in report.splits),
-        clips_told=clips_known or any(split.published.clips is not None for split in splits),
+        unnamed_clips=not clips_known and any(split.published.clips is not None for split in splits),
         shared=[row for config in clips_known for row in _shared_clips(config)],
         version=version("kfer-convert"),
         definition=DEFINITION,
