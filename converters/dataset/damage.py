@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+FoundAgain = Literal["by checksums", "by index"]
+"""How the end of a damaged range was found, where its last record does not tell.
+
+By checksums: at the next byte where a length and the data behind it have the checksums that follow them. Had the
+damaged range a whole record inside, that one comes out. By index: where the index has a record.
+"""
 
 
 @dataclass(frozen=True)
@@ -17,6 +25,8 @@ class LostRange:
         reason: what is wrong with it.
         inflated: for a range of a compressed file's *stored* bytes, which is what ``start`` and ``end`` count
             then: how many bytes the stored bytes before it inflate to. There is at most one, the file's end.
+        found_again: how its end was found, where the damaged record does not tell; None where it does, and where the
+            range goes on to the end of the file.
     """
 
     start: int
@@ -25,6 +35,7 @@ class LostRange:
     sound_before: int
     reason: str
     inflated: int | None = None
+    found_again: FoundAgain | None = None
 
 
 @dataclass(frozen=True)

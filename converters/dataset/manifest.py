@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from converters.dataset.decode import DecodeError, decode, load_json, not_a_count, not_a_sha256
-from converters.dataset.description import DatasetSpec, Kind, Split
+from converters.dataset.description import Description, Kind, Split
 from converters.dataset.filenames import safe_path
 from converters.dataset.fingerprint import Fingerprint
 from converters.dataset.quarantine import Quarantine, check_quarantine
@@ -52,7 +52,7 @@ def write_manifest(report: Report, folder: Path) -> None:
         "written_by": {"kfer-convert": version("kfer-convert"), "pyarrow": version("pyarrow")},
         "format": report.format,
         "options": report.options,
-        "dataset": report.spec.document,
+        "dataset": report.description.document,
         "fingerprint_definition": DEFINITION,
         "splits": [split.to_json() for split in report.splits],
         "absent": [split.title for split in report.absent],
@@ -235,7 +235,7 @@ class Manifest:
     written_by: Mapping[str, str]
     format: str
     options: StatedOptions
-    dataset: DatasetSpec
+    dataset: Description
     fingerprint_definition: str
     splits: tuple[StatedSplit, ...]
     absent: tuple[str, ...]

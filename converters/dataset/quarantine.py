@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from converters.dataset.damage import LostRange
+from converters.dataset.damage import FoundAgain, LostRange
 from converters.dataset.decode import Count, DecodeError, decode, encode
 from converters.dataset.description import Split
 from converters.dataset.filenames import safe_path, unsafe_name
@@ -34,6 +34,7 @@ class QuarantinedRange:
         split_record: the same, in the split: the row of the label CSV.
         img_ids: names of the lost records, where label CSVs are given.
         reason: what is wrong with it.
+        found_again: how its end was found, where the damaged record does not tell; None otherwise.
         raw: the file in the output that holds its bytes; None where it has none.
     """
 
@@ -46,6 +47,7 @@ class QuarantinedRange:
     split_record: Count | None
     img_ids: tuple[str, ...] | None
     reason: str
+    found_again: FoundAgain | None
     raw: str | None
 
     def lost_range(self) -> LostRange:

@@ -11,6 +11,8 @@ import hashlib
 import io
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import IO, Self
 
@@ -27,12 +29,13 @@ _FREE_BYTES = 64 << 20  # not held against a stream: labels and sizes of few rec
 # Concatenated members may be empty (bgzip ends with one), but nobody writes thousands in a row.
 MAX_EMPTY_MEMBERS = 1000
 
-_COMPRESSED_CHUNK = 1 << 20
-# What inflate gets at once. It copies what it did not take, so with many members this must be little.
+# What inflate gets at once: it expands to 16 MiB at most. Inflate copies what it did not take, so with many members
+# this must be little.
 _PIECE_BYTES = 16 << 10
 _WINDOW_BITS = {"gzip": 31, "zlib": 15}
 
-GZIP_HEADER_BYTES = 10
+_GZIP_HEADER_BYTES = 10
+_GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_TEXT = 0x01
 _GZIP_LEVELS = (0, 2, 4)  # unknown, best, fastest
 _GZIP_SYSTEMS = (*range(20), 255)  # RFC 1952 has 0 to 13 and 255; zlib and Info-ZIP go up to 19, Darwin
@@ -123,7 +126,7 @@ def detect_compression(path: Place) -> Compression:
         raise DataError("the file is empty.", Location(str(path)), "Copy it again from where you got it.")
     if is_header(head):
         return "none"
-    if head.startswith(b"\x1f\x8b"):
+    if head.startswith(_GZIP_MAGIC):
         return "gzip"
     # RFC 1950: method 8, window up to 32 KiB, and the two bytes are a multiple of 31.
     if len(head) > 1 and head[0] & 0x8F == 0x08 and int.from_bytes(head[:2], "big") % 31 == 0:
@@ -148,110 +151,128 @@ def gzip_header_problem(header: bytes | bytearray) -> str | None:
 class DecompressedStream:
     """The decompressed bytes of a GZIP or ZLIB stream.
 
-    With ``any_header``, what :func:`gzip_header_problem` finds is passed over.
+    Args:
+        source: the stored bytes.
+        compression: how they are compressed.
+        path: names the file in errors.
+        any_header: pass over what :func:`gzip_header_problem` finds.
+        until_damage: where the stream is damaged, end there, with all that inflates before; pass over header problems.
+
+    Attributes:
+        damage: with ``until_damage``, at the end: offset of the first stored byte that does not inflate, and why; None
+            where all do. Of a member of which nothing inflates, that is its first byte.
+        header_problem: what is wrong with the first such header that was passed over; None where nothing is.
 
     Raises:
         DataError: on reading, when the stream is damaged, cut short, followed by anything but a further
-            member, or expands beyond reason.
+            member, or expands beyond reason; the last also with ``until_damage``.
     """
 
     def __init__(
-        self, source: ByteStream, compression: Compression, path: str, *, any_header: bool = False
+        self,
+        source: ByteStream,
+        compression: Compression,
+        path: str,
+        *,
+        any_header: bool = False,
+        until_damage: bool = False,
     ) -> None:
+        self.damage: tuple[int, str] | None = None
+        self.header_problem: str | None = None
         self._source = source
-        self._any_header = any_header
         self._compression = compression
         self._path = path
-        self._inflate = zlib.decompressobj(_WINDOW_BITS[compression])
-        self._stored = memoryview(b"")  # read from the source, and not yet given to inflate
-        self._pending = b""  # given to inflate, and not taken
-        self._consumed = 0
-        self._produced = 0
-        self._empty_members = 0
-        self._member_start = 0  # in decompressed bytes
-        self._header = bytearray()  # the first bytes of a gzip member, as far as they were seen
+        self._any_header = any_header or until_damage
+        self._until_damage = until_damage
+        self._pieces = self._inflated()
+        self._rest = memoryview(b"")  # inflated, and not yet read
 
     def read(self, size: int, /) -> bytes:
         """``size`` decompressed bytes; fewer at the end, and then none."""
-        parts: list[bytes] = []
-        wanted = size
-        while wanted:
-            data = self._read_some(wanted)
-            if not data:
-                break
-            parts.append(data)
-            wanted -= len(data)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        parts: list[memoryview] = []
+        while size:
+            if not self._rest:
+                self._rest = memoryview(next(self._pieces, b""))
+                if not self._rest:
+                    break
+            parts.append(self._rest[:size])
+            self._rest = self._rest[size:]
+            size -= len(parts[-1])
+        return b"".join(parts)
 
-    def _read_some(self, size: int) -> bytes:
-        while True:
-            if not self._pending and not self._refill():
-                return self._end()
-            if self._inflate.eof:
-                self._next_member()
-            self._check_header()
-            data = self._decompress(self._pending, size)
-            self._pending = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
-            self._produced += len(data)
-            if self._produced > MAX_EXPANSION * self._consumed + _FREE_BYTES:
-                raise self._error(
-                    f"the {self._compression} stream expands more than {MAX_EXPANSION} times; images do not."
-                )
-            if data:
-                return data
+    def _inflated(self) -> Iterator[bytes]:
+        """The decompressed bytes, member by member."""
+        inflate = zlib.decompressobj(_WINDOW_BITS[self._compression])
+        stored = produced = 0  # bytes that went in, and that came out
+        member_stored = member_produced = 0  # of these, before the member
+        header, empty_members = b"", 0
+        reason: str | None = None
+        while reason is None and (piece := self._source.read(_PIECE_BYTES)):
+            while piece and reason is None:
+                if inflate.eof:
+                    empty_members = empty_members + 1 if produced == member_produced else 0
+                    member_stored, member_produced, header = stored, produced, b""
+                    inflate = zlib.decompressobj(_WINDOW_BITS[self._compression])
+                    if reason := self._refused_member(empty_members):
+                        break
+                data, taken, reason = self._decompress(inflate, piece)
+                stored += taken
+                produced += len(data)
+                if len(header) < _GZIP_HEADER_BYTES and self._compression == "gzip":
+                    header = (header + piece[:taken])[:_GZIP_HEADER_BYTES]
+                    self._check_header(header, produced)
+                if produced > MAX_EXPANSION * stored + _FREE_BYTES:
+                    raise self._error(
+                        f"the {self._compression} stream expands more than {MAX_EXPANSION} times; images do not.",
+                        produced,
+                    )
+                if data:
+                    yield data
+                piece = piece[taken:]
+        if reason and member_stored and stored - member_stored < len(_GZIP_MAGIC):
+            reason = "something other than a further member follows its end"
+        if reason is None and not inflate.eof:
+            reason = "it is cut short: its end marker or trailer is missing"
+        if reason is not None:
+            reason = f"the {self._compression} stream is damaged: {reason}."
+            if not self._until_damage:
+                raise self._error(reason, produced)
+            self.damage = stored if produced > member_produced else member_stored, reason
 
-    def _refill(self) -> bool:
-        """Take the next piece of the source; False at its end."""
-        if not self._stored:
-            self._stored = memoryview(self._source.read(_COMPRESSED_CHUNK))
-            self._consumed += len(self._stored)
-        self._pending += bytes(self._stored[:_PIECE_BYTES])
-        self._stored = self._stored[_PIECE_BYTES:]
-        return bool(self._pending)
-
-    def _end(self) -> bytes:
-        if not self._inflate.eof:
-            # What inflate holds back without input is only ever output it had no room for.
-            data = self._decompress(b"", _COMPRESSED_CHUNK)
-            if data:
-                return data
-            raise self._error(
-                f"the {self._compression} stream is cut short: its end marker or trailer is missing."
-            )
-        return b""
-
-    def _decompress(self, data: bytes, size: int) -> bytes:
-        try:
-            return self._inflate.decompress(data, size)
-        except zlib.error as error:
-            raise self._error(f"the {self._compression} stream is damaged: {error}.") from error
-
-    def _next_member(self) -> None:
+    def _refused_member(self, empty_members: int) -> str | None:
+        """Why no further member may begin, where so many in a row held nothing; None if it may."""
         if self._compression == "zlib":
-            raise self._error("something follows the end of the zlib stream.")
-        if len(self._pending) < 2:
-            self._refill()
-        if not self._pending.startswith(b"\x1f\x8b"):
-            raise self._error("something other than a further member follows the end of the gzip stream.")
-        self._empty_members = 0 if self._produced > self._member_start else self._empty_members + 1
-        if self._empty_members > MAX_EMPTY_MEMBERS:
-            raise self._error(f"more than {MAX_EMPTY_MEMBERS} members in a row hold nothing.")
-        self._member_start = self._produced
-        self._header.clear()
-        self._inflate = zlib.decompressobj(_WINDOW_BITS[self._compression])
+            return "something follows its end"
+        if empty_members > MAX_EMPTY_MEMBERS:
+            return f"more than {MAX_EMPTY_MEMBERS} members in a row hold nothing"
+        return None
 
-    def _check_header(self) -> None:
-        """Refuse a gzip member's header once it is there, if something is wrong with it."""
-        missing = GZIP_HEADER_BYTES - len(self._header)
-        if self._compression != "gzip" or self._any_header or not missing:
-            return
-        self._header += self._pending[:missing]
-        if len(self._header) == GZIP_HEADER_BYTES and (problem := gzip_header_problem(self._header)):
-            raise self._error(problem)
+    def _decompress(self, inflate: zlib._Decompress, stored: bytes) -> tuple[bytes, int, str | None]:
+        """What stored bytes inflate to, how many the member takes, and why the next one is damaged, if it is."""
+        before = inflate.copy() if self._until_damage else None
+        try:
+            data = inflate.decompress(stored)
+            return data, len(stored) - len(inflate.unused_data), None
+        except zlib.error as error:
+            reason = str(error)
+        # Again, byte by byte: all that inflates is kept, and the damage gets its exact place.
+        pieces: list[bytes] = []
+        if before is not None:
+            with suppress(zlib.error):
+                for place in range(len(stored)):
+                    pieces.append(before.decompress(stored[place : place + 1]))
+        return b"".join(pieces), len(pieces), reason
 
-    def _error(self, message: str) -> DataError:
+    def _check_header(self, header: bytes, produced: int) -> None:
+        """Refuse the header of a gzip member once it is there, or note it, if something is wrong with it."""
+        problem = gzip_header_problem(header) if len(header) == _GZIP_HEADER_BYTES else None
+        if problem is not None and not self._any_header:
+            raise self._error(problem, produced)
+        self.header_problem = self.header_problem or problem
+
+    def _error(self, message: str, produced: int) -> DataError:
         return DataError(
             message,
-            Location(self._path, offset=self._produced),
+            Location(self._path, offset=produced),
             "Offsets count decompressed bytes. Copy the file again from where you got it.",
         )

@@ -1,4 +1,4 @@
-"""Damaged ranges of a source file, and reading strictly what lies between them."""
+"""Reads the damaged ranges of a source file, and what lies between them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from converters.dataset.damage import LostRange
+from converters.dataset.source import Compression
 from converters.errors import DataError, Location
+from converters.formats.tfrecord.compression import DecompressedStream, StoredFile
 from converters.formats.tfrecord.framing import ByteStream
+from converters.storage.object_store import Place
 
 _CHUNK = 1 << 20
 
@@ -83,6 +86,33 @@ def sound_parts(stream: ByteStream, start: int, lost: Sequence[LostRange], path:
         records += piece.records or 0
     rest = stream if end is None else LimitedStream(stream, end - position, path)
     yield SoundPart(rest, position, records)
+
+
+def lost_bytes(
+    path: Place, compression: Compression, lost: Sequence[LostRange]
+) -> Iterator[tuple[LostRange, ByteStream]]:
+    """The bytes of each lost range, as a stream; read what is wanted of one before the next.
+
+    Raises:
+        DataError: on reading, when the file is not what it was when it was examined.
+    """
+    for piece in lost:
+        if compression == "none" or piece.inflated is not None:
+            with StoredFile(path, piece.start, piece.end) as file:
+                yield piece, file
+    if compression == "none":
+        return
+    with StoredFile(path) as file:
+        stored = stored_stream(file, lost, str(path))
+        stream = DecompressedStream(stored, compression, str(path), any_header=True)
+        position = 0
+        for piece in lost:
+            if piece.inflated is None:
+                drain(LimitedStream(stream, piece.start - position, str(path)))
+                part = LimitedStream(stream, piece.end - piece.start, str(path))
+                yield piece, part
+                drain(part)
+                position = piece.end
 
 
 def drain(stream: ByteStream) -> None:

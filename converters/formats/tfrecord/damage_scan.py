@@ -10,17 +10,17 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
+from itertools import accumulate, chain, repeat
 from pathlib import Path
 
 from converters.dataset.checks import RecordChecker
-from converters.dataset.damage import FileDamage, LostRange, first_lost, records_lost
+from converters.dataset.damage import FileDamage, FoundAgain, first_lost, records_lost
 from converters.dataset.description import Features
 from converters.dataset.filenames import folded
 from converters.dataset.fingerprint import identity_digest, tree_root
 from converters.dataset.identity import Identities, read_identities
 from converters.dataset.quarantine import FOLDER, FileBytes, Quarantine, QuarantinedRange, raw_name
-from converters.dataset.source import SourceFile, SourceSplit
+from converters.dataset.source import SourceSplit
 from converters.errors import CallError, DataError, Location
 from converters.formats.tfrecord.discovery import FoundSource
 from converters.formats.tfrecord.fast_parser import ExampleParser
@@ -28,6 +28,12 @@ from converters.formats.tfrecord.framing import Frames
 from converters.formats.tfrecord.reader import frame_location, parse_frames
 from converters.formats.tfrecord.recovery import Examination, examine
 from converters.storage.object_store import Place
+
+# What it means that a record was found again so.
+_FOUND_AGAIN: Mapping[FoundAgain, str] = {
+    "by checksums": "A record that lay whole inside a damaged one (in a JPEG's comment, say) would be in the output.",
+    "by index": "The index and the checksums agree.",
+}
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ def examine_source(
             raise CallError(
                 f"--on-error quarantine needs the folder {FOLDER!r}, which is a config's name here."
             )
-        check = _RecordCheck(found, source.spec.features, decode=decode)
+        check = _RecordCheck(found, source.description.features, decode=decode)
         examined = [
             examine(file.path, file.compression, file.index, check, max_record_bytes) for file in found.files
         ]
@@ -124,8 +130,10 @@ def examine_source(
                 )
             if examination.header_problem is not None:
                 warnings.append(f"{file.name}: {examination.header_problem} No record is lost by that.")
+        ranges = tuple(_ranges(found, resolved, identities))
+        warnings += _found_again(found.split.title, ranges)
         splits[found.split.title] = ExaminedSplit(
-            tuple(_ranges(found, resolved, identities)),
+            ranges,
             tuple(examination.stream_bytes for examination in resolved),
             *_csv_published(identities, found),
         )
@@ -153,33 +161,29 @@ def _resolved(
     record between them are one stretch, whose number is counted at its first range.
     """
     total = found.split.published.records if identities is None else len(identities.labels)
+    sound_before = accumulate((examination.records for examination in examined), initial=0)
+    pieces = [
+        (before + piece.sound_before, piece.records)
+        for before, examination in zip(sound_before, examined, strict=False)
+        for piece in examination.lost
+    ]
     sound = sum(examination.records for examination in examined)
-    before = 0
-    unknown: list[tuple[int, int, int]] = []  # sound records of the split before it, file, range
-    for number, examination in enumerate(examined):
-        unknown += [
-            (before + piece.sound_before, number, position)
-            for position, piece in enumerate(examination.lost)
-            if piece.records is None
-        ]
-        before += examination.records
-    known = sum(piece.records or 0 for examination in examined for piece in examination.lost)
-    missing = None if total is None else total - sound - known
-    stretches = [[entry[1:] for entry in group] for _, group in groupby(unknown, key=lambda entry: entry[0])]
+    known = sum(records or 0 for _, records in pieces)
+    stretches = len({before for before, records in pieces if records is None})
     if identities is not None:
-        _refuse_ambiguous(found, identities, len(stretches), sound, known)
-    if len(stretches) != 1 or missing is None or missing < 0:
+        _refuse_ambiguous(found, identities, stretches, sound, known)
+    if stretches != 1 or total is None or total < sound + known:
         return list(examined)
-    counts = {place: missing if not number else 0 for number, place in enumerate(stretches[0])}
+    counts = chain([total - sound - known], repeat(0))
     return [
         replace(
             examination,
             lost=tuple(
-                replace(piece, records=counts.get((number, position), piece.records))
-                for position, piece in enumerate(examination.lost)
+                replace(piece, records=next(counts)) if piece.records is None else piece
+                for piece in examination.lost
             ),
         )
-        for number, examination in enumerate(examined)
+        for examination in examined
     ]
 
 
@@ -209,36 +213,33 @@ def _ranges(
     base: int | None = 0  # number of records in the files before, lost ones counted
     for number, (file, examination) in enumerate(zip(found.files, examined, strict=True)):
         for piece, record in zip(examination.lost, first_lost(examination.lost), strict=True):
-            yield _range(found, file, number, piece, record, base, identities)
+            row = None if base is None or record is None else base + record
+            img_ids = None
+            if identities is not None and row is not None and piece.records is not None:
+                img_ids = tuple(identities.img_id.slice(row, piece.records).to_pylist())
+            yield QuarantinedRange(
+                file=file.name,
+                offset=piece.start,
+                bytes=piece.end - piece.start,
+                inflated=piece.inflated,
+                records=piece.records,
+                record=record,
+                split_record=row,
+                img_ids=img_ids,
+                reason=piece.reason,
+                found_again=piece.found_again,
+                raw=raw_name(found.split, file.name, number, piece),
+            )
         lost = records_lost(examination.lost)
         base = None if base is None or lost is None else base + examination.records + lost
 
 
-def _range(
-    found: SourceSplit,
-    file: SourceFile,
-    number: int,
-    piece: LostRange,
-    record: int | None,
-    base: int | None,
-    identities: Identities | None,
-) -> QuarantinedRange:
-    row = None if base is None or record is None else base + record
-    img_ids = None
-    if identities is not None and row is not None and piece.records is not None:
-        img_ids = tuple(identities.img_id.slice(row, piece.records).to_pylist())
-    return QuarantinedRange(
-        file=file.name,
-        offset=piece.start,
-        bytes=piece.end - piece.start,
-        inflated=piece.inflated,
-        records=piece.records,
-        record=record,
-        split_record=row,
-        img_ids=img_ids,
-        reason=piece.reason,
-        raw=raw_name(found.split, file.name, number, piece),
-    )
+def _found_again(title: str, ranges: Sequence[QuarantinedRange]) -> Iterator[str]:
+    """Which records follow damage that does not tell where it ends."""
+    for how, what in _FOUND_AGAIN.items():
+        if count := sum(piece.found_again == how for piece in ranges):
+            places = f"{count:,} damaged range" + "s" * (count != 1)
+            yield f"{title}: {places} did not tell where the next record begins; it was found again {how}. {what}"
 
 
 def _csv_published(identities: Identities | None, found: SourceSplit) -> tuple[bool | None, bool | None]:

@@ -25,6 +25,10 @@ _LINES_BYTES = 1 << 20
 _ADVICE = "One of the two is damaged: copy both again, or remove the index to go without it."
 
 
+class IndexDisagreesError(DataError):
+    """An index cannot be read, or says something else than its file."""
+
+
 class IndexChecker:
     """Holds the records of a file, in order, against the lines of its index.
 
@@ -41,16 +45,14 @@ class IndexChecker:
         try:
             self._file = open_file(path)  # closed by __exit__
         except OSError as error:
-            raise DataError(
-                f"the index cannot be read: {error.strerror}.", Location(str(path)), _ADVICE
-            ) from error
+            raise self._error(f"the index cannot be read: {error.strerror}.", None) from error
         self.skip(first_record)
 
     def skip(self, records: int) -> None:
         """Pass over the lines of so many records, or over all that are left.
 
         Raises:
-            DataError: a line is malformed.
+            IndexDisagreesError: a line is malformed.
         """
         for _ in range(records):
             if self._next() is None:
@@ -60,7 +62,7 @@ class IndexChecker:
         """Compare the next lines with the records of ``frames``.
 
         Raises:
-            DataError: a line is malformed, missing, or says something else than the file.
+            IndexDisagreesError: a line is malformed, missing, or says something else than the file.
         """
         pairs = np.stack([frames.offsets(), frames.sizes + OVERHEAD_BYTES], axis=1)
         # Nearly always the lines are what DALI's tool writes, so they are compared as one text. Where they are
@@ -71,8 +73,8 @@ class IndexChecker:
             self._line += len(pairs)
             return
         self._file.seek(start)
-        for record, (offset, size) in enumerate(pairs.tolist(), frames.first_record):
-            line = self._next()
+        for offset, size in pairs.tolist():
+            record, line = self._line, self._next()
             if line is None:
                 raise self._error(
                     f"the index ends after {record} records, but {self._tfrecord} goes on with a record at byte "
@@ -86,11 +88,45 @@ class IndexChecker:
                     record,
                 )
 
+    def peek(self) -> tuple[int, int] | None:
+        """The next line's offset and size, which stays the next; None at the end.
+
+        Raises:
+            IndexDisagreesError: it is malformed.
+        """
+        place, number = self._file.tell(), self._line
+        line = self._next()
+        self._file.seek(place)
+        self._line = number
+        return line
+
+    def pass_over(self, start: int, end: int | None) -> int:
+        """Pass over the lines of records that fill the bytes from ``start`` to ``end`` (None: all lines that are left).
+
+        Returns:
+            how many these are; of an index that ends before ``end``, what is left of it.
+
+        Raises:
+            IndexDisagreesError: a line is malformed, or they do not fill these bytes.
+        """
+        passed = 0
+        while start != end and (line := self._next()) is not None:
+            offset, size = line
+            if offset != start or size < OVERHEAD_BYTES or (end is not None and end < offset + size):
+                expected = f"at byte {start}" if end is None else f"from byte {start} to {end}"
+                raise self._error(
+                    f"the index says offset {offset} and size {size}; expected were records {expected}.",
+                    self._line - 1,
+                )
+            start += size
+            passed += 1
+        return passed
+
     def finish(self, records: int) -> None:
         """Check that the index ends where the file does.
 
         Raises:
-            DataError: it goes on.
+            IndexDisagreesError: it goes on.
         """
         line = self._next()
         if line is not None:
@@ -102,7 +138,10 @@ class IndexChecker:
 
     def _next(self) -> tuple[int, int] | None:
         """The next line's offset and size; None at the end."""
-        line = self._file.readline(_MAX_LINE_BYTES)
+        try:
+            line = self._file.readline(_MAX_LINE_BYTES)
+        except OSError as error:
+            raise self._error(f"the index cannot be read: {error.strerror}.", self._line) from error
         if not line:
             return None
         match = _LINE.fullmatch(line)
@@ -111,8 +150,8 @@ class IndexChecker:
         self._line += 1
         return int(match[1]), int(match[2])
 
-    def _error(self, message: str, record: int) -> DataError:
-        return DataError(message, Location(self._path, record), _ADVICE)
+    def _error(self, message: str, record: int | None) -> IndexDisagreesError:
+        return IndexDisagreesError(message, Location(self._path, record), _ADVICE)
 
     def __enter__(self) -> Self:
         return self

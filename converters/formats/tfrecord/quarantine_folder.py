@@ -9,9 +9,9 @@ from pathlib import Path
 from converters.dataset.quarantine import FOLDER, LIST, Quarantine, QuarantinedRange, list_text
 from converters.dataset.report import Report
 from converters.dataset.source import SourceSplit
+from converters.formats.tfrecord.damage import lost_bytes
 from converters.formats.tfrecord.discovery import FoundSource
 from converters.formats.tfrecord.framing import ByteStream
-from converters.formats.tfrecord.recovery import lost_bytes
 from converters.storage.file_list import OutputFile
 from converters.storage.tree import hash_file
 

@@ -29,7 +29,7 @@ def unpack(data: bytes, compression: str, size: int = 4096) -> bytes:
     stream = DecompressedStream(io.BytesIO(data), compression, PATH)
     found = []
     while part := stream.read(size):
-        assert len(part) <= max(size, streams._COMPRESSED_CHUNK)
+        assert len(part) <= max(size, streams._PIECE_BYTES)
         found.append(part)
     return b"".join(found)
 
@@ -47,7 +47,7 @@ def test_any_read_size_gives_the_same_bytes(compression):
 @both
 @pytest.mark.parametrize("compressed_chunk", [1, 2, 3, 17])
 def test_any_chunk_of_compressed_bytes_gives_the_same_bytes(compression, compressed_chunk, monkeypatch):
-    monkeypatch.setattr(streams, "_COMPRESSED_CHUNK", compressed_chunk)
+    monkeypatch.setattr(streams, "_PIECE_BYTES", compressed_chunk)
     packed = pack(DATA, compression)
     for size in (1, 5, 4096):
         assert unpack(packed, compression, size) == DATA

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from converters.dataset.damage import first_lost, records_lost
 from converters.errors import DataError, Location
 from converters.formats.tfrecord.compression import detect_compression
-from converters.formats.tfrecord.framing import frame, is_header, masked_crc
+from converters.formats.tfrecord.damage import lost_bytes
+from converters.formats.tfrecord.framing import frame, is_header, masked_crc, valid_headers
 from converters.formats.tfrecord.reader import RangeReader, SourceRange
-from converters.formats.tfrecord.recovery import Examination, examine, lost_bytes, valid_headers
+from converters.formats.tfrecord.recovery import Examination, examine
 
 CHUNK = 512  # so that the small files of these tests are several chunks
 
