@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import google_crc32c
-import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from conftest import (
     compress,
@@ -65,11 +65,11 @@ def damage(source: Path) -> list[int]:
 def images(out: Path, layout: str) -> list[tuple[bytes, tuple[int, ...], str | None]]:
     """Image, labels and name of every record of 22_emo/train in an output, read with nothing of the package."""
     if layout in ("parquet", "hf"):
-        frames = [pd.read_parquet(path) for path in sorted((out / CONFIG).glob(f"{SPLIT}-*.parquet"))]
+        tables = [pq.read_table(path) for path in sorted((out / CONFIG).glob(f"{SPLIT}-*.parquet"))]
         return [
-            (row["image"]["bytes"], tuple(row["label_vector"].tolist()), row.get("img_id"))
-            for frame in frames
-            for _, row in frame.iterrows()
+            (row["image"]["bytes"], tuple(row["label_vector"]), row.get("img_id"))
+            for table in tables
+            for row in table.to_pylist()
         ]
     rows = []
     for path in sorted((out / CONFIG / SPLIT).rglob("metadata*.csv")):
