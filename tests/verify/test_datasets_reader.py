@@ -50,17 +50,16 @@ def exchange(text: str, one: str, other: str) -> str:
 
 
 @pytest.mark.parametrize("to", ["parquet", "jpeg", "hf"])
-def test_all_is_as_the_format_reads_it(outputs, sample, to):
+def test_all_is_as_the_format_reads_it(outputs, sample, to, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = tree(outputs / to)
-    temporary = set(Path(tempfile.gettempdir()).iterdir())
     found = opinions(outputs / to, source=sample)
     assert len(found) == 9
     for title, (result, reason) in found.items():
         assert result == "passed", (title, reason)
     assert found["multi-label/train"][1].startswith("52 records")
     assert tree(outputs / to) == before
-    left = set(Path(tempfile.gettempdir()).iterdir()) - temporary
-    assert not [path for path in left if path.name.startswith("kfer-convert-")]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_label_names_exchanged_in_the_metadata_of_parquet_are_found(output, label_names):
