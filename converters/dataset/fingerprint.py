@@ -1,6 +1,6 @@
 r"""What must survive conversion, as counts and digests.
 
-The definition is public (the README has it with the few lines of Python that recompute it from any output):
+The definition is public (``kfer-convert docs proof`` has it, with the lines that recompute it from an output):
 
 - ``labels_sha256``: SHA-256 of the label vectors, row after row, one byte (0 or 1) per label, stored order.
 - ``images_sha256``: a hash tree. The leaves are the SHA-256 of each image's bytes, in record order. Neighbours

@@ -128,7 +128,7 @@ def push(
         make_plan(out, files, {}),
         None,
         looked=False,
-        licence=f"{about.licence.name}: {' '.join(about.licence.text.split())}",
+        licence=str(about.licence),
         quarantined=report.quarantined,
         dry_run=dry_run,
     )
