@@ -118,18 +118,3 @@ def kept_sentence(count: int, place: Place) -> str:
 def staging_place(destination: Destination) -> Destination:
     """Where the output for ``destination`` grows."""
     return destination.with_name(destination.name + _SUFFIX)
-
-
-def make_staging(destination: Place, *, overwrite: bool) -> Staging:
-    """The staging of an output: a folder beside it, or objects beside it in its store.
-
-    Raises:
-        CallError: an output in a store was to be replaced.
-    """
-    if isinstance(destination, Path):
-        from converters.staging.folder import FolderStaging
-
-        return FolderStaging(destination, overwrite=overwrite)
-    from converters.staging.object_store import ObjectStaging
-
-    return ObjectStaging(destination, overwrite=overwrite)
