@@ -18,7 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from converters.hub.destination import MAIN, Destination, Gating
 from converters.hub.failures import HubError, clean, in_words
-from converters.hub.plan import RemoteFile
+from converters.hub.changes import RemoteFile
 from converters.hub.session import HubSession, after_rate_limits, patiently
 from converters.storage.file_list import OutputFile
 

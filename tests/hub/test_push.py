@@ -29,7 +29,7 @@ from converters import CallError, CheckError, DataError, convert
 from converters import push as push_api
 from converters.hub import Destination
 from converters.hub.failures import HubError, clean
-from converters.hub.plan import git_oid, groups
+from converters.hub.changes import git_oid, groups
 from converters.hub.session import HubSession, Unreachable, _guard, hub_session
 from converters.storage.file_list import OutputFile
 from converters.verify.datasets_reader import confirm
@@ -1042,7 +1042,7 @@ def test_the_api(hub, hf_output, tmp_path):
     report = push_api(hf_output, REPO, announce=seen.append)
     assert report.url == f"{hub.endpoint}/datasets/{REPO}"
     assert report.verified == len(contents(hf_output))
-    assert seen[0].plan == report.plan
+    assert seen[0].changes == report.changes
     with pytest.raises(CallError, match="have-the-right"):
         push_api(hf_output, REPO, public=True)
     hub.tamper = lambda path, data: data + b" "
