@@ -19,4 +19,4 @@ check_endpoint(configured_endpoint())
 from converters.hub.changes import Changes  # noqa: E402
 from converters.hub.upload import PushReport, check, push  # noqa: E402
 
-__all__ = ["Destination", "Gating", "Changes", "PushReport", "check", "push"]
+__all__ = ["Changes", "Destination", "Gating", "PushReport", "check", "push"]

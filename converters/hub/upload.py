@@ -14,9 +14,9 @@ from converters.dataset.report import CheckError, Report
 from converters.dataset.shard import Progress
 from converters.errors import CallError, DataError, Location
 from converters.formats.hf import HfFormat
+from converters.hub.changes import Changes, find_changes, groups, local_files
 from converters.hub.destination import MAIN, RIGHT_NEEDED, Destination
 from converters.hub.failures import HubError
-from converters.hub.changes import Changes, groups, local_files, find_changes
 from converters.hub.remote import Remote, RepoState
 from converters.hub.session import find_token, hub_session
 from converters.storage.file_list import OutputFile

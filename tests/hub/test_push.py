@@ -28,8 +28,8 @@ import converters.hub.upload
 from converters import CallError, CheckError, DataError, convert
 from converters import push as push_api
 from converters.hub import Destination
-from converters.hub.failures import HubError, clean
 from converters.hub.changes import git_oid, groups
+from converters.hub.failures import HubError, clean
 from converters.hub.session import HubSession, Unreachable, _guard, hub_session
 from converters.storage.file_list import OutputFile
 from converters.verify.datasets_reader import confirm
