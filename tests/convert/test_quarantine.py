@@ -3,6 +3,7 @@
 import csv
 import gzip
 import hashlib
+import importlib.util
 import json
 import shutil
 import struct
@@ -221,6 +222,7 @@ def test_json_and_the_api_have_it_all(source, tmp_path, kfer_convert):
     assert (quiet.status, quiet.out, quiet.err) == (3, "", "")
 
 
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed")
 def test_wrong_calls(source, tmp_path, kfer_convert):
     with pytest.raises(CallError, match="fail or quarantine"):
         convert(source, to="parquet", out=tmp_path / "out", on_error="ignore")
