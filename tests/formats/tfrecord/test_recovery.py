@@ -192,6 +192,21 @@ def test_header_and_data_of_neighbours_damaged(write, indexed):
     assert {lost.found_again for lost in found.lost} == {"by index" if indexed else "by checksums"}
 
 
+def test_damaged_data_before_a_damaged_length(write):
+    """Where the first one's header says that it ends, a record begins of which all but the header is sound."""
+    records = some_records(40)
+    starts = offsets(records)
+    data = framed(records)
+    data[starts[10] + 30] ^= 0x10
+    data[starts[11] + 1] ^= 0x10
+    found, sound = examined(*write(data))
+    assert sound == records[:10] + records[12:]
+    assert [(lost.start, lost.records, lost.found_again) for lost in found.lost] == [
+        (starts[10], 1, None),
+        (starts[11], 1, None),
+    ]
+
+
 @pytest.mark.parametrize("number", [0, 20, 39])
 def test_the_index_tells_the_end_of_a_record_that_does_not(write, number):
     """Header, the beginning of the Example, and data of one record are damaged, and the data of the next."""
@@ -245,6 +260,17 @@ def test_an_index_that_does_not_fit_is_not_used(write):
     found, sound = examined(*write(data, records))
     assert sound == records[:5] + records[6:]
     assert found.index_problem is not None
+
+
+def test_an_index_that_lacks_a_damaged_record_is_not_used(write):
+    records = some_records(20)
+    data = framed(records)
+    data[-10] ^= 0x10
+    path, index = write(data, records[:-1])
+    found, sound = examined(path, index)
+    assert sound == records[:-1]
+    assert [lost.records for lost in found.lost] == [1]
+    assert "the index has 0 records" in found.index_problem
 
 
 @pytest.mark.parametrize(
