@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from converters.api import convert, inspect, push, verify
-    from converters.dataset.description import DatasetSpec, Split, load_spec
+    from converters.dataset.description import Description, Split, load_description
     from converters.dataset.report import Check, CheckError, Report, SplitReport
     from converters.dataset.shard import Shard
     from converters.errors import CallError, ConverterError, DataError, Location
@@ -33,7 +33,7 @@ _HOMES = {
     "converters.dataset.report": ("Check", "CheckError", "Report", "SplitReport"),
     "converters.sample.writer": ("SampleSummary", "make_sample"),
     "converters.dataset.shard": ("Shard",),
-    "converters.dataset.description": ("DatasetSpec", "Split", "load_spec"),
+    "converters.dataset.description": ("Description", "Split", "load_description"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -43,7 +43,7 @@ __all__ = [
     "CheckError",
     "ConverterError",
     "DataError",
-    "DatasetSpec",
+    "Description",
     "Format",
     "Inspection",
     "Location",
@@ -55,7 +55,7 @@ __all__ = [
     "SplitReport",
     "convert",
     "inspect",
-    "load_spec",
+    "load_description",
     "make_sample",
     "push",
     "verify",

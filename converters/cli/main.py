@@ -324,7 +324,7 @@ def _echo_published(report: Report) -> None:
         click.echo(f"Prove it again from anywhere: kfer-convert verify {report.out}")
     else:
         click.echo(f"Check it without this program: (cd {report.out} && sha256sum -c SHA256SUMS)")
-    if report.spec.about.personal_data:
+    if report.description.about.personal_data:
         click.echo(_LICENCE_NOTE)
 
 
@@ -611,10 +611,10 @@ def _failed(report: Report) -> list[Any]:
 
 def _sample_once(folder: Path, *, quiet: bool) -> None:
     """Make the sample, or go on with the one that is there already."""
-    from converters.dataset.description import DESCRIPTION_FILE, load_spec
+    from converters.dataset.description import DESCRIPTION_FILE, load_description
     from converters.sample.writer import make_sample
 
-    if (folder / DESCRIPTION_FILE).is_file() and load_spec(folder).name == "kfer-sample":
+    if (folder / DESCRIPTION_FILE).is_file() and load_description(folder).name == "kfer-sample":
         return
     summary = make_sample(folder)
     if not quiet:
@@ -623,7 +623,7 @@ def _sample_once(folder: Path, *, quiet: bool) -> None:
 
 def _expected_records(source: Any, options: dict[str, Any]) -> int | None:  # noqa: ANN401  # a place
     """How many records the description promises, for the progress bar; None where it does not say."""
-    from converters.dataset.description import load_spec
+    from converters.dataset.description import load_description
     from converters.storage.files import is_folder, names_in
 
     if not is_folder(source):
@@ -631,7 +631,7 @@ def _expected_records(source: Any, options: dict[str, Any]) -> int | None:  # no
     names = set(names_in(source))
     wanted = [
         split.published.records
-        for split in load_spec(source).splits()
+        for split in load_description(source).splits()
         if (not options["configs"] or split.config in options["configs"])
         and (not options["splits"] or split.name in options["splits"])
         and split.file in names

@@ -143,7 +143,7 @@ def _convert(conversion: _Conversion, engine: Engine, staging: Staging, progress
     """Fill the staging with a complete output, compared with its source."""
     source, options = conversion.source, conversion.options
     inputs = source.inputs()
-    staging.claim(describe_run(source.spec, inputs, conversion.format, options.recorded()))
+    staging.claim(describe_run(source.description, inputs, conversion.format, options.recorded()))
     plan = source.plan(options.max_shard_bytes)
     finished = staging.finished(plan)
     staging.require_space(source)
@@ -151,7 +151,7 @@ def _convert(conversion: _Conversion, engine: Engine, staging: Staging, progress
     workspace = staging.workspace(durable=options.engine != "local")
     task = ShardTask(source.reading, workspace, conversion.format, options.format_options)
     report = Report(
-        spec=source.spec,
+        description=source.description,
         format=conversion.format,
         out=conversion.out,
         splits=(),

@@ -46,16 +46,16 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class DecodeError(ValueError):
     """A document that is not of its form: what was expected and found, and at which keys."""
 
-    def __init__(self, message: str, *place: str | int) -> None:
+    def __init__(self, message: str, *place: str) -> None:
         super().__init__(message, *place)
         self.message = message
         self.place = place
 
     def __str__(self) -> str:
-        keys = [f"{key!r:.{_SHOWN}}" if not key.isprintable() else key for key in map(str, self.place) if key]
+        keys = [key if key.isprintable() else repr(key) for key in self.place if key]
         return f"{' '.join(keys)}: {self.message}" if keys else self.message
 
-    def below(self, key: str | int) -> DecodeError:
+    def below(self, key: str) -> DecodeError:
         """The same error, of what stands at ``key`` of something larger."""
         return DecodeError(self.message, key, *self.place)
 
@@ -201,7 +201,7 @@ def _at(key: str | int, decoder: Decoder, value: object) -> Any:  # noqa: ANN401
     try:
         return decoder(value)
     except DecodeError as error:
-        raise error.below(key) from None
+        raise error.below(str(key)[:_SHOWN]) from None
 
 
 def _array(every: bool, decoders: Sequence[Decoder], value: object) -> tuple[Any, ...]:

@@ -131,7 +131,7 @@ class About:
 
 
 @dataclass(frozen=True)
-class DatasetSpec:
+class Description:
     """The description of a dataset.
 
     ``document`` is the JSON object it was read from; manifests carry it, so that an output can be verified
@@ -145,8 +145,8 @@ class DatasetSpec:
     document: Mapping[str, Any]
 
     @classmethod
-    def from_json(cls, document: Any) -> DatasetSpec:  # noqa: ANN401  # JSON
-        """See :func:`parse_spec`; for :func:`~converters.dataset.decode.decode`."""
+    def from_json(cls, document: Any) -> Description:  # noqa: ANN401  # JSON
+        """See :func:`parse_description`; for :func:`~converters.dataset.decode.decode`."""
         bare = isinstance(document, dict) and all(
             isinstance(value, dict) and "label_names" in value for value in document.values()
         )
@@ -181,13 +181,13 @@ class DatasetSpec:
         return tuple(split for config in self.configs for split in config.splits)
 
 
-def kfer() -> DatasetSpec:
+def kfer() -> Description:
     """The description of KFER, from the package's own ``kfer.json``."""
     resource = resources.files("converters.dataset").joinpath("kfer.json")
-    return parse_spec(load_json(resource.read_bytes(), "kfer.json"), "kfer.json")
+    return parse_description(load_json(resource.read_bytes(), "kfer.json"), "kfer.json")
 
 
-def load_spec(folder: Place) -> DatasetSpec:
+def load_description(folder: Place) -> Description:
     """The description that applies to a source folder: its ``dataset.json``, or else KFER's.
 
     Raises:
@@ -198,7 +198,7 @@ def load_spec(folder: Place) -> DatasetSpec:
         raise CallError(f"{folder}: {problem}. Name the folder that holds the TFRecord files.")
     path = folder / DESCRIPTION_FILE
     try:
-        return parse_spec(load_json(read_bounded(path, MAX_DESCRIPTION_BYTES), str(path)), str(path))
+        return parse_description(load_json(read_bounded(path, MAX_DESCRIPTION_BYTES), str(path)), str(path))
     except FileNotFoundError:
         return kfer()
     except OSError as error:
@@ -207,7 +207,7 @@ def load_spec(folder: Place) -> DatasetSpec:
         raise CallError(f"{error}.") from None
 
 
-def parse_spec(document: object, origin: str) -> DatasetSpec:
+def parse_description(document: object, origin: str) -> Description:
     """A description from its JSON object; ``origin`` names it in errors.
 
     The object has ``configs`` and, where they differ from KFER's, ``name``, ``features`` and ``about``. An
@@ -217,7 +217,7 @@ def parse_spec(document: object, origin: str) -> DatasetSpec:
         CallError: something in it is missing, unknown, of the wrong type, or contradicts itself.
     """
     try:
-        return decode(DatasetSpec, document, origin)
+        return decode(Description, document, origin)
     except DecodeError as error:
         raise CallError(f"{error}.") from None
 

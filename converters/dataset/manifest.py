@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from converters.dataset.decode import DecodeError, decode, load_json, not_a_count, not_a_sha256
-from converters.dataset.description import DatasetSpec, Kind, Split
+from converters.dataset.description import Description, Kind, Split
 from converters.dataset.filenames import safe_path
 from converters.dataset.fingerprint import Fingerprint
 from converters.dataset.quarantine import Quarantine, check_quarantine
@@ -45,6 +45,78 @@ _MAX_HEAD_BYTES = 8 << 20
 _MAX_ENTRY_BYTES = 2 << 10
 
 
+def _file(file: OutputFile) -> str | None:
+    if not safe_path(file.path):
+        return f"the file name {file.path!r} leaves the output"
+    return not_a_count(file.size) or not_a_sha256(file.sha256)
+
+
+def _no_file_twice(files: Sequence[OutputFile]) -> str | None:
+    paths = Counter([MANIFEST, SUMS, *(file.path for file in files)])
+    ((path, times),) = paths.most_common(1)
+    return f"the file {path!r} stands twice" if times > 1 else None
+
+
+def _positive(value: int) -> str | None:
+    return None if value > 0 else f"expected a number from 1 on, found {value}"
+
+
+@dataclass(frozen=True)
+class StatedOptions:
+    """The options that an output depends on, as its manifest says."""
+
+    configs: tuple[str, ...]
+    splits: tuple[str, ...]
+    labels: bool
+    reader: Literal["native", "tensorflow"]
+    on_error: Literal["fail", "quarantine"]
+    decode: bool
+    format_options: Mapping[str, bool | int | str]
+    max_record_bytes: Annotated[int, _positive]
+    max_shard_bytes: Annotated[int, _positive]
+
+
+@dataclass(frozen=True)
+class StatedSplit:
+    """What a manifest says of one split."""
+
+    config: str
+    split: str
+    kind: Kind
+    label_names: tuple[str, ...]
+    sources: tuple[SourceFacts, ...]
+    fingerprint: Fingerprint
+    checks: tuple[Check, ...]
+    quarantine: Quarantine | None = None
+
+    @property
+    def title(self) -> str:
+        """``config/split``."""
+        return f"{self.config}/{self.split}"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a manifest says. It is data from outside: see :func:`read_manifest` for what is checked of it."""
+
+    manifest_version: int
+    written_by: Mapping[str, str]
+    format: str
+    options: StatedOptions
+    dataset: Description
+    fingerprint_definition: str
+    splits: tuple[StatedSplit, ...]
+    absent: tuple[str, ...]
+    warnings: tuple[str, ...]
+    allow_mismatch: bool
+    empty_folders: tuple[str, ...]
+    files: Annotated[tuple[Annotated[OutputFile, _file], ...], _no_file_twice]
+
+    def split(self, entry: StatedSplit) -> Split:
+        """The split that an entry of ``splits`` is about; all of them are in the description."""
+        return next(split for split in self.dataset.splits() if split.title == entry.title)
+
+
 def write_manifest(report: Report, folder: Path) -> None:
     """Write ``SHA256SUMS`` and then ``MANIFEST.json`` of a complete output."""
     document = {
@@ -52,7 +124,7 @@ def write_manifest(report: Report, folder: Path) -> None:
         "written_by": {"kfer-convert": version("kfer-convert"), "pyarrow": version("pyarrow")},
         "format": report.format,
         "options": report.options,
-        "dataset": report.spec.document,
+        "dataset": report.description.document,
         "fingerprint_definition": DEFINITION,
         "splits": [split.to_json() for split in report.splits],
         "absent": [split.title for split in report.absent],
@@ -175,75 +247,3 @@ def _check_split(manifest: Manifest, entry: StatedSplit, place: str) -> None:
             check_quarantine(entry.quarantine, entry.sources, output)
         except ValueError as error:
             raise DecodeError(str(error), place, "quarantine") from None
-
-
-def _file(file: OutputFile) -> str | None:
-    if not safe_path(file.path):
-        return f"the file name {file.path!r} leaves the output"
-    return not_a_count(file.size) or not_a_sha256(file.sha256)
-
-
-def _no_file_twice(files: Sequence[OutputFile]) -> str | None:
-    paths = Counter([MANIFEST, SUMS, *(file.path for file in files)])
-    ((path, times),) = paths.most_common(1)
-    return f"the file {path!r} stands twice" if times > 1 else None
-
-
-def _positive(value: int) -> str | None:
-    return None if value > 0 else f"expected a number from 1 on, found {value}"
-
-
-@dataclass(frozen=True)
-class StatedOptions:
-    """The options that an output depends on, as its manifest says."""
-
-    configs: tuple[str, ...]
-    splits: tuple[str, ...]
-    labels: bool
-    reader: Literal["native", "tensorflow"]
-    on_error: Literal["fail", "quarantine"]
-    decode: bool
-    format_options: Mapping[str, bool | int | str]
-    max_record_bytes: Annotated[int, _positive]
-    max_shard_bytes: Annotated[int, _positive]
-
-
-@dataclass(frozen=True)
-class StatedSplit:
-    """What a manifest says of one split."""
-
-    config: str
-    split: str
-    kind: Kind
-    label_names: tuple[str, ...]
-    sources: tuple[SourceFacts, ...]
-    fingerprint: Fingerprint
-    checks: tuple[Check, ...]
-    quarantine: Quarantine | None = None
-
-    @property
-    def title(self) -> str:
-        """``config/split``."""
-        return f"{self.config}/{self.split}"
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a manifest says. It is data from outside: see :func:`read_manifest` for what is checked of it."""
-
-    manifest_version: int
-    written_by: Mapping[str, str]
-    format: str
-    options: StatedOptions
-    dataset: DatasetSpec
-    fingerprint_definition: str
-    splits: tuple[StatedSplit, ...]
-    absent: tuple[str, ...]
-    warnings: tuple[str, ...]
-    allow_mismatch: bool
-    empty_folders: tuple[str, ...]
-    files: Annotated[tuple[Annotated[OutputFile, _file], ...], _no_file_twice]
-
-    def split(self, entry: StatedSplit) -> Split:
-        """The split that an entry of ``splits`` is about; all of them are in the description."""
-        return next(split for split in self.dataset.splits() if split.title == entry.title)

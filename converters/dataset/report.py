@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
 from converters.dataset.decode import Count, Sha256, encode
-from converters.dataset.description import DatasetSpec, Split
+from converters.dataset.description import Description, Split
 from converters.dataset.filenames import unsafe_name
 from converters.dataset.fingerprint import Fingerprint
 from converters.dataset.quarantine import Quarantine
@@ -131,7 +131,7 @@ class Report:
     """What a conversion or verification found.
 
     Attributes:
-        spec: the dataset's description.
+        description: of the dataset.
         format: name of the output's format.
         out: the output.
         splits: the splits that were converted, in the description's order.
@@ -145,7 +145,7 @@ class Report:
         work: what the conversion took; None of a verification.
     """
 
-    spec: DatasetSpec
+    description: Description
     format: str
     out: str
     splits: tuple[SplitReport, ...]
@@ -186,7 +186,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON object."""
         return {
-            "dataset": self.spec.name,
+            "dataset": self.description.name,
             "format": self.format,
             "out": self.out,
             "verified": not self.failures(),

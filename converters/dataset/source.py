@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from converters.dataset.description import DatasetSpec, Split
+from converters.dataset.description import Description, Split
 from converters.dataset.quarantine import Quarantine
 from converters.errors import DataError, Location
 from converters.storage.object_store import Place
@@ -118,7 +118,7 @@ class Source(Protocol):
     """Where records come from."""
 
     @property
-    def spec(self) -> DatasetSpec:
+    def description(self) -> Description:
         """The description of the dataset."""
         ...
 

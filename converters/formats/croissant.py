@@ -115,7 +115,7 @@ def write_croissant(report: Report, split_names: Mapping[str, str], folder: Path
 
 def croissant(report: Report, split_names: Mapping[str, str], files: Iterable[OutputFile]) -> dict[str, Any]:
     """The JSON-LD document; it holds no time, no path of a machine and no chance."""
-    about = report.spec.about
+    about = report.description.about
     configs: dict[str, list[SplitReport]] = {}
     for split in report.splits:
         configs.setdefault(split.split.config, []).append(split)
@@ -133,7 +133,7 @@ def croissant(report: Report, split_names: Mapping[str, str], files: Iterable[Ou
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": _CONFORMS_TO,
-        **_about(about, report.spec.name),
+        **_about(about, report.description.name),
         **_responsible(about),
         "isLiveDataset": False,
         "distribution": [*map(_file_object, files), *file_sets],

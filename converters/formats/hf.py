@@ -99,7 +99,9 @@ class HfFormat(ParquetFormat):
         configs = _configs(splits)
         shared = [row for config in configs if config.identified for row in _shared_clips(config)]
         _write(folder / CARD, _card(report, configs, shared))
-        _write(folder / LICENCE, licence_text(report.spec.about.title, report.spec.about.licence))
+        _write(
+            folder / LICENCE, licence_text(report.description.about.title, report.description.about.licence)
+        )
         super().finish(report, folder)
 
     def _refuse_one_name(self, splits: Sequence[Split]) -> None:
@@ -321,7 +323,7 @@ def _card(report: Report, configs: Sequence[_ConfigCard], shared: Sequence[_Shar
     default = next(config for config in configs if config.default)
     return environment.from_string(template).render(
         front_matter=_front_matter(report, configs),
-        about=report.spec.about,
+        about=report.description.about,
         report=report,
         configs=configs,
         default=default,
@@ -360,7 +362,7 @@ def _described(config: _ConfigCard) -> list[tuple[str, str, str]]:
 def _front_matter(report: Report, configs: Sequence[_ConfigCard]) -> str:
     import yaml
 
-    about = report.spec.about
+    about = report.description.about
     link = about.licence.link
     kinds = {config.kind for config in configs}
     task_ids = {

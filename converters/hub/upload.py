@@ -122,7 +122,7 @@ def push(
         token = _token(needed=not dry_run)
     report = _verified(out, progress)
     files = local_files(out, report)
-    about = report.spec.about
+    about = report.description.about
     intent = PushReport(
         destination,
         make_plan(out, files, {}),
@@ -260,7 +260,7 @@ def _upload(
     """Send what is to be sent, a commit at a time; the Hub's warnings, and what was deleted."""
     warnings: list[str] = []
     deleted = list(plan.extra) if destination.delete_extra else []
-    about = report.spec.about
+    about = report.description.about
     message = destination.commit_message or (
         f"Upload {' '.join(about.title.split())}: {report.records:,} records, converted and verified by "
         f"kfer-convert {version('kfer-convert')}"

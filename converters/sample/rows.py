@@ -13,7 +13,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from converters.dataset.description import Config, DatasetSpec, Split
+from converters.dataset.description import Config, Description, Split
 from converters.errors import CallError
 
 _FIRST_SERIES = 7  # KFER's ids start with 03, 06, 12, 16 or 22: no invented id is one of KFER's
@@ -34,25 +34,25 @@ class Part(NamedTuple):
     rows: list[Row]
 
 
-def full_rows(spec: DatasetSpec, seed: int) -> list[Part]:
+def full_rows(description: Description, seed: int) -> list[Part]:
     """Invented rows with exactly the published records, label counts and labels per image of each split."""
     parts = []
-    for series, config in enumerate(spec.configs, _FIRST_SERIES):
+    for series, config in enumerate(description.configs, _FIRST_SERIES):
         label_counts = [list(split.published.label_counts or ()) for split in config.splits]
         sizes = [_sizes(split.published.labels_per_image or {}) for split in config.splits]
         parts += _invent(config, sizes, label_counts, series, seed)
     return parts
 
 
-def small_rows(spec: DatasetSpec, records: int, seed: int) -> list[Part]:
+def small_rows(description: Description, records: int, seed: int) -> list[Part]:
     """Invented rows, so many over all splits, proportional to the published counts.
 
     Every label of a config occurs in one of its splits at least, even a label that KFER never uses, and so
     does every number of labels per image: as far as there are rows enough.
     """
-    per_split = iter(_apportion(records, published_records(spec), at_least=1))
+    per_split = iter(_apportion(records, published_records(description), at_least=1))
     parts = []
-    for series, config in enumerate(spec.configs, _FIRST_SERIES):
+    for series, config in enumerate(description.configs, _FIRST_SERIES):
         facts = [split.published for split in config.splits]
         numbers = sorted({number for fact in facts for number in fact.labels_per_image or {}})
         frequencies = [
@@ -69,7 +69,7 @@ def small_rows(spec: DatasetSpec, records: int, seed: int) -> list[Part]:
     return parts
 
 
-def read_label_files(folder: Path, spec: DatasetSpec) -> list[Part]:
+def read_label_files(folder: Path, description: Description) -> list[Part]:
     """The rows of the authors' label files, in their order.
 
     Raises:
@@ -77,7 +77,7 @@ def read_label_files(folder: Path, spec: DatasetSpec) -> list[Part]:
     """
     seen: dict[str, tuple[str, set[str]]] = {}  # per img_id, for the same picture must show the same labels
     parts = []
-    for config in spec.configs:
+    for config in description.configs:
         ids: set[str] = set()
         for split in config.splits:
             path = folder / labels_csv_name(split)
@@ -205,9 +205,9 @@ def _sizes(labels_per_image: Mapping[int, int]) -> list[int]:
     return list(Counter(labels_per_image).elements())
 
 
-def published_records(spec: DatasetSpec) -> list[int]:
+def published_records(description: Description) -> list[int]:
     """The published number of records of each split."""
-    return [split.published.records or 0 for split in spec.splits()]
+    return [split.published.records or 0 for split in description.splits()]
 
 
 def _vector(labels: Sequence[int], length: int) -> bytes:

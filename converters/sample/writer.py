@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from converters.dataset.description import DESCRIPTION_FILE, DatasetSpec, Features, Split, kfer
+from converters.dataset.description import DESCRIPTION_FILE, Description, Features, Split, kfer
 from converters.dataset.fingerprint import identity_digest, tree_root
 from converters.errors import CallError
 from converters.formats.tfrecord.writer import TFRecordWriter, encode_example
@@ -104,8 +104,8 @@ def make_sample(
         CallError: the options do not go together, ``folder`` is not empty or cannot be written, or a label
             file is missing or is not the published one.
     """
-    spec = kfer()
-    splits = spec.splits()
+    description = kfer()
+    splits = description.splits()
     if full and records is not None:
         raise CallError("full and a number of records exclude each other: give one of them.")
     if labels is not None and not full:
@@ -117,19 +117,19 @@ def make_sample(
     _refuse_used(folder)
 
     if labels is not None:
-        parts = read_label_files(labels, spec)
+        parts = read_label_files(labels, description)
     elif full:
-        parts = full_rows(spec, seed)
+        parts = full_rows(description, seed)
     else:
-        parts = small_rows(spec, records or sum(published_records(spec)) // _SMALL_SHARE, seed)
+        parts = small_rows(description, records or sum(published_records(description)) // _SMALL_SHARE, seed)
     number = sum(len(part.rows) for part in parts)
     if workers is None:
         workers = 1 if number < _POOL_PAYS_FROM else os.cpu_count() or 1
     try:
-        files = _write_records(folder, parts, spec.features, seed, workers, progress or _no_progress)
+        files = _write_records(folder, parts, description.features, seed, workers, progress or _no_progress)
         if labels is None:
             files += _write_label_files(folder, parts)
-        files.append(_write_description(folder, spec, parts, authors_rows=labels is not None))
+        files.append(_write_description(folder, description, parts, authors_rows=labels is not None))
         size = sum(file.stat().st_size for file in files)
     except OSError as error:
         raise CallError(
@@ -235,21 +235,24 @@ def _write_label_files(folder: Path, parts: Sequence[Part]) -> list[Path]:
     return files
 
 
-def _write_description(folder: Path, spec: DatasetSpec, parts: Sequence[Part], *, authors_rows: bool) -> Path:
+def _write_description(
+    folder: Path, description: Description, parts: Sequence[Part], *, authors_rows: bool
+) -> Path:
     path = folder / DESCRIPTION_FILE
-    document = _describe(spec, parts, authors_rows=authors_rows)
+    document = _describe(description, parts, authors_rows=authors_rows)
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8", newline="\n")
     return path
 
 
-def _describe(spec: DatasetSpec, parts: Sequence[Part], *, authors_rows: bool) -> dict[str, Any]:
+def _describe(description: Description, parts: Sequence[Part], *, authors_rows: bool) -> dict[str, Any]:
     return {
-        "name": f"{spec.name}-sample",
+        "name": f"{description.name}-sample",
         "features": {
-            part: getattr(spec.features, part) for part in ("image", "label", "height", "width", "depth")
+            part: getattr(description.features, part)
+            for part in ("image", "label", "height", "width", "depth")
         },
         "about": {
-            "title": f"Synthetic sample of the shape of {spec.name.upper()}",
+            "title": f"Synthetic sample of the shape of {description.name.upper()}",
             "description": _DESCRIPTION,
             "tags": ["synthetic", "faces", "emotion"],
             "annotations_creators": ["other" if authors_rows else "machine-generated"],
@@ -270,7 +273,7 @@ def _describe(spec: DatasetSpec, parts: Sequence[Part], *, authors_rows: bool) -
                     if split.config == config.name
                 },
             }
-            for config in spec.configs
+            for config in description.configs
         },
     }
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.dataset.decode import Count, DecodeError, Sha256, decode, encode, load_json
-from converters.dataset.description import DatasetSpec
+from converters.dataset.description import Description
 from converters.dataset.filenames import safe_path
 from converters.dataset.fingerprint import Part
 from converters.dataset.plan import Plan
@@ -40,14 +40,14 @@ _MAX_BYTES = 1 << 30
 
 
 def describe_run(
-    spec: DatasetSpec, inputs: Mapping[str, FileState], format_name: str, options: Mapping[str, Any]
+    description: Description, inputs: Mapping[str, FileState], format_name: str, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """All that a finished shard depends on, as JSON; a run takes up only the shards of a run of the same."""
     return {
         "version": {name: version(name) for name in ("kfer-convert", "pyarrow")},
         "format": format_name,
         "options": dict(options),
-        "dataset": spec.document,
+        "dataset": description.document,
         "source": {path: list(state) for path, state in inputs.items()},
     }
 

@@ -78,7 +78,7 @@ def _verify_folder(out: Path, source: Place | None, reader: Reader, progress: Pr
         for entry in manifest.splits
     )
     report = Report(
-        spec=manifest.dataset,
+        description=manifest.dataset,
         format=manifest.format,
         out=str(out),
         splits=splits,
@@ -215,7 +215,7 @@ def _verify_source(
     """Read the originals again and compare them with the output, file by file and record by record."""
     source = open_tfrecords(
         folder,
-        spec=manifest.dataset,
+        description=manifest.dataset,
         configs=tuple(dict.fromkeys(entry.config for entry in manifest.splits)),
         reader=reader,
         max_record_bytes=manifest.options.max_record_bytes,

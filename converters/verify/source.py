@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from converters.dataset.decode import encode
-from converters.dataset.description import DatasetSpec, Split
+from converters.dataset.description import Description, Split
 from converters.dataset.fingerprint import Fingerprint, Part, PartBuilder, merge
 from converters.dataset.report import Check, SourceFacts
 from converters.dataset.shard import Progress, Shard, SliceFacts
@@ -175,13 +175,13 @@ class Inspection:
 
     Attributes:
         folder: the folder.
-        spec: the dataset's description.
+        description: of the dataset.
         splits: the splits that are there, in the description's order.
         absent: the splits that are not.
     """
 
     folder: str
-    spec: DatasetSpec
+    description: Description
     splits: tuple[InspectedSplit, ...]
     absent: tuple[Split, ...]
 
@@ -203,7 +203,7 @@ class Inspection:
     def to_json(self) -> dict[str, Any]:
         """The inspection as a JSON object."""
         return {
-            "dataset": self.spec.name,
+            "dataset": self.description.name,
             "folder": self.folder,
             "failed": self.failed,
             "records": self.records,
@@ -228,7 +228,7 @@ def inspect_source(folder: Place, progress: Progress | None = None) -> Inspectio
     splits = tuple(
         _inspect_split(source, found, plan[number], progress) for number, found in enumerate(source.splits)
     )
-    return Inspection(str(folder), source.spec, splits, source.absent)
+    return Inspection(str(folder), source.description, splits, source.absent)
 
 
 def _inspect_split(

@@ -28,7 +28,7 @@ from conftest import (
 )
 
 from converters import convert, verify
-from converters.dataset.description import load_spec
+from converters.dataset.description import load_description
 from converters.dataset.report import CheckError
 from converters.errors import CallError, DataError
 from converters.formats.tfrecord.discovery import find_source
@@ -676,7 +676,7 @@ def test_the_longest_record_that_is_allowed_holds_for_shards_and_verify_too(sour
     for index in source.glob("*.idx"):
         index.unlink()  # by which records need not be looked at
     with pytest.raises(DataError, match="at most 100 are accepted"):
-        plan_shards(find_source(source, load_spec(source)).splits)
+        plan_shards(find_source(source, load_description(source)).splits)
 
 
 def test_progress_counts_every_record(source, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from converters.dataset.description import Features, kfer, load_spec, parse_spec
+from converters.dataset.description import Features, kfer, load_description, parse_description
 from converters.errors import CallError
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "kfer" / "reference.json"
@@ -52,9 +52,9 @@ def test_kfer_is_what_was_published():
     if not REFERENCE.is_file():
         pytest.skip(f"the published facts are not there: {REFERENCE}")
     reference = json.loads(REFERENCE.read_text("utf-8"))
-    spec = kfer()
-    assert [config.name for config in spec.configs] == list(reference)
-    for config in spec.configs:
+    description = kfer()
+    assert [config.name for config in description.configs] == list(reference)
+    for config in description.configs:
         expected = reference[config.name]
         assert list(config.label_names) == expected["label_names"]  # in stored order
         assert config.kind == expected["kind"]
@@ -83,30 +83,30 @@ def test_the_reference_is_itself_a_description():
     """A bare mapping of configs is taken as such."""
     if not REFERENCE.is_file():
         pytest.skip(f"the published facts are not there: {REFERENCE}")
-    spec = parse_spec(json.loads(REFERENCE.read_text("utf-8")), "x")
+    description = parse_description(json.loads(REFERENCE.read_text("utf-8")), "x")
     # The reference has no digests of the identities: these were computed from the published CSVs.
     document = json.loads(resources.files("converters.dataset").joinpath("kfer.json").read_text("utf-8"))
     for config in document["configs"].values():
         for split in config["splits"].values():
             del split["identities_sha256"]
-    assert spec.configs == parse_spec(document, "x").configs
-    assert spec.features == Features()
+    assert description.configs == parse_description(document, "x").configs
+    assert description.features == Features()
 
 
 def test_kfer_without_the_reference():
     """Facts of the paper and of the dataset's readme that anyone can look up."""
-    spec = kfer()
+    description = kfer()
     totals = {
         config.name: (len(config.label_names), [split.published.records for split in config.splits])
-        for config in spec.configs
+        for config in description.configs
     }
     assert totals == {
         "6_basic_emo": (6, [10249, 1282, 1282]),
         "22_emo": (22, [15840, 1980, 1980]),
         "multi-label": (24, [31053, 3882, 3882]),
     }
-    assert spec.features.names() == ("image_raw", "label", "height", "width", "depth")
-    for split in spec.splits():
+    assert description.features.names() == ("image_raw", "label", "height", "width", "depth")
+    for split in description.splits():
         published = split.published
         assert sum(published.labels_per_image.values()) == published.records
         assert sum(key * value for key, value in published.labels_per_image.items()) == sum(
@@ -115,46 +115,48 @@ def test_kfer_without_the_reference():
 
 
 def test_a_full_description():
-    spec = parse_spec(document(name="mine", features={"image": "jpeg"}, about={"title": "Mine"}), "x")
-    assert (spec.name, spec.about.title) == ("mine", "Mine")
-    assert spec.features.names() == ("jpeg", "label", "height", "width", "depth")
-    (split,) = spec.splits()
+    description = parse_description(
+        document(name="mine", features={"image": "jpeg"}, about={"title": "Mine"}), "x"
+    )
+    assert (description.name, description.about.title) == ("mine", "Mine")
+    assert description.features.names() == ("jpeg", "label", "height", "width", "depth")
+    (split,) = description.splits()
     assert split.published.label_counts == (2, 1, 0)  # by the labels' stored order, not the object's
     assert split.published.labels_per_image == {1: 3}
-    assert spec.config("emotions").splits == (split,)
+    assert description.config("emotions").splits == (split,)
     with pytest.raises(CallError, match="emotions"):
-        spec.config("emotion")
+        description.config("emotion")
 
 
 def test_the_least_description():
-    spec = parse_spec(
+    description = parse_description(
         {"configs": {"a": {"label_names": ["x"], "kind": "multi-label", "splits": {"train": {"file": "f"}}}}},
         "x",
     )
-    (split,) = spec.splits()
+    (split,) = description.splits()
     assert split.index is None
     assert split.published.records is split.published.label_counts is split.published.labels_sha256 is None
 
 
 def test_a_bare_mapping_of_configs():
-    whole = parse_spec(document(), "x")
-    bare = parse_spec(document()["configs"], "x")
+    whole = parse_description(document(), "x")
+    bare = parse_description(document()["configs"], "x")
     assert bare.configs == whole.configs
     assert (
-        parse_spec(bare.document, "again").configs == whole.configs
+        parse_description(bare.document, "again").configs == whole.configs
     )  # what manifests carry can be read again
 
 
 def test_a_description_read_back_from_its_document_is_the_same():
-    spec = kfer()
-    assert parse_spec(json.loads(json.dumps(spec.document)), "x") == spec
+    description = kfer()
+    assert parse_description(json.loads(json.dumps(description.document)), "x") == description
 
 
 @pytest.mark.parametrize("key", ["x", "configs/emotions/label_name", f"{SPLIT}/recrods", "features/images",
                                  "about/titel", "about/licence/url", "about/gating/promt"])  # fmt: skip
 def test_unknown_keys_are_errors(key):
     with pytest.raises(CallError, match=key.rsplit("/", 1)[-1]):
-        parse_spec(changed(key, "value"), "origin")
+        parse_description(changed(key, "value"), "origin")
 
 
 @pytest.mark.parametrize(
@@ -183,27 +185,42 @@ def test_unknown_keys_are_errors(key):
 )  # fmt: skip
 def test_wrong_values_are_errors_that_name_the_place(path, value):
     with pytest.raises(CallError, match="origin"):
-        parse_spec(changed(path, value), "origin")
+        parse_description(changed(path, value), "origin")
+
+
+def test_an_error_has_the_whole_path_of_the_key():
+    with pytest.raises(CallError) as caught:
+        parse_description(changed(f"{SPLIT}/label_counts/sad", -1), "origin")
+    assert (
+        str(caught.value)
+        == "origin configs emotions splits train label_counts sad: expected a count, found -1."
+    )
+
+
+def test_half_of_a_surrogate_pair_is_an_error():
+    """No file that carries the description, like a dataset card, could be written in UTF-8."""
+    with pytest.raises(CallError, match="surrogate"):
+        parse_description(changed("about/title", "\ud800"), "origin")
 
 
 @pytest.mark.parametrize("value", [None, [], "x", 5, True, {}])
 def test_what_is_no_object_is_an_error(value):
     with pytest.raises(CallError, match="origin"):
-        parse_spec(value, "origin")
+        parse_description(value, "origin")
 
 
 @pytest.mark.parametrize("key", ["file", "index", "labels_csv"])
 @pytest.mark.parametrize("value", ["../x", "a/b", "/etc/passwd", "..", ".", "a\\b", "..\\x", "", "/"])
 def test_files_stay_in_the_source_folder(key, value):
     with pytest.raises(CallError, match=key):
-        parse_spec(changed(f"{SPLIT}/{key}", value), "origin")
+        parse_description(changed(f"{SPLIT}/{key}", value), "origin")
 
 
 @pytest.mark.parametrize("key", ["file", "index", "labels_csv"])
 def test_a_file_name_with_a_nul_is_an_error(key):
     """The system would refuse it with a bare ValueError, deep in a conversion."""
     with pytest.raises(CallError, match=key):
-        parse_spec(changed(f"{SPLIT}/{key}", "a\0b"), "origin")
+        parse_description(changed(f"{SPLIT}/{key}", "a\0b"), "origin")
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".", "..", "con", "a ", "-x", "a\0", "\ud800"])
@@ -211,12 +228,12 @@ def test_config_and_split_names_that_cannot_be_folders(name):
     whole = document()
     whole["configs"][name] = copy.deepcopy(whole["configs"]["emotions"])
     with pytest.raises(CallError):
-        parse_spec(whole, "origin")
+        parse_description(whole, "origin")
     whole = document()
     splits = whole["configs"]["emotions"]["splits"]
     splits[name] = copy.deepcopy(splits["train"])
     with pytest.raises(CallError):
-        parse_spec(whole, "origin")
+        parse_description(whole, "origin")
 
 
 @pytest.mark.parametrize("name", ["a-b", "a b", "a..b", ".a", "a.", "train\n"])
@@ -225,7 +242,7 @@ def test_split_names_that_hugging_face_refuses(name):
     splits = whole["configs"]["emotions"]["splits"]
     splits[name] = splits.pop("train")
     with pytest.raises(CallError):
-        parse_spec(whole, "origin")
+        parse_description(whole, "origin")
 
 
 @pytest.mark.parametrize(
@@ -246,19 +263,20 @@ def test_names_that_are_one_folder_on_some_systems_collide(one, two, level):
         splits = whole["configs"]["emotions"]["splits"]
         whole["configs"]["emotions"]["splits"] = {name: copy.deepcopy(splits["train"]) for name in (one, two)}
     with pytest.raises(CallError):
-        parse_spec(whole, "origin")
+        parse_description(whole, "origin")
 
 
 def test_feature_names_must_differ():
     with pytest.raises(CallError, match="different"):
-        parse_spec(document(features={"image": "label"}), "origin")
+        parse_description(document(features={"image": "label"}), "origin")
 
 
 def test_load_spec(tmp_path):
-    assert load_spec(tmp_path) == kfer()
+    assert load_description(tmp_path) == kfer()
     path = tmp_path / "dataset.json"
-    path.write_text(json.dumps(document(name="mine")), "utf-8")
-    assert load_spec(tmp_path).name == "mine"
+    for encoding in ("utf-8", "utf-8-sig"):  # Windows editors begin with a byte order mark
+        path.write_text(json.dumps(document(name="mine")), encoding)
+        assert load_description(tmp_path).name == "mine"
 
 
 @pytest.mark.parametrize(
@@ -270,10 +288,10 @@ def test_a_broken_dataset_json_is_the_calls_error(tmp_path, text):
     path = tmp_path / "dataset.json"
     path.write_bytes(text)
     with pytest.raises(CallError, match=r"dataset\.json"):
-        load_spec(tmp_path)
+        load_description(tmp_path)
 
 
 def test_a_dataset_json_that_is_a_folder(tmp_path):
     (tmp_path / "dataset.json").mkdir()
     with pytest.raises(CallError, match=r"dataset\.json"):
-        load_spec(tmp_path)
+        load_description(tmp_path)

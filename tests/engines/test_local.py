@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from converters.dataset.description import load_spec
+from converters.dataset.description import load_description
 from converters.engines.local import LocalEngine
 from converters.errors import DataError
 from converters.formats.tfrecord.discovery import find_source
@@ -38,7 +38,7 @@ class FailElsewhere:
 
 @pytest.fixture
 def shards(sample):
-    found = plan_shards(find_source(sample, load_spec(sample)).splits, 3_000)
+    found = plan_shards(find_source(sample, load_description(sample)).splits, 3_000)
     assert len(found) > 30
     return found
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import CONFIGS, SPLITS, digests, flip
 
 from converters import convert, verify
-from converters.dataset.description import load_spec
+from converters.dataset.description import load_description
 from converters.errors import ConverterError
 from converters.formats import load_format
 
@@ -71,7 +71,7 @@ def failures(out) -> list[str]:
 
 def test_every_record_survives_in_order(layout, options, output, sample, truth):
     target = load_format(layout.split()[0], **LAYOUTS[layout])
-    for split in load_spec(sample).splits():
+    for split in load_description(sample).splits():
         rows = [row for batch in target.read(output, split) for row in batch.to_pylist()]
         expected = truth[split.config, split.name]
         assert [row["image"] for row in rows] == [record.image for record in expected]

@@ -121,7 +121,7 @@ def test_what_is_known_of_kfer_is_said(sample, tmp_path):
     report = convert(sample, to="parquet", out=tmp_path / "out")
     about = kfer().about
     document = croissant(
-        type(report)(**{**vars(report), "spec": kfer()}),
+        type(report)(**{**vars(report), "description": kfer()}),
         {split.split.title: split.split.name for split in report.splits},
         report.files,
     )

@@ -23,7 +23,7 @@ import datasets
 from huggingface_hub import DatasetCard
 
 from converters import Report, convert, make_sample, verify
-from converters.dataset.description import Licence, Split, kfer, load_spec
+from converters.dataset.description import Licence, Split, kfer, load_description
 from converters.errors import CallError, ConverterError
 from converters.formats.hf import (
     HfFormat,
@@ -77,7 +77,7 @@ def edited(source: Path, folder: Path, change: Any) -> Path:
     document = json.loads((folder / "dataset.json").read_text())
     change(document)
     (folder / "dataset.json").write_text(json.dumps(document))
-    described = {split.file for split in load_spec(folder).splits()}
+    described = {split.file for split in load_description(folder).splits()}
     for file in folder.glob("*.tfrecords"):
         if file.name not in described:
             file.unlink()
@@ -371,7 +371,7 @@ def test_two_splits_never_become_one(source: Path, tmp_path: Path, shard_bytes: 
 
 
 def test_split_names(source: Path) -> None:
-    split = load_spec(source).config("22_emo").splits[1]
+    split = load_description(source).config("22_emo").splits[1]
     assert split.name == "valid"
     assert HfFormat().split_name(split) == "validation"
     assert [HfFormat().split_name(split) for split in kfer().config("22_emo").splits] == [

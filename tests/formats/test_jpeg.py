@@ -142,14 +142,14 @@ def test_another_format_does_not_take_the_option(sample, tmp_path):
 
 
 def test_a_label_file_that_leaves_its_folder_is_not_followed(sample, tmp_path):
-    from converters.dataset.description import load_spec
+    from converters.dataset.description import load_description
     from converters.formats import load_format
 
     out = tmp_path / "out"
     convert(sample, to="jpeg", out=out, configs=["22_emo"], splits=["valid"])
     path = out / "22_emo" / "valid" / "metadata.csv"
     (tmp_path / "secret.jpg").write_bytes(b"secret")
-    split = next(split for split in load_spec(sample).splits() if split.title == "22_emo/valid")
+    split = next(split for split in load_description(sample).splits() if split.title == "22_emo/valid")
     text = path.read_text()
     for name in (
         "images/../../../../../secret.jpg",

@@ -10,7 +10,7 @@ from conftest import CONFIGS, SPLITS, drop_published, read_records, tfrecords, w
 from PIL import Image
 
 from converters import convert
-from converters.dataset.description import load_spec
+from converters.dataset.description import load_description
 from converters.formats import parquet
 from converters.formats.parquet import ParquetFormat
 
@@ -229,7 +229,7 @@ def test_large_images_are_read_back_a_few_at_a_time(source, tmp_path):
     large = replace(record, image=record.image[:-2] + bytes(300_000) + record.image[-2:])
     write_records(path, [record] * 50 + [large] * 100)
     convert(source, to="parquet", out=tmp_path / "out", configs=["22_emo"], splits=["test"])
-    split = next(split for split in load_spec(source).splits() if split.title == "22_emo/test")
+    split = next(split for split in load_description(source).splits() if split.title == "22_emo/test")
     batches = [batch.column("image") for batch in ParquetFormat().read(tmp_path / "out", split)]
     assert sum(map(len, batches)) == 150
     assert max(batch.nbytes for batch in batches) < 16 << 20

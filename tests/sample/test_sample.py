@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from converters.dataset.description import DatasetSpec, Split, kfer, load_spec, parse_spec
+from converters.dataset.description import Description, Split, kfer, load_description, parse_description
 from converters.errors import CallError
 from converters.formats.tfrecord.framing import read_frames
 from converters.sample import writer as sample
@@ -88,7 +88,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny_spec(monkeypatch: pytest.MonkeyPatch) -> DatasetSpec:
+def tiny_spec(monkeypatch: pytest.MonkeyPatch) -> Description:
     """Two configs over one set of pictures, in place of KFER."""
 
     def config(kind: str, names: list[str]) -> dict[str, object]:
@@ -106,9 +106,9 @@ def tiny_spec(monkeypatch: pytest.MonkeyPatch) -> DatasetSpec:
             "many": config("multi-label", ["angry", "happy", "sad"]),
         }
     }
-    spec = parse_spec(document, "tiny")
-    monkeypatch.setattr(sample, "kfer", lambda: spec)
-    return spec
+    description = parse_description(document, "tiny")
+    monkeypatch.setattr(sample, "kfer", lambda: description)
+    return description
 
 
 @pytest.fixture
@@ -142,17 +142,19 @@ def test_the_summary_lists_what_is_there(tmp_path: Path) -> None:
 
 
 def test_the_description_is_true(small: Path) -> None:
-    spec = load_spec(small)
-    assert spec.name == "kfer-sample"
-    assert not spec.about.personal_data
-    assert "show nobody" in spec.about.description
-    assert spec.about.licence.name == "cc0-1.0"
-    assert spec.about.gating.prompt is None
-    shape = [(s.config, s.name, s.kind, s.label_names, s.file, s.index, s.labels_csv) for s in spec.splits()]
+    description = load_description(small)
+    assert description.name == "kfer-sample"
+    assert not description.about.personal_data
+    assert "show nobody" in description.about.description
+    assert description.about.licence.name == "cc0-1.0"
+    assert description.about.gating.prompt is None
+    shape = [
+        (s.config, s.name, s.kind, s.label_names, s.file, s.index, s.labels_csv) for s in description.splits()
+    ]
     assert shape == [
         (s.config, s.name, s.kind, s.label_names, s.file, s.index, s.labels_csv) for s in kfer().splits()
     ]
-    for split in spec.splits():
+    for split in description.splits():
         labels = [record["label"] for record in read_split(small, split)]
         published = split.published
         assert published.records == len(labels)
@@ -169,11 +171,11 @@ def test_the_description_is_true(small: Path) -> None:
 
 
 def test_the_small_sample_is_one_per_cent_with_every_label(small: Path) -> None:
-    spec = load_spec(small)
-    assert sum(split.published.records or 0 for split in spec.splits()) == 714
-    for split, full in zip(spec.splits(), kfer().splits(), strict=True):
+    description = load_description(small)
+    assert sum(split.published.records or 0 for split in description.splits()) == 714
+    for split, full in zip(description.splits(), kfer().splits(), strict=True):
         assert split.published.records == pytest.approx((full.published.records or 0) / 100, abs=1)
-    for config in spec.configs:
+    for config in description.configs:
         counts = zip(*(split.published.label_counts or () for split in config.splits), strict=True)
         assert all(map(sum, counts)), config.name
         numbers = {number for split in config.splits for number in split.published.labels_per_image or {}}
@@ -190,14 +192,16 @@ def test_ids_are_unique_over_all_configs(small: Path) -> None:
 
 
 def test_the_label_files_can_be_read_back(small: Path) -> None:
-    parts = read_label_files(small / LABELS_FOLDER, load_spec(small))
-    assert parts == [(split, part.rows) for split, part in zip(load_spec(small).splits(), parts, strict=True)]
+    parts = read_label_files(small / LABELS_FOLDER, load_description(small))
+    assert parts == [
+        (split, part.rows) for split, part in zip(load_description(small).splits(), parts, strict=True)
+    ]
     assert sum(len(part.rows) for part in parts) == 714
 
 
 def test_records_are_as_the_authors_wrote_theirs(small: Path) -> None:
     images = []
-    for split in load_spec(small).splits():
+    for split in load_description(small).splits():
         for record in read_split(small, split):
             assert list(record) == ["height", "width", "depth", "label", "image_raw"]
             assert (record["height"], record["width"], record["depth"]) == ([64], [64], [3])
@@ -214,7 +218,7 @@ def test_records_are_as_the_authors_wrote_theirs(small: Path) -> None:
 
 
 def test_the_index_tiles_the_file(small: Path) -> None:
-    for split in load_spec(small).splits():
+    for split in load_description(small).splits():
         end = 0
         lines = (small / str(split.index)).read_text("ascii").splitlines()
         assert len(lines) == split.published.records
@@ -258,7 +262,7 @@ def test_the_bytes_do_not_depend_on_the_hash_seed(tmp_path: Path) -> None:
 def test_another_seed_gives_other_rows_and_pictures(tmp_path: Path) -> None:
     for seed in (1, 2):
         make_sample(tmp_path / str(seed), records=30, seed=seed)
-    one, two = (load_spec(tmp_path / str(seed)).splits()[-3] for seed in (1, 2))
+    one, two = (load_description(tmp_path / str(seed)).splits()[-3] for seed in (1, 2))
     assert one.published.labels_sha256 != two.published.labels_sha256
     images = [{r["image_raw"] for r in read_split(tmp_path / str(seed), one)} for seed in (1, 2)]
     assert images[0].isdisjoint(images[1])
@@ -283,12 +287,12 @@ def test_a_face_depends_on_each_argument_but_not_on_the_order_of_emotions() -> N
 
 @pytest.mark.parametrize("records", [9, 10, 11, 13, 24, 57, 100, 333, 1_000, 7_143, 80_000])
 def test_any_number_of_records_is_met_exactly(records: int) -> None:
-    spec = kfer()
-    parts = small_rows(spec, records, seed=records)
-    assert [part.split for part in parts] == list(spec.splits())
+    description = kfer()
+    parts = small_rows(description, records, seed=records)
+    assert [part.split for part in parts] == list(description.splits())
     assert sum(len(part.rows) for part in parts) == records
     assert all(part.rows for part in parts)
-    for config in spec.configs:
+    for config in description.configs:
         rows = [row for part in parts if part.split.config == config.name for row in part.rows]
         counts = [sum(column) for column in zip(*(row.label for row in rows), strict=True)]
         assert sum(map(bool, counts)) == min(len(counts), sum(counts))
@@ -337,7 +341,7 @@ def test_what_cannot_be_dealt_is_said() -> None:
 
 
 def test_given_labels_are_taken_in_their_order(
-    tmp_path: Path, tiny_spec: DatasetSpec, tiny_labels: Path
+    tmp_path: Path, tiny_spec: Description, tiny_labels: Path
 ) -> None:
     out = tmp_path / "out"
     summary = make_sample(out, full=True, labels=tiny_labels)
@@ -349,7 +353,7 @@ def test_given_labels_are_taken_in_their_order(
     # 03_1_00002 and 03_2_00001 are in both configs, at other places and with other label positions.
     assert [record["image_raw"] for record in one] == [many[2]["image_raw"], many[0]["image_raw"]]
     assert len({bytes(record["image_raw"]) for record in many}) == 3
-    description = load_spec(out)
+    description = load_description(out)
     assert [split.published.clips for split in description.splits()] == [2, 2]
     assert "label files" in description.about.licence.text
     assert description.about.licence.name != "cc0-1.0"
@@ -372,7 +376,7 @@ def test_given_labels_are_taken_in_their_order(
     ],
 )
 def test_a_malformed_label_file_is_named(
-    tmp_path: Path, tiny_spec: DatasetSpec, tiny_labels: Path, line: str, message: str
+    tmp_path: Path, tiny_spec: Description, tiny_labels: Path, line: str, message: str
 ) -> None:
     (tiny_labels / "single-label.csv").write_text(line)
     with pytest.raises(CallError, match=f"single-label.csv.*{message}"):
@@ -380,7 +384,7 @@ def test_a_malformed_label_file_is_named(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_or_binary_label_file_is_named(tiny_spec: DatasetSpec, tiny_labels: Path) -> None:
+def test_a_missing_or_binary_label_file_is_named(tiny_spec: Description, tiny_labels: Path) -> None:
     path = tiny_labels / "multi-label.csv"
     path.write_bytes(b"img_id,\xff\n")
     with pytest.raises(CallError, match=r"multi-label.csv: cannot be read"):
@@ -391,7 +395,7 @@ def test_a_missing_or_binary_label_file_is_named(tiny_spec: DatasetSpec, tiny_la
 
 
 def test_label_files_that_contradict_each_other_are_refused(
-    tiny_spec: DatasetSpec, tiny_labels: Path
+    tiny_spec: Description, tiny_labels: Path
 ) -> None:
     path = tiny_labels / "multi-label.csv"
     path.write_text(path.read_text().replace("03_1,1,0,0", "03_1,1,1,0"))
@@ -410,7 +414,7 @@ def test_label_files_that_are_not_the_published_ones_are_refused(small: Path) ->
 def test_the_authors_label_files_pass_every_published_check() -> None:
     parts = read_label_files(AUTHORS_LABELS, kfer())
     document = json.loads(json.dumps(sample._describe(kfer(), parts, authors_rows=True)))
-    described = parse_spec(document, "described").splits()
+    described = parse_description(document, "described").splits()
     assert [split.published for split in described] == [split.published for split in kfer().splits()]
 
 

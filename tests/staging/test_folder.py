@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from converters import CallError, convert
+from converters import CallError, convert, verify
 from converters.staging import fsync as durability
 from converters.staging.base import staging_place
 from converters.staging.folder import FolderStaging
@@ -68,6 +68,15 @@ def test_overwrite_replaces_nothing_that_is_not_an_output_alone(sample, tmp_path
     with pytest.raises(CallError, match="--overwrite does not replace it"):
         convert(sample, to="parquet", out=out, overwrite=True)
     assert tree(out) == before
+
+
+def test_overwrite_replaces_an_output_of_another_version(sample, tmp_path):
+    out = tmp_path / "out"
+    convert(sample, to="parquet", out=out, configs=["22_emo"])
+    path = out / "MANIFEST.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"manifest_version": 0, "more": 1}))
+    convert(sample, to="parquet", out=out, configs=["22_emo"], overwrite=True)
+    assert verify(out).failures() == []
 
 
 @pytest.mark.parametrize("step", range(1, 4))

@@ -119,6 +119,29 @@ def test_a_manifest_of_another_form_fails(output, kfer_convert, name):
     json.loads(with_source.out)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["files"][0].update(size="1"), "files 0 size: expected an integer, found a string"),
+        (lambda d: d["files"].append(d["files"][0]), "stands twice"),
+        (lambda d: d["splits"][1]["checks"][0].pop("published"), "splits 1 checks 0 published: is missing"),
+        (lambda d: d["options"].update(more=1), "options: unknown key 'more'"),
+        (
+            lambda d: d["dataset"]["about"].update(title=1),
+            "dataset about title: expected a string, found an integer",
+        ),
+        (lambda d: d["splits"][2].update(kind="multi-label"), "splits 2: kind and label_names are not those"),
+    ],
+)
+def test_an_error_in_a_manifest_says_where_it_is(output, change, message):
+    edit_manifest(output, change)
+    with pytest.raises(
+        ConverterError, match=r"MANIFEST\.json: this is no manifest that kfer-convert writes"
+    ) as caught:
+        verify(output)
+    assert message in str(caught.value)
+
+
 @pytest.mark.parametrize("to", ["parquet", "jpeg"])
 def test_a_source_that_differs_is_found(sample, source, tmp_path, to):
     convert(sample, to=to, out=tmp_path / "out", configs=["6_basic_emo"], labels=sample / "labels")

@@ -115,7 +115,7 @@ def examine_source(
             raise CallError(
                 f"--on-error quarantine needs the folder {FOLDER!r}, which is a config's name here."
             )
-        check = _RecordCheck(found, source.spec.features, decode=decode)
+        check = _RecordCheck(found, source.description.features, decode=decode)
         examined = [
             examine(file.path, file.compression, file.index, check, max_record_bytes) for file in found.files
         ]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from converters.dataset.description import DatasetSpec, Split
+from converters.dataset.description import Description, Split
 from converters.dataset.source import SourceFile, SourceSplit
 from converters.errors import CallError, DataError, Location
 from converters.formats.tfrecord.compression import detect_compression
@@ -34,13 +34,13 @@ class FoundSource:
     """What was found in a source folder: the splits that are there, and those that are not."""
 
     folder: Place
-    spec: DatasetSpec
+    description: Description
     splits: tuple[SourceSplit, ...]
     absent: tuple[Split, ...]
 
 
 def find_source(
-    folder: Place, spec: DatasetSpec, configs: Collection[str] = (), splits: Collection[str] = ()
+    folder: Place, description: Description, configs: Collection[str] = (), splits: Collection[str] = ()
 ) -> FoundSource:
     """Find the files of the wanted configs and splits (all, where none are named).
 
@@ -53,18 +53,18 @@ def find_source(
     """
     if not is_folder(folder):
         raise CallError(f"{folder}: there is no such folder. Name the folder that holds the TFRecord files.")
-    wanted = _wanted(spec, configs, splits)
+    wanted = _wanted(description, configs, splits)
     try:
         names = names_in(folder)
     except OSError as error:
         raise CallError(f"{folder}: cannot be read: {error.strerror}.") from error
-    found: dict[Split, list[str]] = {split: _matching(split.file, names) for split in spec.splits()}
+    found: dict[Split, list[str]] = {split: _matching(split.file, names) for split in description.splits()}
     _refuse_shared(found, folder)
     notes: dict[Split, str] = {}
     known = {name for files in found.values() for name in files}
     for name in names:
         if _TFRECORD_NAME.search(name) and name not in known and not name.endswith(".idx"):
-            split = _match_unknown(folder / name, spec, found)
+            split = _match_unknown(folder / name, description, found)
             found[split] = [name]
             notes[split] = (
                 f"{name} was taken for {split.title} by its {len(split.label_names)} labels and its name"
@@ -78,20 +78,24 @@ def find_source(
         for split in wanted
         if found[split]
     ]
-    _refuse_absent(folder, spec, wanted, present, configs, splits)
-    return FoundSource(folder, spec, tuple(present), tuple(split for split in wanted if not found[split]))
+    _refuse_absent(folder, description, wanted, present, configs, splits)
+    return FoundSource(
+        folder, description, tuple(present), tuple(split for split in wanted if not found[split])
+    )
 
 
-def _wanted(spec: DatasetSpec, configs: Collection[str], splits: Collection[str]) -> list[Split]:
+def _wanted(description: Description, configs: Collection[str], splits: Collection[str]) -> list[Split]:
     for name in configs:
-        spec.config(name)
-    known = {split.name for split in spec.splits()}
+        description.config(name)
+    known = {split.name for split in description.splits()}
     for name in splits:
         if name not in known:
-            raise CallError(f"no split {name!r} in dataset {spec.name!r}; it has {', '.join(sorted(known))}.")
+            raise CallError(
+                f"no split {name!r} in dataset {description.name!r}; it has {', '.join(sorted(known))}."
+            )
     return [
         split
-        for split in spec.splits()
+        for split in description.splits()
         if (not configs or split.config in configs) and (not splits or split.name in splits)
     ]
 
@@ -127,10 +131,10 @@ def _refuse_shared(found: dict[Split, list[str]], folder: Place) -> None:
             owners[name] = split
 
 
-def _match_unknown(path: Place, spec: DatasetSpec, found: dict[Split, list[str]]) -> Split:
+def _match_unknown(path: Place, description: Description, found: dict[Split, list[str]]) -> Split:
     """The one split that a file of unknown name can belong to."""
-    label_count = first_label_count(path, detect_compression(path), spec.features)
-    configs = [config for config in spec.configs if len(config.label_names) == label_count]
+    label_count = first_label_count(path, detect_compression(path), description.features)
+    configs = [config for config in description.configs if len(config.label_names) == label_count]
     words = set(re.split(r"[^a-z]+", path.name.lower()))
     splits = [split for config in configs for split in config.splits if words & _words(split.name)]
     if len(configs) == 1 and len(splits) == 1 and not found[splits[0]]:
@@ -145,7 +149,9 @@ def _match_unknown(path: Place, spec: DatasetSpec, found: dict[Split, list[str]]
         )
     else:
         reason = f"it looks like {splits[0].title}, for which {found[splits[0]][0]} is there already"
-    expected = ", ".join(split.file for split in spec.splits() if not found[split]) or "none is missing"
+    expected = (
+        ", ".join(split.file for split in description.splits() if not found[split]) or "none is missing"
+    )
     raise DataError(
         f"this TFRecord file cannot be matched to the dataset: {reason}.",
         Location(str(path)),
@@ -182,7 +188,7 @@ def _index_names(path: Place) -> tuple[str, str]:
 
 def _refuse_absent(
     folder: Place,
-    spec: DatasetSpec,
+    description: Description,
     wanted: Sequence[Split],
     present: Sequence[SourceSplit],
     configs: Collection[str],
@@ -191,7 +197,9 @@ def _refuse_absent(
     """Nothing there at all, or nothing of what was asked for by name, is a wrong call."""
     expected = ", ".join(split.file for split in wanted)
     if not present:
-        raise CallError(f"{folder}: no TFRecord file of dataset {spec.name!r} is here; expected {expected}.")
+        raise CallError(
+            f"{folder}: no TFRecord file of dataset {description.name!r} is here; expected {expected}."
+        )
     there = {source.split for source in present}
     for config in configs:
         if not any(split.config == config for split in there):

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from converters.dataset.checks import RecordChecker
 from converters.dataset.damage import FileDamage
-from converters.dataset.description import DatasetSpec, Features, Split, load_spec
+from converters.dataset.description import Description, Features, Split, load_description
 from converters.dataset.identity import Identities, Rows, read_identities
 from converters.dataset.plan import MAX_SHARD_BYTES, Plan
 from converters.dataset.quarantine import Quarantine, QuarantinedRange
@@ -148,14 +148,14 @@ class TFRecordSource:
         decode: bool = False,
         max_record_bytes: int = MAX_RECORD_BYTES,
     ) -> None:
-        self.spec = found.spec
+        self.description = found.description
         self.splits = found.splits
         self.absent = found.absent
         self.identified = labels is not None
         self._found = found
         self._on_error = on_error
         self._examined: ExaminedSource | None = None
-        self._reading = TFRecordReading(found.spec.features, labels, reader, decode, max_record_bytes)
+        self._reading = TFRecordReading(found.description.features, labels, reader, decode, max_record_bytes)
         _check_label_files(found.splits, labels)
 
     @property
@@ -251,7 +251,7 @@ class TFRecordSource:
 def open_tfrecords(
     folder: Place,
     *,
-    spec: DatasetSpec | None = None,
+    description: Description | None = None,
     configs: Collection[str] = (),
     splits: Collection[str] = (),
     labels: Path | None = None,
@@ -264,7 +264,7 @@ def open_tfrecords(
 
     Args:
         folder: holds the files.
-        spec: their description; by default the one that is beside them, or KFER's.
+        description: their description; by default the one that is beside them, or KFER's.
         configs: those wanted; all by default.
         splits: likewise.
         labels: see :class:`TFRecordSource`, as for all that follow.
@@ -289,7 +289,7 @@ def open_tfrecords(
         if not isinstance(folder, Path):
             raise CallError("--reader tensorflow reads files of this machine: copy the source here first.")
         require_tensorflow()
-    found = find_source(folder, spec or load_spec(folder), configs, splits)
+    found = find_source(folder, description or load_description(folder), configs, splits)
     return TFRecordSource(
         found,
         labels=labels,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from converters.convert.merge import WorkDone, merge_split
 from converters.dataset.damage import FileDamage, LostRange
-from converters.dataset.description import Split, kfer, load_spec
+from converters.dataset.description import Split, kfer, load_description
 from converters.dataset.fingerprint import Part
 from converters.dataset.shard import ShardResult, SliceFacts
 from converters.dataset.source import SourceFile, SourceSplit
@@ -141,7 +141,7 @@ def test_many_files_of_a_split_are_read_in_the_order_of_their_names(sample, tmp_
     )
     for number in (10, 2, 1):
         write_frames(folder / f"train-{number:03d}.tfrecords", [bytes(number)])
-    found = find_source(folder, load_spec(folder))
+    found = find_source(folder, load_description(folder))
     assert [file.path.name for file in found.splits[0].files] == [
         f"train-{number:03d}.tfrecords" for number in (1, 2, 10)
     ]
@@ -207,9 +207,9 @@ def test_a_merge_holds_little_of_each_shard(tmp_path):
 
 def test_a_plan_by_index_is_the_plan_by_headers(source, tmp_path):
     drop_published(source)
-    spec = load_spec(source)
-    with_index = plan_shards(find_source(source, spec).splits, 10_000)
+    description = load_description(source)
+    with_index = plan_shards(find_source(source, description).splits, 10_000)
     for path in source.glob("*.idx"):
         path.unlink()
-    without = plan_shards(find_source(source, spec).splits, 10_000)
+    without = plan_shards(find_source(source, description).splits, 10_000)
     assert [plan.cuts for plan in with_index.splits] == [plan.cuts for plan in without.splits]
