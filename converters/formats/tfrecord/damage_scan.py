@@ -26,7 +26,7 @@ from converters.formats.tfrecord.discovery import FoundSource
 from converters.formats.tfrecord.fast_parser import ExampleParser
 from converters.formats.tfrecord.framing import Frames
 from converters.formats.tfrecord.reader import frame_location, parse_frames
-from converters.formats.tfrecord.recovery import Examination, examine
+from converters.formats.tfrecord.recovery import Check, Examination, examine
 from converters.storage.object_store import Place
 
 # What it means for the output that a record was found again in this way.
@@ -115,7 +115,7 @@ def examine_source(
             raise CallError(
                 f"--on-error quarantine needs the folder {FOLDER!r}, which is a config's name here."
             )
-        check = _RecordCheck(found, source.description.features, decode=decode)
+        check = _record_check(found, source.description.features, decode=decode)
         examined = [
             examine(file.path, file.compression, file.index, check, max_record_bytes) for file in found.files
         ]
@@ -140,16 +140,15 @@ def examine_source(
     return ExaminedSource(splits, damage, tuple(warnings))
 
 
-class _RecordCheck:
+def _record_check(found: SourceSplit, features: Features, *, decode: bool) -> Check:
     """Holds records against all that a conversion checks."""
+    parser = ExampleParser(features, len(found.split.label_names))
+    checker = RecordChecker(found.split, decode=decode)
 
-    def __init__(self, found: SourceSplit, features: Features, *, decode: bool) -> None:
-        self._parser = ExampleParser(features, len(found.split.label_names))
-        self._checker = RecordChecker(found.split, decode=decode)
+    def check(frames: Frames) -> None:
+        checker.check(parse_frames(parser, "", frames), partial(frame_location, "", frames))
 
-    def __call__(self, frames: Frames) -> None:
-        batch = parse_frames(self._parser, "", frames)
-        self._checker.check(batch, partial(frame_location, "", frames))
+    return check
 
 
 def _resolved(
