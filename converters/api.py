@@ -17,6 +17,7 @@ from converters.storage.object_store import ObjectPath, place
 
 if TYPE_CHECKING:
     from converters.hub import Gating, PushReport
+    from converters.verify.output import OutputReader
     from converters.verify.source import Inspection
 
 AnyPath = str | os.PathLike[str]
@@ -100,7 +101,7 @@ def verify(
     out: AnyPlace,
     *,
     source: AnyPlace | None = None,
-    reader: Reader = "native",
+    reader: OutputReader = "native",
     progress: Progress | None = None,
 ) -> Report:
     """Prove an output again: from its manifest alone and, where given, against the source.
@@ -108,7 +109,8 @@ def verify(
     Args:
         out: the output.
         source: the TFRecords it was made from.
-        reader: who reads them; see :func:`convert`.
+        reader: ``native``; ``tensorflow`` to have TensorFlow confirm every record of the source; or ``datasets`` to
+            have it load every config and split of the output, and to compare what it gives.
         progress: see :func:`convert`.
 
     Returns:

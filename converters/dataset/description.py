@@ -1,7 +1,7 @@
 """What is known about a dataset: its configs, label names in stored order, splits and published counts.
 
 KFER's description is ``kfer.json`` beside this module. A ``dataset.json`` beside the source files takes its
-place. Both have one form; the README describes it. No code holds a fact about a particular dataset.
+place. Both have one form: ``kfer-convert docs description``. No code holds a fact about a particular dataset.
 """
 
 from __future__ import annotations
@@ -102,6 +102,14 @@ class Licence:
     name: str = "unknown"
     text: str = "The description of this dataset states no licence. Ask whoever gave you the data."
     link: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}: {' '.join(self.text.split())}"
+
+    @property
+    def stated(self) -> bool:
+        """Whether the description says anything about it."""
+        return self != Licence()
 
 
 @dataclass(frozen=True)

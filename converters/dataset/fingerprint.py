@@ -1,6 +1,6 @@
 r"""What must survive conversion, as counts and digests.
 
-The definition is public (the README has it with the few lines of Python that recompute it from any output):
+The definition is public (``kfer-convert docs proof`` has it, with the lines that recompute it from an output):
 
 - ``labels_sha256``: SHA-256 of the label vectors, row after row, one byte (0 or 1) per label, stored order.
 - ``images_sha256``: a hash tree. The leaves are the SHA-256 of each image's bytes, in record order. Neighbours
@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from converters.dataset.decode import Count, Sha256
-from converters.dataset.schema import image_views, label_matrix
+from converters.dataset.schema import image_views, label_matrix, size_matrix
 
 EMPTY_SHA256 = sha256(b"").hexdigest()
 
@@ -99,6 +99,24 @@ def tree_root(leaves: Iterable[bytes]) -> str:
 def identity_digest(img_id: str, clip_id: str) -> bytes:
     """The leaf of one record in the identities' tree."""
     return sha256(f"{img_id}\n{clip_id}".encode()).digest()
+
+
+def record_digests(batch: pa.RecordBatch, *, identities: bool = True) -> list[bytes]:
+    """A SHA-256 over all values of each record, to find the record in which two readings of the same data differ.
+
+    Args:
+        batch: the records.
+        identities: whether ``img_id`` and ``clip_id`` are among them.
+    """
+    rows = zip(image_views(batch), label_matrix(batch), size_matrix(batch), strict=True)
+    digests = [
+        sha256(sha256(image).digest() + vector.tobytes() + sizes.tobytes()) for image, vector, sizes in rows
+    ]
+    if identities:
+        names = zip(batch.column("img_id").to_pylist(), batch.column("clip_id").to_pylist(), strict=True)
+        for digest, (img_id, clip_id) in zip(digests, names, strict=True):
+            digest.update(f"{img_id}\n{clip_id}".encode())
+    return [digest.digest() for digest in digests]
 
 
 class PartBuilder:

@@ -328,6 +328,7 @@ def _card(report: Report, configs: Sequence[_ConfigCard], shared: Sequence[_Shar
         configs=configs,
         default=default,
         shared=shared,
+        unnamed_clips=_has_unnamed_clips(configs),
         features={config.name: _described(config) for config in configs},
         pattern=f"{default.name}/{default.splits[0].name}-*.parquet",
         version=version("kfer-convert"),
@@ -335,6 +336,14 @@ def _card(report: Report, configs: Sequence[_ConfigCard], shared: Sequence[_Shar
         manifest=MANIFEST,
         sums=SUMS,
         licence_file=LICENCE,
+    )
+
+
+def _has_unnamed_clips(configs: Sequence[_ConfigCard]) -> bool:
+    """Whether the images were cut from clips, as far as is published, and their names were not joined."""
+    splits = [split.report.split for config in configs for split in config.splits]
+    return any(split.published.clips is not None for split in splits) and not any(
+        config.identified for config in configs
     )
 
 

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from converters.dataset.decode import encode
 from converters.dataset.description import Split
@@ -29,13 +30,20 @@ from converters.storage.files import read_bounded
 from converters.storage.object_store import Place
 from converters.storage.tree import hash_file, walk_empty_folders, walk_files
 from converters.verify import compare
+from converters.verify.datasets_reader import confirm, require_datasets
 from converters.verify.download import fetched
 from converters.verify.read_back import read_back
 
 SOURCE = "source"
 
 
-def verify_output(out: Place, source: Place | None, reader: Reader, progress: Progress | None) -> Report:
+OutputReader = Reader | Literal["datasets"]
+"""Who gives a second opinion: TensorFlow on the source, or `datasets` on the output."""
+
+
+def verify_output(
+    out: Place, source: Place | None, reader: OutputReader, progress: Progress | None
+) -> Report:
     """See :func:`converters.api.verify`."""
     if isinstance(out, Path):
         return _verify_folder(out, source, reader, progress)
@@ -44,7 +52,9 @@ def verify_output(out: Place, source: Place | None, reader: Reader, progress: Pr
     return replace(report, out=str(out))
 
 
-def _verify_folder(out: Path, source: Place | None, reader: Reader, progress: Progress | None) -> Report:
+def _verify_folder(
+    out: Path, source: Place | None, reader: OutputReader, progress: Progress | None
+) -> Report:
     if reader == "tensorflow":
         if source is None:
             raise CallError("--reader tensorflow reads the originals, so --source is needed with it.")
@@ -56,6 +66,8 @@ def _verify_folder(out: Path, source: Place | None, reader: Reader, progress: Pr
         raise CallError(
             "this output has records in quarantine, and TensorFlow stops at the first damage: leave --reader out."
         )
+    if reader == "datasets":
+        require_datasets(manifest.format)
     try:
         problems = _check_files(out, manifest, data) + _check_list(manifest)
     except OSError as error:
@@ -88,6 +100,9 @@ def _verify_folder(out: Path, source: Place | None, reader: Reader, progress: Pr
         allow_mismatch=manifest.allow_mismatch,
         options=encode(manifest.options),
     )
+    if reader == "datasets":
+        report = confirm(report, out, target, progress)
+        reader = "native"  # of the source
     if source is None:
         return report
     return _verify_source(report, manifest, source, reader, progress)
