@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import google_crc32c
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from converters.sample.writer import make_sample
 
@@ -23,7 +23,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same cases in every run. New ones: pytest --hypothesis-profile=default --hypothesis-seed=N
-settings.register_profile("suite", derandomize=True)
+settings.register_profile(
+    "suite", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("suite")
 
 RECORDS = 120

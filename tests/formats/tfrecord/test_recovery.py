@@ -441,7 +441,9 @@ def damaged_in_place(draw: st.DrawFn) -> tuple[list[bytes], bytes]:
     return records, bytes(data[:cut])
 
 
-quick = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @settings(quick, max_examples=400)
