@@ -14,12 +14,19 @@ from types import SimpleNamespace
 
 import google_crc32c
 import pytest
+from hypothesis import HealthCheck, settings
 
 from converters.sample.writer import make_sample
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So a shell starts what runs in the background; the programs under test would inherit it, and Ctrl-C be nothing.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same cases in every run. New ones: pytest --hypothesis-profile=default --hypothesis-seed=N
+settings.register_profile(
+    "suite", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 
 RECORDS = 120
 CONFIGS = ("6_basic_emo", "22_emo", "multi-label")

@@ -216,7 +216,7 @@ class _Examiner:
             end = self._indexed_end() or self._scan(start + 1)
             found = self.window.end if end is None else end
             records = 1 if found - start - OVERHEAD_BYTES in sizes else None
-            if end is not None:
+            if not self.window.ends_at(found):
                 found_again = "by checksums" if self.index is None else "by index"
         if self.index is not None:
             passed = self.index.pass_over(start, end)
