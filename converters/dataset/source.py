@@ -176,6 +176,10 @@ class Source(Protocol):
         """
         ...
 
+    def account_of(self, found: SourceSplit, facts: Sequence[SliceFacts]) -> Account:
+        """The same of one split alone."""
+        ...
+
     @property
     def warnings(self) -> Sequence[str]:
         """What the user should know, as far as reading has shown it."""

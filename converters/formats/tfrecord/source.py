@@ -16,7 +16,7 @@ from converters.dataset.checks import RecordChecker
 from converters.dataset.damage import FileDamage
 from converters.dataset.description import Description, Split, load_description, with_columns
 from converters.dataset.identity import Identities, Rows, read_identities
-from converters.dataset.plan import MAX_SHARD_BYTES, Plan
+from converters.dataset.plan import Plan
 from converters.dataset.quarantine import Quarantine, QuarantinedRange
 from converters.dataset.report import Report
 from converters.dataset.shard import Shard, SliceFacts
@@ -206,7 +206,11 @@ class TFRecordSource:
         return plan_shards(self.splits, max_shard_bytes, damage, reading.max_record_bytes)
 
     def plan_around(
-        self, split: SourceSplit, quarantine: Quarantine | None, facts: Sequence[SourceFacts]
+        self,
+        split: SourceSplit,
+        quarantine: Quarantine | None,
+        facts: Sequence[SourceFacts],
+        max_shard_bytes: int,
     ) -> Plan:
         """Cut one split into shards that pass over what an earlier conversion of it left out.
 
@@ -214,12 +218,13 @@ class TFRecordSource:
             split: one of :attr:`splits`.
             quarantine: what was left out; None where nothing could be.
             facts: the files as they were then.
+            max_shard_bytes: as it was then.
 
         Raises:
             DataError: the files are other ones, or have other sizes.
         """
         damage = {} if quarantine is None else _stated_damage(split, quarantine, facts)
-        return plan_shards([split], MAX_SHARD_BYTES, damage, self._reading.max_record_bytes)
+        return plan_shards([split], max_shard_bytes, damage, self._reading.max_record_bytes)
 
     def differing_range(
         self, split: SourceSplit, quarantine: Quarantine, digests: Mapping[str, str]
@@ -241,6 +246,15 @@ class TFRecordSource:
             self._account(found, files, sources)
             for found, files, sources in zip(self.splits, read, known, strict=True)
         ]
+
+    def account_of(self, found: SourceSplit, facts: Sequence[SliceFacts]) -> Account:
+        """What was read of one split.
+
+        Raises:
+            DataError: a byte of a file was not read.
+        """
+        read = _files_read(found, facts)
+        return self._account(found, read, tuple(source_facts(file.file, file.slices) for file in read))
 
     def _account(
         self, found: SourceSplit, files: Sequence[_FileRead], sources: tuple[SourceFacts, ...]
