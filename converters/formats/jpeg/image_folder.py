@@ -69,8 +69,8 @@ class JpegFormat:
                     )
             if split.schema.image is None:
                 raise CallError(
-                    f"{split.title}: no column is an image, so a {self.name} output would have no files. Choose another "
-                    "format."
+                    f"{split.title}: no column is an image, so a {self.name} output would have no files. Choose "
+                    "another format."
                 )
         if self.class_folders:
             self._refuse_class_folders(splits)
@@ -79,21 +79,21 @@ class JpegFormat:
         sorted_out = [split for split in splits if self._class_folders(split)]
         if not sorted_out:
             raise CallError(
-                f"--class-folders: no record of {', '.join(split.title for split in splits)} has one label whose name is "
-                "known. Leave the option out."
+                f"--class-folders: in {', '.join(split.title for split in splits)}, no records have one label each whose "
+                "name is known. Leave the option out."
             )
         for split in sorted_out:
             label = split.schema.label
             if label is not None and (label.nullable or label.unlabelled):
                 raise CallError(
-                    f"{split.title}: --class-folders: records may lack a label, and have no folder then. Leave the option "
-                    "out."
+                    f"{split.title}: --class-folders: records may lack a label, and have no folder then. Leave the "
+                    "option out."
                 )
             if len(split.schema.images) > 1:
                 names = ", ".join(image.name for image in split.schema.images[1:])
                 raise CallError(
-                    f"{split.title}: --class-folders: what reads class folders takes {names} for further records. Leave "
-                    "the option out, or the columns with --without."
+                    f"{split.title}: --class-folders: what reads class folders takes {names} for further records. "
+                    "Leave the option out, or these with --without."
                 )
             for name in self._class_folders(split):
                 if problem := unsafe_name(name):
@@ -275,7 +275,9 @@ class _RowReader:
             try:
                 sizes = self._headers.read(columns[schema.image.name]).sizes
             except ImageError as error:
-                raise DataError(error.message, Location(self._root + files[schema.image][error.row])) from None
+                raise DataError(
+                    error.message, Location(self._root + files[schema.image][error.row])
+                ) from None
             for part, role in enumerate(SIZES):
                 column = schema.role(role)
                 if column is not None and self._metadata.from_header(column):
@@ -307,7 +309,9 @@ def _column_problem(split: Split, column: Column) -> str | None:
         if column.nullable:
             return "may have no image"
         name = metadata.file_columns[column.name]
-        return "has a split's name in it" if _SPLIT_WORD.search(f"_{name.removesuffix('file_name')}.") else None
+        return (
+            "has a split's name in it" if _SPLIT_WORD.search(f"_{name.removesuffix('file_name')}.") else None
+        )
     if pa.types.is_binary(column.value_type):
         return "holds bytes that are no image"
     if is_reserved(column.name):

@@ -225,9 +225,7 @@ class Metadata:
             if name == self._name_column:
                 ranks = pa.array([self._ranks(value) for value in ranks.to_pylist()])
             if (row := label_contradiction(self.schema, batch, ranks)) is not None:
-                raise DataError(
-                    f"the columns {name} and {label.name} contradict each other.", location(row)
-                )
+                raise DataError(f"the columns {name} and {label.name} contradict each other.", location(row))
         return found
 
     @cached_property
@@ -251,7 +249,9 @@ class Metadata:
         if any(map(pa.types.is_floating, self.fields.values())):
             # Arrow writes a float32 as the shortest decimal of a float32, and 1.0 as 1.
             return lambda rows: file.write(
-                _csv_lines(zip(*(column.to_pylist() for column in rows.columns), strict=True), csv.QUOTE_NONNUMERIC)
+                _csv_lines(
+                    zip(*(column.to_pylist() for column in rows.columns), strict=True), csv.QUOTE_NONNUMERIC
+                )
             )
         from pyarrow import csv as arrow_csv
 
@@ -276,7 +276,9 @@ class Metadata:
             with open(open_regular(path, follow_links=False), "rb") as file:  # noqa: PTH123  # a descriptor
                 first = _csv_lines([names], csv.QUOTE_MINIMAL) if header else b""
                 if file.read(len(first)) != first:
-                    raise DataError(f"the first line does not name the columns {', '.join(names)[:1000]}.", location)
+                    raise DataError(
+                        f"the first line does not name the columns {', '.join(names)[:1000]}.", location
+                    )
                 if not file.read(1):
                     return
                 file.seek(len(first))
@@ -285,9 +287,7 @@ class Metadata:
                     read_options=arrow_csv.ReadOptions(
                         use_threads=False, block_size=_BLOCK, column_names=names
                     ),
-                    parse_options=arrow_csv.ParseOptions(
-                        ignore_empty_lines=False, newlines_in_values=False
-                    ),
+                    parse_options=arrow_csv.ParseOptions(ignore_empty_lines=False, newlines_in_values=False),
                     convert_options=arrow_csv.ConvertOptions(
                         column_types=self.fields, null_values=[], strings_can_be_null=False, check_utf8=True
                     ),
