@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from converters.dataset.description import Published, Split
 from converters.dataset.fingerprint import Fingerprint
+from converters.dataset.members import missing_files
 from converters.dataset.quarantine import Quarantine
 from converters.dataset.report import Check, SourceFacts
 
@@ -14,6 +15,7 @@ RECORDS = "records"
 LABEL_COUNTS = "counts per label"
 LABELS_PER_IMAGE = "labels per image"
 LABEL_ORDER = "label order"
+MEMBERS = "members"
 SHARD_LENGTHS = "records per file"
 EXAMPLE_BYTES = "bytes of Examples"
 CHECKSUMS = "checksums"
@@ -53,7 +55,7 @@ def compare(
         checks += [_label_counts(split, expected, found), _labels_per_image(published, expected, found)]
     if split.kind is not None:
         checks.append(_label_order(published, expected, found, counts_agree=_agree(checks)))
-    checks += _facts_of_files(published, sources)
+    checks += _facts_of_files(split, sources)
     values = f"{found.records} records of {len(split.schema.stored)} columns"
     if found == expected:
         images = f", {found.image_bytes} bytes of images," if split.schema.images else ""
@@ -65,8 +67,15 @@ def compare(
     return tuple(checks)
 
 
-def _facts_of_files(published: Published, sources: Sequence[SourceFacts]) -> Iterator[Check]:
+def _facts_of_files(split: Split, sources: Sequence[SourceFacts]) -> Iterator[Check]:
     """The checks of what is published about the files themselves, where anything is."""
+    published = split.published
+    lost = missing_files(split.files, [source.name for source in sources])
+    if lost is not None and lost[0]:
+        reason = f"{_listed(lost[1], lost[0])}: not here"
+        yield Check(MEMBERS, "failed", reason, published=True)
+    elif lost is not None:
+        yield Check(MEMBERS, "passed", "all are here, as their names say", published=True)
     if published.shard_lengths is not None:
         yield _published(
             SHARD_LENGTHS, _listed([source.records for source in sources]), _listed(published.shard_lengths)
@@ -86,9 +95,11 @@ def _facts_of_files(published: Published, sources: Sequence[SourceFacts]) -> Ite
         yield Check(CHECKSUMS, "passed", f"{len(stated)} files have their published digests", published=True)
 
 
-def _listed(values: Sequence[object]) -> str:
+def _listed(values: Sequence[object], count: int | None = None) -> str:
+    """The first of the values, of which there are ``count``."""
     shown = ", ".join(map(str, values[:_SHOWN]))
-    return shown if len(values) <= _SHOWN else f"{shown} … ({len(values)})"
+    count = len(values) if count is None else count
+    return shown if count <= _SHOWN else f"{shown} … ({count})"
 
 
 def explain(
