@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,22 +20,29 @@ from converters.cli.options import (
     UPLOAD,
     UPLOAD_NAMES,
     WORKERS,
+    FormatsType,
     choice,
     flag,
 )
 from converters.cli.progress import report_progress
 from converters.cli.push import destination, show_push
-from converters.cli.tables import published_lines, show_report
+from converters.cli.tables import published_lines, show_report, show_reports
 from converters.engines import available_engines
+from converters.errors import ConverterError
 from converters.formats import available_formats
 
 if TYPE_CHECKING:
+    from converters.dataset.report import Report
     from converters.hub import Destination
     from converters.storage.object_store import Place
 
 SAMPLE_FOLDER = "kfer-sample"
 
+_FORMAT_OPTIONS = ("class_folders", "index")
+
 _FORMATS = ", ".join(available_formats())
+_OUT = "Folder to make, or a URL; of several formats, the folder of their folders.  [default: ./kfer-FORMAT]"
+_WITHOUT = "Leave this column out; may be repeated, and is recorded."
 _LABELS = "Folder of the authors' label CSVs; recovers img_id and clip_id."
 _RECORD_SIZE = "Longest record that is accepted.  [default: 256 MiB]"
 _SHARD_SIZE = "Most source bytes in one output file.  [default: 500 MB]"
@@ -46,22 +54,29 @@ _PUSH = "hf: upload the verified output to this repo on the Hugging Face Hub, as
 
 PARAMS = (
     click.Argument(["source"], required=False, type=PLACE),
-    click.Option(["--to", "format_name"], metavar="FORMAT", help=f"One of: {_FORMATS}."),
     click.Option(
-        ["--out"], type=PLACE, metavar="DIR", help="Folder to make, or a URL.  [default: ./kfer-FORMAT]"
+        ["--to", "format_names"],
+        type=FormatsType(),
+        multiple=True,
+        metavar="FORMAT[,FORMAT…]",
+        help=f"One or more of: {_FORMATS}.",
     ),
+    click.Option(["--out"], type=PLACE, metavar="DIR", help=_OUT),
     click.Option(
         ["--config", "configs"], multiple=True, metavar="NAME", help="Only this config; may be repeated."
     ),
     click.Option(
         ["--split", "splits"], multiple=True, metavar="NAME", help="Only this split; may be repeated."
     ),
+    click.Option(["--without"], multiple=True, metavar="COLUMN", help=_WITHOUT),
     click.Option(["--labels"], type=FOLDER, metavar="DIR", help=_LABELS),
     READER,
     flag("--decode", help="Decode every image fully, not only its header."),
     flag("--class-folders", help="jpeg: one folder per class, for torchvision's ImageFolder."),
+    flag("--index", help="tfrecord: an index for DALI beside each file."),
     choice("--on-error", values=["fail", "quarantine"], default="fail", help=_DAMAGE),
     flag("--allow-mismatch", help="Publish although published counts differ; recorded."),
+    flag("--paranoid", help="Hash every source file once more at the end."),
     flag("--overwrite", help="Replace an existing output, once the new one is proven."),
     click.Option(["--max-record-size", "max_record_bytes"], default=256 << 20, help=_RECORD_SIZE, **_SIZE),
     click.Option(["--max-shard-size", "max_shard_bytes"], default=500_000_000, help=_SHARD_SIZE, **_SIZE),
@@ -79,8 +94,9 @@ PARAMS = (
 @click.command(hidden=True, params=[*PARAMS])
 def convert(
     source: Place | None,
-    format_name: str | None,
+    format_names: tuple[tuple[str, ...], ...],
     *,
+    out: Place | None,
     ray_address: str | None,
     sample: bool,
     push_to_hub: str | None,
@@ -91,55 +107,85 @@ def convert(
     **options: Any,  # noqa: ANN401  # those of the upload, and what the API takes by the same names
 ) -> None:
     """Convert a source, prove the output equal to it, and publish the output."""
-    if format_name is None:
+    formats = list(dict.fromkeys(chain.from_iterable(format_names)))
+    if not formats:
         raise click.UsageError(f"Missing option '--to'. Choose from: {', '.join(available_formats())}.")
     if options["engine"] == "ray":
         ray_address = ray_address or os.environ.get("RAY_ADDRESS")  # as Ray itself has it
     elif ray_address is not None:
         raise click.UsageError("--ray-address needs --engine ray.")
     upload = {name: options.pop(name) for name in UPLOAD_NAMES if name in options}
-    target = _upload_target(push_to_hub, format_name, upload, dry_run=dry_run)
+    target = _upload_target(push_to_hub, formats, upload, dry_run=dry_run)
     from converters import api
-    from converters.formats import load_format
+    from converters.formats import load_format, options_of
 
+    by_format = options_of(formats, {name: options.pop(name) for name in _FORMAT_OPTIONS})
+    for name in formats:  # before anything is written
+        load_format(name, **by_format[name])
     if sample:
-        load_format(format_name)  # before anything is written
         source = source or Path(SAMPLE_FOLDER)
         if not isinstance(source, Path):
             raise click.UsageError(f"--sample makes a folder on this machine, which {source} is not.")
         _sample_once(source, quiet=quiet or as_json)
     source = source or Path("tfrecords")
     total = _expected_records(source, options["configs"], options["splits"])
-    with report_progress(quiet=quiet, as_json=as_json, total=total) as progress:
-        report = api.convert(
-            source,
-            to=format_name,
-            engine_options={} if ray_address is None else {"address": ray_address},
-            progress=progress,
-            **options,
-        )
-    if not as_json:
-        show_report(report, quiet=quiet, as_json=False)
-        if not quiet:
-            click.echo("\n".join(published_lines(report)))
-    elif target is None:
-        show_report(report, quiet=False, as_json=True)
+
+    def converted(name: str) -> Report:
+        with report_progress(quiet=quiet, as_json=as_json, total=total) as progress:
+            return api.convert(
+                source,
+                to=name,
+                out=_destination(source, out, name, alone=len(formats) == 1),
+                engine_options={} if ray_address is None else {"address": ray_address},
+                progress=progress,
+                **by_format[name],
+                **options,
+            )
+
+    reports = {}
+    failed: ConverterError | None = None
+    for name in formats:
+        try:
+            reports[name] = converted(name)
+        except ConverterError as error:
+            if len(formats) == 1:
+                raise
+            # The others may well succeed; the first failure is the exit status.
+            click.echo(f"kfer-convert: {name}: {error}", err=True)
+            failed = failed or error
+    if len(formats) > 1:
+        show_reports(reports, quiet=quiet, as_json=as_json)
+        if failed is not None:
+            sys.exit(failed.exit_status)
+    elif not as_json or target is None:
+        show_report(reports[formats[0]], quiet=quiet, as_json=as_json)
+    if not quiet and not as_json:
+        click.echo("\n".join(line for report in reports.values() for line in published_lines(report)))
     if target is not None:
         show_push(
-            Path(report.out),
+            Path(reports["hf"].out),
             target,
             dry_run=dry_run,
             verbose=verbose,
             quiet=quiet,
             as_json=as_json,
-            facts={"conversion": report.to_json()},
+            facts={"conversion": reports["hf"].to_json()},
         )
-    if report.quarantined:
+    if any(report.quarantined for report in reports.values()):
         sys.exit(EXIT_QUARANTINED)
 
 
+def _destination(source: Place, out: Place | None, name: str, *, alone: bool) -> Place | None:
+    """Where the output of a format goes: into a folder of its own where there are several."""
+    if out is None or alone:
+        return out
+    from converters.api import dataset_name
+
+    return out / f"{dataset_name(source)}-{name}"
+
+
 def _upload_target(
-    repo: str | None, format_name: str, upload: dict[str, Any], *, dry_run: bool
+    repo: str | None, formats: list[str], upload: dict[str, Any], *, dry_run: bool
 ) -> Destination | None:
     """Where the output is pushed; what a push would refuse is refused before the conversion.
 
@@ -153,7 +199,7 @@ def _upload_target(
                 name = "/".join(option.opts[:1] + option.secondary_opts)
                 raise click.UsageError(f"{name} is an option of an upload and needs --push-to-hub.")
         return None
-    if format_name != "hf":
+    if "hf" not in formats:
         raise click.UsageError("--push-to-hub uploads an output of --to hf, and no other.")
     from converters.hub import check
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from converters.storage.object_store import Place
@@ -32,6 +34,40 @@ class PlaceType(click.ParamType):  # type: ignore[type-arg]  # generic from clic
         from converters.storage.object_store import place
 
         return place(value)
+
+
+class FormatsType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """Names of formats, in any case, separated by commas."""
+
+    name = "formats"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """The names as they are registered."""
+        from converters.formats import available_formats
+
+        known = {name.casefold(): name for name in available_formats()}
+        names = []
+        for name in value.split(","):
+            if (found := known.get(name.strip().casefold())) is None:
+                near = get_close_matches(name.strip().casefold(), known, n=1)
+                hint = f" Did you mean {near[0]}?" if near else ""
+                self.fail(
+                    f"there is no format {name!r}.{hint} There are {', '.join(known.values())}.", param, ctx
+                )
+            names.append(found)
+        return tuple(names)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The formats that begin as what was typed does."""
+        from converters.formats import available_formats
+
+        before, comma, begun = incomplete.rpartition(",")
+        names = (name for name in available_formats() if name.startswith(begun.casefold()))
+        return [CompletionItem(f"{before}{comma}{name}") for name in names]
 
 
 PLACE = PlaceType()

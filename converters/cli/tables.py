@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,20 @@ def show_report(report: Report, *, quiet: bool, as_json: bool, error: bool = Fal
         click.echo(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
     elif not quiet:
         click.echo("\n".join(report_lines(report)), err=error)
+
+
+def show_reports(reports: Mapping[str, Report], *, quiet: bool, as_json: bool) -> None:
+    """Print the reports of several formats: the first as :func:`show_report` does, and a row each of what came of it."""
+    if as_json:
+        documents = {name: report.to_json() for name, report in reports.items()}
+        click.echo(json.dumps(documents, indent=1, ensure_ascii=False))
+    elif not quiet and reports:
+        click.echo("\n".join(report_lines(next(iter(reports.values())))) + "\n")
+        rows = [["format", "records", "files", "bytes", "output"]]
+        for name, report in reports.items():
+            size = sum(file.size for file in report.files)
+            rows.append([name, f"{report.records:,}", f"{len(report.files):,}", f"{size:,}", report.out])
+        click.echo("\n".join(_table(rows)))
 
 
 def show_failure(error: ConverterError, *, as_json: bool) -> None:

@@ -119,7 +119,7 @@ class PartBuilder:
         self._label = label if label is not None and label.label_names else None
         self._labels: list[bytes] = []
         self._sets: Counter[str] = Counter()
-            self._image_bytes = 0
+        self._image_bytes = 0
         self._identities = Tree(first, b"") if "img_id" in schema and "clip_id" in schema else None
 
     def add(self, batch: pa.RecordBatch) -> None:

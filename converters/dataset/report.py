@@ -57,7 +57,8 @@ class SourceFacts:
     Attributes:
         name: its name, relative to the source folder.
         bytes: its size as stored.
-        sha256: of its bytes as stored.
+        sha256: of its bytes as stored; None where it was read in several ranges.
+        ranges: where each of several ranges ends, and the SHA-256 of its bytes.
         records: their number.
         example_bytes: size of the Examples in it, without their framing.
         compression: how it is compressed.
@@ -68,11 +69,12 @@ class SourceFacts:
 
     name: Annotated[str, _unsafe_path]
     bytes: Count
-    sha256: Sha256
+    sha256: Sha256 | None
     records: Count
     example_bytes: Count
     compression: Compression
     indexed: Annotated[bool | None, _not_false]
+    ranges: tuple[tuple[Count, Sha256], ...] = ()
     published: str | None = None
     md5: str | None = None
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MAX_RECORD_BYTES = 256 << 20
 
 FileState = tuple[int, int | str]
-"""Size in bytes, and a token that changes whenever the file does: its mtime in nanoseconds, or a store's version."""
+"""Size in bytes, and a token that changes whenever the file does; see :func:`~converters.storage.files.file_state`."""
 
 
 Compression = Literal["none", "gzip", "zlib"]
@@ -42,7 +42,7 @@ class SourceFile:
         name: how outputs name it.
         path: where it is.
         size: in bytes.
-        version: a token that changes whenever the file does: its mtime in nanoseconds, or its version in a store.
+        version: a token that changes whenever the file does.
         compression: how it is compressed.
         index: its ``.idx`` file, where there is one.
         published: the digest that a checksum file beside it states; see :class:`~converters.dataset.report.SourceFacts`.

@@ -331,6 +331,7 @@ def open_output(
     on_error: str = "fail",
     decode: bool = False,
     without: tuple[str, ...] = (),
+    paranoid: bool = False,
 ) -> OutputSource:
     """An output as a source; see :class:`OutputSource`.
 
@@ -341,6 +342,7 @@ def open_output(
         ("--labels", labels is not None),
         ("--reader tensorflow", reader != "native"),
         ("--on-error quarantine", on_error != "fail"),
+        ("--paranoid", paranoid),
     ):
         if given:
             raise CallError(

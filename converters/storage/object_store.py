@@ -156,7 +156,10 @@ def list_objects(folder: ObjectPath) -> dict[str, ObjectState]:
     return {
         path.lstrip("/").removeprefix(root.lstrip("/")): _state(details)
         for path, details in found.items()
-        if details["type"] == "file" and path.lstrip("/").startswith(root.lstrip("/"))
+        # S3's consoles make empty objects called "folder/", which hold nothing.
+        if details["type"] == "file"
+        and path.lstrip("/").startswith(root.lstrip("/"))
+        and not path.endswith("/")
     }
 
 

@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
@@ -36,6 +35,7 @@ from converters.formats import Format
 from converters.formats.parquet import ParquetFormat
 from converters.plugins import require_extra
 from converters.storage.object_store import SCRATCH
+from converters.storage.processes import child_command
 from converters.verify.read_back import read_back
 
 NAME = "datasets"
@@ -198,8 +198,7 @@ def _answers(loads: Sequence[Mapping[str, Any]], folder: Path) -> Generator[dict
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     }
-    # -P: neither the current folder nor that of a program is where Python looks for modules.
-    program = [sys.executable, "-P", "-c", "from converters.verify.datasets_child import serve; serve()"]
+    program = child_command("converters.verify.datasets_child", "serve")
     with subprocess.Popen(
         program,
         stdin=subprocess.PIPE,
