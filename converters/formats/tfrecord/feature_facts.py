@@ -341,6 +341,7 @@ class TextPairs:
 def _add_counts(
     facts: FeatureFacts, split: str, found: FeatureValues, rows: _Ints, locate: Locate
 ) -> None:
+    assert found.kind is not None
     counts = found.counts[rows]
     least, most = int(counts.min()), int(counts.max())
     if facts.kind is None:
