@@ -47,11 +47,13 @@ class Described:
     Attributes:
         description: of the dataset; the columns of its configs may have to be inferred.
         complete: whether a split that it has must be there, if it is not left out by name.
+        files: the files that it was read from, relative to the source.
         notes: of splits that were made of files of several stems, a sentence each, by the split's name.
     """
 
     description: Description
     complete: bool = False
+    files: tuple[str, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -63,13 +65,13 @@ def describe(listing: Listing) -> Described:
         DataError: a file that should be a TFRecord is something else.
     """
     if DESCRIPTION_FILE in listing.beside:
-        return Described(_read(listing.folder / DESCRIPTION_FILE))
+        return Described(_read(listing.folder / DESCRIPTION_FILE), files=(DESCRIPTION_FILE,))
     if _is_kfer(listing):
         return Described(kfer())
     if tfds_folders(listing.beside):
-        document = tfds_description(listing.folder, listing.beside)
+        document, files = tfds_description(listing.folder, listing.beside)
         origin = f"{listing.folder}: TensorFlow Datasets' files"
-        return Described(parse_description(document, origin), complete=not listing.chosen)
+        return Described(parse_description(document, origin), complete=not listing.chosen, files=tuple(files))
     return _by_names(listing)
 
 

@@ -353,6 +353,7 @@ def open_tfrecords(
     found = replace(
         found,
         splits=tuple(replace(split, note=described.notes.get(split.split.name, split.note)) for split in found.splits),
+        passed_over=tuple(name for name in found.passed_over if name not in described.files),
     )
     inference = InferencePass(
         without=without,

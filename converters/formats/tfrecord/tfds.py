@@ -22,6 +22,7 @@ from converters.storage.files import read_bounded
 from converters.storage.object_store import Place
 
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
+LABELS_SUFFIX = ".labels.txt"
 _MAX_BYTES = 64 << 20
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 _SHOWN_NAMES = 20
@@ -59,18 +60,22 @@ def tfds_folders(names: Collection[str]) -> list[str]:
     return sorted(infos & features)
 
 
-def tfds_description(folder: Place, names: Collection[str]) -> dict[str, Any]:
+def tfds_description(folder: Place, names: Collection[str]) -> tuple[dict[str, Any], list[str]]:
     """The description that the files say, as ``dataset.json`` has it; without columns where a feature is not known.
 
     Args:
         folder: the source.
         names: all files in it.
 
+    Returns:
+        The description, and the files.
+
     Raises:
         CallError: a file cannot be read, is not of the form, or the files in several folders contradict each other.
     """
     configs: dict[str, Any] = {}
     document: dict[str, Any] = {}
+    files: list[str] = []
     for prefix in tfds_folders(names):
         info = _read(folder / f"{prefix}{INFO_FILE}")
         features = _read(folder / f"{prefix}{FEATURES_FILE}")
@@ -87,9 +92,14 @@ def tfds_description(folder: Place, names: Collection[str]) -> dict[str, Any]:
             problem = f"{type(error).__name__}: {error}"
             raise CallError(f"{folder / (prefix + INFO_FILE)}: not what TensorFlow Datasets writes: {problem}.") from error
         columns = _columns(info, features, folder, prefix, names)
+        files += [
+            name
+            for name in names
+            if name.startswith(prefix) and name.endswith((INFO_FILE, FEATURES_FILE, LABELS_SUFFIX))
+        ]
         if columns is not None:
             configs[name]["columns"] = columns
-    return document | {"configs": configs}
+    return document | {"configs": configs}, files
 
 
 def _read(path: Place) -> dict[str, Any]:
@@ -202,7 +212,7 @@ def _type(leaf: _Leaf) -> str:
 def _label_names(folder: Place, prefix: str, feature: str, names: Collection[str]) -> list[str] | None:
     """The names of a feature's labels, in order; None where no file says them all, each once."""
     there = {same_name(name): name for name in names}
-    path = there.get(same_name(f"{prefix}{feature.replace('/', '-')}.labels.txt"))
+    path = there.get(same_name(f"{prefix}{feature.replace('/', '-')}{LABELS_SUFFIX}"))
     if path is None:
         return None
     try:
