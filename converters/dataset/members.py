@@ -104,7 +104,9 @@ def missing_files(files: Sequence[str], names: Sequence[str]) -> tuple[int, list
     """
     there = {same_name(plain_name(name)) for name in names}
     lost = [
-        file for file in files if not is_pattern(file) and not there & {same_name(file), same_name(plain_name(file))}
+        file
+        for file in files
+        if not is_pattern(file) and not there & {same_name(file), same_name(plain_name(file))}
     ]
     try:
         sets = member_sets(names)

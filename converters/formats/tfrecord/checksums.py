@@ -67,7 +67,10 @@ def parse_checksums(text: str, name: str) -> dict[str, str] | None:
         if match := _BSD.fullmatch(line.strip()):
             own, digest = match[2], match[3]
         elif match := _COREUTILS.fullmatch(line.strip()):
-            own, digest = match[2] or re.sub(r"\.(sha256|md5)(sums?)?(\.txt)?$", "", name, flags=re.IGNORECASE), match[1]
+            own, digest = (
+                match[2] or re.sub(r"\.(sha256|md5)(sums?)?(\.txt)?$", "", name, flags=re.IGNORECASE),
+                match[1],
+            )
         else:
             return None
         algorithm = "sha256" if len(digest) == 64 else "md5"

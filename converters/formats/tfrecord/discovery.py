@@ -152,7 +152,11 @@ class _NameIndex:
         literal = [
             name
             for suffix in COMPRESSED_SUFFIXES
-            if (name := file + suffix if file + suffix in self._exact else self._same.get(same_name(file + suffix)))
+            if (
+                name := file + suffix
+                if file + suffix in self._exact
+                else self._same.get(same_name(file + suffix))
+            )
         ]
         if literal or not is_pattern(file):
             return literal
@@ -229,7 +233,14 @@ def _match_unknown(path: Place, description: Description, found: Mapping[Split, 
     if look.kind == "empty":
         raise _empty(path)
     feature = (
-        next((label.feature for config in description.configs if (label := config.schema.label) and label.kind), None)
+        next(
+            (
+                label.feature
+                for config in description.configs
+                if (label := config.schema.label) and label.kind
+            ),
+            None,
+        )
         or ""
     )
     configs = []
@@ -256,7 +267,9 @@ def _match_unknown(path: Place, description: Description, found: Mapping[Split, 
         )
     else:
         reason = f"it looks like {splits[0].title}, for which {found[splits[0]][0]} is there already"
-    expected = _listed([split.file for split in description.splits() if not found[split]]) or "none is missing"
+    expected = (
+        _listed([split.file for split in description.splits() if not found[split]]) or "none is missing"
+    )
     raise DataError(
         f"this TFRecord file cannot be matched to the dataset: {reason}.",
         Location(str(path)),

@@ -116,11 +116,16 @@ class FileNames:
         """Take the names that a batch has."""
         stems = [stem_of(name) for name in names]
         sound = np.array(
-            [not unsafe_name(name) and not split_words(stem) for name, stem in zip(names, stems, strict=True)], np.bool_
+            [
+                not unsafe_name(name) and not split_words(stem)
+                for name, stem in zip(names, stems, strict=True)
+            ],
+            np.bool_,
         )
         self.claim.add(sound, locate, lambda row: repr(names[row][:80]))
         digests = b"".join(
-            hashlib.blake2b(folded(stem).encode("utf-8", "surrogatepass"), digest_size=8).digest() for stem in stems
+            hashlib.blake2b(folded(stem).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+            for stem in stems
         )
         self.hashes.setdefault(split, []).append(np.frombuffer(digests, np.int64))
         self.count += len(names)
@@ -259,7 +264,9 @@ class FactsBuilder:
         if look:
             headers = self._headers.setdefault(facts.name, ImageHeaderReader()).try_read(array)
             images = headers.encodings != NO_IMAGE
-            facts.image.add(images, lambda value: locate(int(owners[value])), lambda value: _shown_bytes(array[value]))
+            facts.image.add(
+                images, lambda value: locate(int(owners[value])), lambda value: _shown_bytes(array[value])
+            )
             for number in np.flatnonzero(np.bincount(headers.encodings[images], minlength=1)):
                 facts.encodings[ENCODINGS[number]] += int((headers.encodings == number).sum())
             if images.any():
@@ -278,7 +285,9 @@ class FactsBuilder:
         if not facts.text.against:
             arrays[facts.name] = array
             if facts.single and facts.name_rank is not None:
-                _add_names(facts, split, array.view(pa.string()).to_pylist(), lambda value: locate(int(rows[value])))
+                _add_names(
+                    facts, split, array.view(pa.string()).to_pylist(), lambda value: locate(int(rows[value]))
+                )
         return sizes
 
     def _add_pairs(
@@ -319,7 +328,10 @@ class TextPairs:
             self.broken = True
             return
         different, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-        known = [self.texts.setdefault(int(label), texts[int(row)].as_py()) for label, row in zip(different, first, strict=True)]
+        known = [
+            self.texts.setdefault(int(label), texts[int(row)].as_py())
+            for label, row in zip(different, first, strict=True)
+        ]
         edges, data = binary_parts(texts)
         sizes = np.array([len(text) for text in known])[inverse]
         same = np.array_equal(sizes, np.diff(edges)) and b"".join(
@@ -338,9 +350,7 @@ class TextPairs:
         return names if usable and not self.broken and len(set(names.values())) == len(names) > 0 else None
 
 
-def _add_counts(
-    facts: FeatureFacts, split: str, found: FeatureValues, rows: _Ints, locate: Locate
-) -> None:
+def _add_counts(facts: FeatureFacts, split: str, found: FeatureValues, rows: _Ints, locate: Locate) -> None:
     assert found.kind is not None
     counts = found.counts[rows]
     least, most = int(counts.min()), int(counts.max())

@@ -13,7 +13,16 @@ from typing import Any
 
 from converters.dataset.description import MAX_COLUMN_NAME_BYTES, described_columns
 from converters.dataset.labels import UNLABELLED
-from converters.dataset.schema import SIZES, Column, Kind, Role, Schema, parse_type, type_name, with_derived_label
+from converters.dataset.schema import (
+    SIZES,
+    Column,
+    Kind,
+    Role,
+    Schema,
+    parse_type,
+    type_name,
+    with_derived_label,
+)
 from converters.errors import DataError, Location
 from converters.formats.tfrecord.feature_facts import Claim, FactsBuilder, FeatureFacts
 from converters.formats.tfrecord.label_maps import LabelMap
@@ -109,7 +118,11 @@ class InferredConfig:
         rows = [("feature", "column", "type", "role", "values", "absent in", "example", "why")]
         for inferred in self.columns:
             column = inferred.column
-            values = f"{inferred.least}" if inferred.least == inferred.most else f"{inferred.least}–{inferred.most}"
+            values = (
+                f"{inferred.least}"
+                if inferred.least == inferred.most
+                else f"{inferred.least}–{inferred.most}"
+            )
             absent = sum(inferred.absent.values())
             rows.append(
                 (
@@ -155,7 +168,10 @@ class _Taken:
 
 
 def infer_columns(
-    config: str, facts: FactsBuilder, label_maps: Sequence[LabelMap], left_out: Mapping[str, FeatureKind] | None = None
+    config: str,
+    facts: FactsBuilder,
+    label_maps: Sequence[LabelMap],
+    left_out: Mapping[str, FeatureKind] | None = None,
 ) -> InferredConfig:
     """Decide what the features of a config are.
 
@@ -171,7 +187,11 @@ def infer_columns(
     for name, kind in (left_out or {}).items():
         facts.features[name] = FeatureFacts(name, kind, most=2)
     names = sorted(facts.features, key=lambda name: name.encode("utf-8", "surrogatepass"))
-    taken = {name: _Taken(facts.features[name], _type(facts.features[name])) for name in names if facts.features[name].kind}
+    taken = {
+        name: _Taken(facts.features[name], _type(facts.features[name]))
+        for name in names
+        if facts.features[name].kind
+    }
     if not taken:
         raise DataError(f"no record of {config} has a value.", advice="There is nothing to convert.")
     for name in taken:
@@ -303,9 +323,7 @@ def _take_label(taken: Mapping[str, _Taken]) -> _Taken | None:
     return None
 
 
-def _name_labels(
-    label: _Taken, label_maps: Sequence[LabelMap], facts: FactsBuilder
-) -> Iterator[str]:
+def _name_labels(label: _Taken, label_maps: Sequence[LabelMap], facts: FactsBuilder) -> Iterator[str]:
     """Find the names of labels: in a file beside the data, or else in the texts beside the labels."""
     occurring = None if label.facts.labels is None else set(label.facts.labels) - {UNLABELLED}
     fixed = label.facts.least == label.facts.most > 1
@@ -333,7 +351,9 @@ def _name_labels(
     if not label.label_names and (occurring is None or occurring <= texts.keys()):
         label.label_names = texts
         label.why += f"; names from {pairs.feature}, one-to-one"
-    elif label.label_names and any(label.label_names.get(number, name) != name for number, name in texts.items()):
+    elif label.label_names and any(
+        label.label_names.get(number, name) != name for number, name in texts.items()
+    ):
         yield f"{pairs.feature} has other names than {label_maps[0].path}, which counts"
 
 
@@ -430,6 +450,9 @@ def _labels(counts: Counter[int] | None, column: Column) -> str:
     if column.kind is not None:
         return f"0/1 vectors of {', '.join(column.label_names[:_SHOWN_LABELS])}"
     names = dict(zip(column.label_ids or range(len(column.label_names)), column.label_names, strict=True))
-    shown = [f"{number}{' ' + names[number] if number in names else ''}: {counts[number]:,}" for number in sorted(counts)]
+    shown = [
+        f"{number}{' ' + names[number] if number in names else ''}: {counts[number]:,}"
+        for number in sorted(counts)
+    ]
     more = f" … ({len(shown)} labels)" if len(shown) > _SHOWN_LABELS else ""
     return ", ".join(shown[:_SHOWN_LABELS]) + more

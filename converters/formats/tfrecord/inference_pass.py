@@ -84,7 +84,11 @@ class InferencePass:
             self._refuse_other_records(source)
             parser = _Parser(frozenset(self.without))
             found = examine(
-                file.path, file.compression, file.index, partial(parser.check, str(file.path)), self.max_record_bytes
+                file.path,
+                file.compression,
+                file.index,
+                partial(parser.check, str(file.path)),
+                self.max_record_bytes,
             )
             index = None if found.index_problem else file.index
             source = replace(source, lost=found.lost, index=index, any_header=True)
@@ -141,9 +145,7 @@ class _Parser:
                 if error.name in self.without:
                     self.left_out[error.name] = error.kind
                     continue
-                here, before = (
-                    frame_location(path, frames, row) for row in (error.row, error.first_row)
-                )
+                here, before = (frame_location(path, frames, row) for row in (error.row, error.first_row))
                 raise TwoKindsError(error.name, error.kind, here, error.first_kind, before) from None
             except RecordError as error:
                 if frames.first_record + error.row == 0:

@@ -101,7 +101,9 @@ def parse_pbtxt(text: str) -> tuple[dict[int, str], bool] | None:
         return None
     for field in ("display_name", "name"):
         by_id = {
-            item["id"]: item[field] for item in items if isinstance(item["id"], int) and isinstance(item.get(field), str)
+            item["id"]: item[field]
+            for item in items
+            if isinstance(item["id"], int) and isinstance(item.get(field), str)
         }
         if _usable(by_id, len(items)):
             return {number: str(name) for number, name in by_id.items()}, False
@@ -111,10 +113,7 @@ def parse_pbtxt(text: str) -> tuple[dict[int, str], bool] | None:
 def _usable(names: Mapping[int, int | str], count: int) -> bool:
     """Whether there are so many names, no two the same, that can name labels."""
     texts = [str(name) for name in names.values()]
-    return (
-        len(names) == len(set(texts)) == count > 0
-        and all(text and text.isprintable() for text in texts)
-    )
+    return len(names) == len(set(texts)) == count > 0 and all(text and text.isprintable() for text in texts)
 
 
 def _unquoted(text: str) -> str:

@@ -80,7 +80,9 @@ def plan_shards(
 
 
 def _whole_file(file: SourceFile, damage: FileDamage | None) -> SourceRange:
-    whole = SourceRange(file.path, 0, file.size, 0, file.compression, file.index, may_be_empty=file.may_be_empty)
+    whole = SourceRange(
+        file.path, 0, file.size, 0, file.compression, file.index, may_be_empty=file.may_be_empty
+    )
     if damage is None:
         return whole
     index = file.index if damage.indexed else None

@@ -352,7 +352,9 @@ def open_tfrecords(
         _refuse_incomplete(found)
     found = replace(
         found,
-        splits=tuple(replace(split, note=described.notes.get(split.split.name, split.note)) for split in found.splits),
+        splits=tuple(
+            replace(split, note=described.notes.get(split.split.name, split.note)) for split in found.splits
+        ),
         passed_over=tuple(name for name in found.passed_over if name not in described.files),
     )
     inference = InferencePass(

@@ -90,7 +90,9 @@ def tfds_description(folder: Place, names: Collection[str]) -> tuple[dict[str, A
             configs[name] = {"splits": dict(_splits(info, prefix))}
         except (KeyError, TypeError, ValueError) as error:
             problem = f"{type(error).__name__}: {error}"
-            raise CallError(f"{folder / (prefix + INFO_FILE)}: not what TensorFlow Datasets writes: {problem}.") from error
+            raise CallError(
+                f"{folder / (prefix + INFO_FILE)}: not what TensorFlow Datasets writes: {problem}."
+            ) from error
         columns = _columns(info, features, folder, prefix, names)
         files += [
             name
@@ -141,7 +143,9 @@ def _splits(info: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         }
         template = split.get("filepathTemplate") or _TEMPLATE
         stated: dict[str, Any] = {
-            "file": [prefix + _file_name(template, names, number, len(lengths)) for number in range(len(lengths))],
+            "file": [
+                prefix + _file_name(template, names, number, len(lengths)) for number in range(len(lengths))
+            ],
             "shard_lengths": lengths,
         }
         if split.get("numBytes") is not None:
@@ -180,7 +184,9 @@ def _columns(
             if name == label:
                 column |= {"role": "label"} | ({"label_names": label_names} if label_names else {})
             elif label_names:
-                shown = ", ".join(f"{number} {text}" for number, text in enumerate(label_names[:_SHOWN_NAMES]))
+                shown = ", ".join(
+                    f"{number} {text}" for number, text in enumerate(label_names[:_SHOWN_NAMES])
+                )
                 more = "" if len(label_names) <= _SHOWN_NAMES else f" … ({len(label_names)})"
                 column["meaning"] = f"label: {shown}{more}"
         called = {image: "image", label: "label"}.get(name, name)
@@ -193,7 +199,11 @@ def _label(info: Mapping[str, Any], leaves: Mapping[str, _Leaf]) -> str | None:
     labels = [name for name, leaf in leaves.items() if leaf.kind == "label"]
     items = ((info.get("supervisedKeys") or {}).get("tuple") or {}).get("items") or ()
     supervised = [item.get("featureKey") for item in items]
-    chosen = [name for name in labels if name in supervised] or [name for name in labels if name == "label"] or labels
+    chosen = (
+        [name for name in labels if name in supervised]
+        or [name for name in labels if name == "label"]
+        or labels
+    )
     return chosen[0] if len(chosen) == 1 else None
 
 
