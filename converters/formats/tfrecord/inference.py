@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from converters.dataset.description import MAX_COLUMN_NAME_BYTES, described_columns
@@ -23,7 +23,7 @@ from converters.dataset.schema import (
     type_name,
     with_derived_label,
 )
-from converters.errors import DataError, Location
+from converters.errors import DataError
 from converters.formats.tfrecord.feature_facts import Claim, FactsBuilder, FeatureFacts
 from converters.formats.tfrecord.label_maps import LabelMap
 from converters.formats.tfrecord.strict_parser import FeatureKind
