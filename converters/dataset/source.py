@@ -44,6 +44,7 @@ class SourceFile:
         compression: how it is compressed.
         index: its ``.idx`` file, where there is one.
         published: the digest that a checksum file beside it states; see :class:`~converters.dataset.report.SourceFacts`.
+        may_be_empty: whether it may hold no record, as one of several whose published number fits.
     """
 
     name: str
@@ -53,6 +54,7 @@ class SourceFile:
     compression: Compression = "none"
     index: Place | None = None
     published: str | None = None
+    may_be_empty: bool = False
 
 
 @dataclass(frozen=True)
