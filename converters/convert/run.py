@@ -16,8 +16,9 @@ from converters.dataset.shard import Progress, Shard, ShardResult, Task
 from converters.dataset.source import MAX_RECORD_BYTES, Source
 from converters.engines import Engine, load_engine
 from converters.errors import OUT_OF_MEMORY, ConverterError, MachineError
-from converters.formats import Format, load_format
-from converters.formats.tfrecord.source import OnError, Reader, open_tfrecords
+from converters.formats import Format, load_format, refuse_splits
+from converters.formats.sources import open_source
+from converters.formats.tfrecord.source import OnError, Reader
 from converters.staging.base import Staging, make_staging
 from converters.staging.checkpoint import describe_run
 from converters.staging.disk_space import DISK_ERRORS
@@ -40,6 +41,7 @@ class Options:
     format_options: Mapping[str, Any] = field(default_factory=dict)
     max_record_bytes: int = MAX_RECORD_BYTES
     max_shard_bytes: int = MAX_SHARD_BYTES
+    paranoid: bool = False
     workers: int | None = 1
     engine: str = "local"
     engine_options: Mapping[str, Any] = field(default_factory=dict)
@@ -78,7 +80,7 @@ def run(
     """
     refuse_nesting(out, [source_folder, *([options.labels] if options.labels else [])])
     target = load_format(format_name, **options.format_options)
-    source = open_tfrecords(
+    source = open_source(
         source_folder,
         configs=options.configs,
         splits=options.splits,
@@ -88,7 +90,9 @@ def run(
         decode=options.decode,
         max_record_bytes=options.max_record_bytes,
         without=options.without,
+        paranoid=options.paranoid,
     )
+    refuse_splits(target, [found.split for found in source.splits])
     engine = load_engine(options.engine, options.workers, **options.engine_options)
     staging = make_staging(out, overwrite=overwrite)
     conversion = _Conversion(source, format_name, target, str(out), options)
@@ -146,7 +150,8 @@ def _convert(conversion: _Conversion, engine: Engine, staging: Staging, progress
     """Fill the staging with a complete output, compared with its source."""
     source, options = conversion.source, conversion.options
     inputs = source.inputs()
-    staging.claim(describe_run(source.description, inputs, conversion.format, options.recorded()))
+    recorded = options.recorded() | {"labels": source.identified, "without": list(source.without)}
+    staging.claim(describe_run(source.description, inputs, conversion.format, recorded))
     plan = source.plan(options.max_shard_bytes)
     finished = staging.finished(plan)
     staging.require_space(source)
@@ -160,7 +165,8 @@ def _convert(conversion: _Conversion, engine: Engine, staging: Staging, progress
         splits=(),
         absent=source.absent,
         allow_mismatch=options.allow_mismatch,
-        options=options.recorded(),
+        options=recorded,
+        origin=source.origin,
         resumed_shards=len(finished),
     )
     # Closed whatever happens, so that no task goes on when the staging is tidied up.

@@ -17,8 +17,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from converters.dataset.decode import DecodeError, decode, load_json, not_a_count, not_a_sha256
-from converters.dataset.description import Description, Split, with_columns
+from converters.dataset.decode import (
+    DecodeError,
+    Sha256,
+    decode,
+    encode,
+    load_json,
+    not_a_count,
+    not_a_sha256,
+)
+from converters.dataset.description import IDENTITIES, Description, Split, with_columns
 from converters.dataset.filenames import safe_path
 from converters.dataset.fingerprint import Fingerprint
 from converters.dataset.quarantine import Quarantine, check_quarantine
@@ -99,12 +107,27 @@ class StatedSplit:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """An output that an output was made from: its format, what wrote it, and the SHA-256 of its manifest."""
+
+    format: str
+    written_by: Mapping[str, str]
+    manifest_sha256: Sha256
+
+    @classmethod
+    def of(cls, manifest: Manifest, data: bytes) -> Origin:
+        """The output whose manifest has these bytes."""
+        return cls(manifest.format, manifest.written_by, hashlib.sha256(data).hexdigest())
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a manifest says. It is data from outside: see :func:`read_manifest` for what is checked of it."""
 
     manifest_version: int
     written_by: Mapping[str, str]
     format: str
+    origin: tuple[Origin, ...]
     options: StatedOptions
     dataset: Description
     fingerprint_definition: str
@@ -127,6 +150,7 @@ def write_manifest(report: Report, folder: Path) -> None:
         "manifest_version": MANIFEST_VERSION,
         "written_by": {"kfer-convert": version("kfer-convert"), "pyarrow": version("pyarrow")},
         "format": report.format,
+        "origin": encode(report.origin),
         "options": report.options,
         "dataset": report.description.document,
         "fingerprint_definition": DEFINITION,
@@ -248,8 +272,9 @@ def _check_split(manifest: Manifest, entry: StatedSplit, place: str) -> None:
     split = manifest.split(entry)
     if list(entry.columns) != [column.to_json() for column in split.schema]:
         raise DecodeError("the columns are not those of the dataset's description", place)
-    if (entry.fingerprint.identities_sha256 is not None) != manifest.options.labels:
-        raise DecodeError("the option labels and the identities contradict each other", place)
+    identified = all(name in split.schema for name in IDENTITIES)
+    if entry.fingerprint.records and (entry.fingerprint.identities_sha256 is not None) != identified:
+        raise DecodeError("the columns and the identities contradict each other", place)
     if entry.quarantine is not None:
         output = {file.path: file.size for file in manifest.files}
         try:

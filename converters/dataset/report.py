@@ -57,7 +57,8 @@ class SourceFacts:
     Attributes:
         name: its name, relative to the source folder.
         bytes: its size as stored.
-        sha256: of its bytes as stored.
+        sha256: of its bytes as stored; None where it was read in several ranges.
+        ranges: where each of several ranges ends, and the SHA-256 of its bytes.
         records: their number.
         example_bytes: size of the Examples in it, without their framing.
         compression: how it is compressed.
@@ -68,11 +69,12 @@ class SourceFacts:
 
     name: Annotated[str, _unsafe_path]
     bytes: Count
-    sha256: Sha256
+    sha256: Sha256 | None
     records: Count
     example_bytes: Count
     compression: Compression
     indexed: Annotated[bool | None, _not_false]
+    ranges: tuple[tuple[Count, Sha256], ...] = ()
     published: str | None = None
     md5: str | None = None
 
@@ -156,6 +158,7 @@ class Report:
         problems: what failed and is about no split (verification: missing, extra or changed files).
         allow_mismatch: whether differences from the published facts were allowed.
         options: those that the output depends on.
+        origin: the outputs that it was made from, the first one first; none where it was made from the originals.
         resumed_shards: how many shards an interrupted run had finished.
         work: what the conversion took; None of a verification.
     """
@@ -170,6 +173,7 @@ class Report:
     problems: tuple[str, ...] = ()
     allow_mismatch: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    origin: Sequence[Any] = ()
     resumed_shards: int = 0
     work: Work | None = None
 

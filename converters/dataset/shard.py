@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from converters.dataset.decode import Count
 from converters.dataset.description import Split
-from converters.dataset.fingerprint import Part
+from converters.dataset.fingerprint import Node, Part
 from converters.storage.file_list import OutputFiles
 from converters.storage.object_store import Place
 
@@ -87,15 +88,17 @@ class SliceFacts:
         sha256: of the slice's bytes, as stored.
         indexed: whether the slice agreed with the file's index; None where there is no index.
         record_bytes: size of the records with their headers and checksums, decompressed.
+        nodes: of a slice of an output, the nodes of the records' tree that it finishes.
     """
 
     path: str
     start: int
     end: int
     records: int
-    sha256: str
-    indexed: bool | None
-    record_bytes: int = 0
+    sha256: str = ""
+    indexed: bool | None = None
+    record_bytes: Count = 0
+    nodes: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

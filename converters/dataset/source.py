@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from converters.dataset.description import Description, Split
 from converters.dataset.quarantine import Quarantine
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MAX_RECORD_BYTES = 256 << 20
 
 FileState = tuple[int, int | str]
-"""Size in bytes, and a token that changes whenever the file does: its mtime in nanoseconds, or a store's version."""
+"""Size in bytes, and a token that changes whenever the file does; see :func:`~converters.storage.files.file_state`."""
 
 
 Compression = Literal["none", "gzip", "zlib"]
@@ -42,7 +42,7 @@ class SourceFile:
         name: how outputs name it.
         path: where it is.
         size: in bytes.
-        version: a token that changes whenever the file does: its mtime in nanoseconds, or its version in a store.
+        version: a token that changes whenever the file does.
         compression: how it is compressed.
         index: its ``.idx`` file, where there is one.
         published: the digest that a checksum file beside it states; see :class:`~converters.dataset.report.SourceFacts`.
@@ -137,6 +137,16 @@ class Source(Protocol):
     @property
     def identified(self) -> bool:
         """Whether img_id and clip_id are joined to the records."""
+        ...
+
+    @property
+    def without(self) -> tuple[str, ...]:
+        """The columns that were left out, here and in what it was made from."""
+        ...
+
+    @property
+    def origin(self) -> Sequence[Any]:
+        """The outputs that it is, and was made from; none of the originals."""
         ...
 
     @property

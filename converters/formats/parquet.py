@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import glob
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from converters.dataset.description import Split
+from converters.dataset.filenames import MAX_NAME_BYTES
 from converters.dataset.shard import Shard
-from converters.errors import DataError, Location
+from converters.errors import CallError, DataError, Location
 from converters.formats.croissant import write_croissant
+from converters.formats.readme import refuse_names, write_readme, write_terms
 from converters.formats.shard_files import new_shard_file, shard_files
-from converters.formats.table import check_schema, from_table, tables
+from converters.formats.table import check_schema, from_table, table_schema, tables
 
 if TYPE_CHECKING:
     from converters.dataset.report import Report
@@ -40,24 +43,30 @@ class ParquetFormat:
         """What the files of ``split`` are called."""
         return split.name
 
+    def refuse(self, splits: Sequence[Split]) -> None:
+        """Refuse names that ``datasets`` or a file system would not take.
+
+        Raises:
+            CallError: with the split, and what to do.
+        """
+        refuse_names(splits, self.name, {split.title: self.split_name(split) for split in splits})
+        for split in splits:
+            longest = f"{self.split_name(split)}-{'0' * 8}-of-{'0' * 8}.parquet"
+            if len(longest.encode()) > MAX_NAME_BYTES:
+                raise CallError(
+                    f"{split.title}: the split's name is too long for names of files. Rename it in dataset.json."
+                )
+
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
         """Write a shard's records to one file."""
         path = new_shard_file(folder, shard, _SUFFIX, self.split_name(shard.split))
-        writer: pq.ParquetWriter | None = None
-        with path.open("xb") as file:
-            try:
-                for rows in tables(batches, shard, ROW_GROUP_ROWS, ROW_GROUP_BYTES):
-                    if writer is None:
-                        writer = _writer(file, rows.schema)
-                    writer.write_table(rows, row_group_size=len(rows))
-            finally:
-                if writer is not None:
-                    writer.close()
+        with path.open("xb") as file, _writer(file, table_schema(shard.split.schema)) as writer:
+            for rows in tables(batches, shard, ROW_GROUP_ROWS, ROW_GROUP_BYTES):
+                writer.write_table(rows, row_group_size=len(rows))
         return [path]
 
-    def read(self, folder: Path, split: Split) -> Iterator[pa.RecordBatch]:
+    def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
         """Read back the records of a split; pages whose checksums fail are an error."""
-        first = 0
         for path in self.paths(folder, split):
             for batch in _read_file(path, split, first):
                 yield batch
@@ -68,9 +77,18 @@ class ParquetFormat:
         return shard_files(folder, split, _SUFFIX, self.split_name(split))
 
     def finish(self, report: Report, folder: Path) -> None:
-        """Write the description that Croissant readers take; to all others the files describe themselves."""
-        names = {split.split.title: self.split_name(split.split) for split in report.splits}
-        write_croissant(report, names, folder)
+        """Write the terms, a README that tells `datasets` of configs and splits, and the Croissant description."""
+        write_terms(report, folder)
+        data_files = {
+            split.split.title: f"{glob.escape(split.split.config)}/{self.split_name(split.split)}-*.parquet"
+            for split in report.splits
+        }
+        write_readme(report, folder, data_files)
+        write_croissant(report, self.names(report), folder)
+
+    def names(self, report: Report) -> dict[str, str]:
+        """What the files of each split are called, by the split's title."""
+        return {split.split.title: self.split_name(split.split) for split in report.splits}
 
 
 def _writer(file: object, schema: pa.Schema) -> pq.ParquetWriter:

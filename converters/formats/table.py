@@ -169,11 +169,14 @@ def label_contradiction(schema: Schema, batch: pa.RecordBatch, found: pa.Array) 
     stored = batch.column(label.name)
     if label.kind is not None:
         matrix = np.zeros((len(batch), len(label.label_names)), np.int64)
-        for row, ranks in enumerate(found.to_pylist()):
-            chosen = ranks if isinstance(ranks, list) else [] if ranks is None else [ranks]
-            if not all(0 <= rank < matrix.shape[1] for rank in chosen) or chosen != sorted(set(chosen)):
-                return row
-            matrix[row, chosen] = 1
+        counts, ranks = list_parts(found) if derived.is_list else (valid_rows(found).astype(np.int64), found)
+        chosen = numbers(ranks) if derived.is_list else numbers(ranks)[counts.astype(np.bool_)]
+        rows = np.repeat(np.arange(len(batch)), counts)
+        wrong = (chosen < 0) | (chosen >= matrix.shape[1])
+        wrong[1:] |= (rows[1:] == rows[:-1]) & (chosen[1:] <= chosen[:-1])  # twice, or out of order
+        if wrong.any():
+            return int(rows[np.argmax(wrong)])
+        matrix[rows, chosen] = 1
         expected = np.zeros_like(matrix)
         valid = valid_rows(stored)
         expected[valid] = numbers(list_parts(stored)[1]).reshape(-1, matrix.shape[1])

@@ -104,7 +104,7 @@ def push(
     announce: Callable[[PushReport], None] | None = None,
     progress: Progress | None = None,
 ) -> PushReport:
-    """Verify an ``hf`` output, upload it, and compare what the Hub then hands out, byte for byte.
+    """Verify an ``hf`` output, load it with `datasets`, upload it, and compare what the Hub then hands out.
 
     Args:
         out: the output.
@@ -128,7 +128,7 @@ def push(
         make_plan(out, files, {}),
         None,
         looked=False,
-        licence=f"{about.licence.name}: {' '.join(about.licence.text.split())}",
+        licence=str(about.licence),
         quarantined=report.quarantined,
         dry_run=dry_run,
     )
@@ -191,7 +191,7 @@ def _verified(out: Path, progress: Progress | None) -> Report:
             f"{out}: this is an output of --to {manifest.format}; only one of --to hf can be pushed. "
             "Nothing was sent."
         )
-    report = verify_output(out, None, "native", progress)
+    report = verify_output(out, None, "datasets", progress)
     if report.failures():
         raise CheckError(f"{out}: this output does not verify; nothing was sent.", report)
     return report

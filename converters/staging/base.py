@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from converters.errors import CallError, MachineError
-from converters.storage.object_store import ObjectPath, Place
+from converters.storage.object_store import Place
 
 if TYPE_CHECKING:
     from converters.dataset.plan import Plan
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from converters.dataset.source import Source
     from converters.staging.scratch import Workspace
     from converters.storage.file_list import OutputFile
-
-_SUFFIX = ".incomplete"
-
-Destination = TypeVar("Destination", Path, ObjectPath)
 
 
 class Staging(Protocol):
@@ -113,11 +109,6 @@ def kept_sentence(count: int, place: Place) -> str:
         return ""
     shards = "1 finished shard is" if count == 1 else f"{count} finished shards are"
     return f"{shards} kept in {place}, and the same command goes on from there."
-
-
-def staging_place(destination: Destination) -> Destination:
-    """Where the output for ``destination`` grows."""
-    return destination.with_name(destination.name + _SUFFIX)
 
 
 def make_staging(destination: Place, *, overwrite: bool) -> Staging:

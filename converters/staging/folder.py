@@ -15,7 +15,7 @@ from converters.dataset.plan import Plan
 from converters.dataset.shard import Shard, ShardResult
 from converters.dataset.source import Source
 from converters.errors import CallError, ConverterError
-from converters.staging.base import KEPT_AFTER, kept_sentence, staging_place
+from converters.staging.base import KEPT_AFTER, kept_sentence
 from converters.staging.checkpoint import (
     RUN,
     claim,
@@ -28,6 +28,7 @@ from converters.staging.disk_space import DISK_ERRORS, describe_space, require_s
 from converters.staging.fsync import sync_folder, sync_tree
 from converters.staging.scratch import SharedFolder
 from converters.storage.file_list import OutputFile
+from converters.storage.files import staging_place
 from converters.storage.object_store import Place
 from converters.storage.tree import walk_files
 

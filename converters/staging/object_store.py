@@ -22,7 +22,7 @@ from converters.dataset.plan import Plan
 from converters.dataset.shard import Shard, ShardResult
 from converters.dataset.source import Source
 from converters.errors import CallError, MachineError
-from converters.staging.base import KEPT_AFTER, kept_sentence, staging_place
+from converters.staging.base import KEPT_AFTER, kept_sentence
 from converters.staging.checkpoint import (
     RESULT,
     RUN,
@@ -33,6 +33,7 @@ from converters.staging.checkpoint import (
     run_text,
 )
 from converters.storage.file_list import OutputFile
+from converters.storage.files import staging_place
 from converters.storage.object_store import (
     SCRATCH,
     ObjectPath,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from converters.errors import CallError
-from converters.staging.base import staging_place
+from converters.storage.files import staging_place
 from converters.storage.object_store import ObjectPath, Place, store_name
 
 

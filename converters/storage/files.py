@@ -6,10 +6,12 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from converters.storage import object_store as objects
 from converters.storage.object_store import ObjectPath, Place
+
+AnyPlace = TypeVar("AnyPlace", Path, ObjectPath)
 
 
 def open_regular(path: str | os.PathLike[str], *, follow_links: bool = True) -> int:
@@ -95,7 +97,10 @@ def is_there(place: Place) -> bool:
 
 
 def file_state(place: Place) -> tuple[int, int | str]:
-    """The size of a file in bytes, and what is another after it was changed: a time in nanoseconds, or a version.
+    """The size of a file in bytes, and a token that changes whenever the file does.
+
+    That is its inode and its times in nanoseconds, of which no program can set that of the last change; or its version
+    in a store.
 
     Raises:
         OSError: there is none.
@@ -104,8 +109,13 @@ def file_state(place: Place) -> tuple[int, int | str]:
         state = objects.object_state(place)
         return state.size, state.version
     status = place.stat()
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, f"{status.st_ino}-{status.st_mtime_ns}-{status.st_ctime_ns}"
 
 
 def _refused(path: str | os.PathLike[str], reason: str) -> OSError:
     return OSError(errno.EINVAL, reason, os.fspath(path))
+
+
+def staging_place(destination: AnyPlace) -> AnyPlace:
+    """Where the output for ``destination`` grows."""
+    return destination.with_name(destination.name + ".incomplete")

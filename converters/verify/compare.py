@@ -23,8 +23,8 @@ EVERY_BYTE = "every byte"
 _SHOWN = 20
 
 REORDERED = (
-    "the label vectors are not the published ones, in order, while all counts agree: the records were written in another "
-    "order, or labels stand on other images than their own. Nothing outside can tell which"
+    "the label vectors are not the published ones, in order, while all counts agree: the records were written in "
+    "another order, or labels stand on other images than their own. Nothing outside can tell which"
 )
 
 

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from converters.dataset.decode import encode
 from converters.dataset.description import IDENTITIES, Split
@@ -22,6 +23,7 @@ from converters.dataset.shard import Progress
 from converters.dataset.source import SourceSplit
 from converters.errors import CallError, ConverterError, DataError, Location
 from converters.formats import Format, load_format
+from converters.formats.fetch import fetch
 from converters.formats.tfrecord.source import Reader, TFRecordSource, open_tfrecords
 from converters.formats.tfrecord.tensorflow import require_tensorflow
 from converters.storage.file_list import OutputFile
@@ -29,22 +31,29 @@ from converters.storage.files import read_bounded
 from converters.storage.object_store import Place
 from converters.storage.tree import hash_file, walk_empty_folders, walk_files
 from converters.verify import compare
-from converters.verify.download import fetched
 from converters.verify.read_back import read_back
 
 SOURCE = "source"
 
 
-def verify_output(out: Place, source: Place | None, reader: Reader, progress: Progress | None) -> Report:
+OutputReader = Reader | Literal["datasets"]
+"""Who gives a second opinion: TensorFlow on the source, or `datasets` on the output."""
+
+
+def verify_output(
+    out: Place, source: Place | None, reader: OutputReader, progress: Progress | None
+) -> Report:
     """See :func:`converters.api.verify`."""
     if isinstance(out, Path):
         return _verify_folder(out, source, reader, progress)
-    with fetched(out) as folder:
-        report = _verify_folder(folder, source, reader, progress)
+    with fetch(out) as folder:
+        report = _verify_folder(Path(folder), source, reader, progress)
     return replace(report, out=str(out))
 
 
-def _verify_folder(out: Path, source: Place | None, reader: Reader, progress: Progress | None) -> Report:
+def _verify_folder(
+    out: Path, source: Place | None, reader: OutputReader, progress: Progress | None
+) -> Report:
     if reader == "tensorflow":
         if source is None:
             raise CallError("--reader tensorflow reads the originals, so --source is needed with it.")
@@ -56,6 +65,10 @@ def _verify_folder(out: Path, source: Place | None, reader: Reader, progress: Pr
         raise CallError(
             "this output has records in quarantine, and TensorFlow stops at the first damage: leave --reader out."
         )
+    if reader == "datasets":
+        from converters.verify.datasets_reader import require_datasets
+
+        require_datasets(manifest.format)
     try:
         problems = _check_files(out, manifest, data) + _check_list(manifest)
     except OSError as error:
@@ -89,6 +102,11 @@ def _verify_folder(out: Path, source: Place | None, reader: Reader, progress: Pr
         allow_mismatch=manifest.allow_mismatch,
         options=encode(manifest.options),
     )
+    if reader == "datasets":
+        from converters.verify.datasets_reader import confirm
+
+        report = confirm(report, out, target, progress)
+        reader = "native"  # of the source
     if source is None:
         return report
     return _verify_source(report, manifest, [stored for _, stored in read], source, reader, progress)

@@ -28,9 +28,9 @@ def read_back(
         ValueError: a batch does not have the columns of the split.
     """
     if reader is not None and isinstance(target, ReadsThrough):
-        batches = target.read_through(reader.read, folder, split)
+        batches = target.read_through(reader.read, folder, split, first)
     else:
-        batches = target.read(folder, split)
+        batches = target.read(folder, split, first)
     checker = RecordChecker(split.schema)
     for found in batches:
         batch = conform(found, split.schema)

@@ -236,6 +236,23 @@ def test_without_clips_the_card_says_that_none_were_counted(repo: Path) -> None:
     assert "made without the names of clips" in " ".join((repo / "README.md").read_text("utf-8").split())
 
 
+def test_a_card_says_of_clips_only_where_there_are_any(source: Path, tmp_path: Path) -> None:
+    def change(document):
+        for config in document["configs"].values():
+            for split in config["splits"].values():
+                split.pop("clips")
+
+    folder = edited(source, tmp_path / "in", change)
+    convert(folder, to="hf", out=tmp_path / "out", configs=["22_emo"])
+    convert(
+        source, to="hf", out=tmp_path / "one", configs=["22_emo"], splits=["test"], labels=source / "labels"
+    )
+    for out in ("out", "one"):
+        text = (tmp_path / out / "README.md").read_text("utf-8")
+        assert "Evaluating" not in text
+        assert "made without" not in text
+
+
 def test_the_card_has_the_sections_that_people_look_for(repo: Path) -> None:
     headings = re.findall(r"^## (.+)$", (repo / "README.md").read_text("utf-8"), re.MULTILINE)
     assert headings == [

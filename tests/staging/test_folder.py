@@ -12,7 +12,7 @@ import pytest
 
 from converters import CallError, convert, verify
 from converters.staging import fsync as durability
-from converters.staging.base import staging_place
+from converters.storage.files import staging_place
 from converters.staging.folder import FolderStaging
 
 

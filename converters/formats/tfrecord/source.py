@@ -39,7 +39,7 @@ from converters.formats.tfrecord.reader import RangeReader, SourceRange, frame_l
 from converters.formats.tfrecord.tensorflow import SecondReader, require_tensorflow
 from converters.storage.file_list import OutputFile
 from converters.storage.files import file_state
-from converters.storage.object_store import ObjectPath, Place, side_by_side
+from converters.storage.object_store import Place, side_by_side
 from converters.storage.signals import held_interrupts
 from converters.storage.tree import file_digest, hash_ranges
 
@@ -137,6 +137,7 @@ class TFRecordSource:
         decode: whether every image is decoded.
         max_record_bytes: the longest record that is accepted.
         without: columns that are left out, by their names or those of their features.
+        paranoid: whether every file is hashed once more at the end.
     """
 
     def __init__(
@@ -149,9 +150,13 @@ class TFRecordSource:
         decode: bool = False,
         max_record_bytes: int = MAX_RECORD_BYTES,
         without: tuple[str, ...] = (),
+        paranoid: bool = False,
     ) -> None:
+        self._paranoid = paranoid
         self.description = found.description
         self.identified = labels is not None
+        self.without = without
+        self.origin = ()
         self.splits = tuple(
             replace(there, split=with_columns(there.split, without, self.identified))
             for there in found.splits
@@ -222,20 +227,15 @@ class TFRecordSource:
         return differing_range(split, quarantine, digests)
 
     def account(self, facts: Sequence[Sequence[SliceFacts]]) -> list[Account]:
-        """What was read of each split; every file is hashed again, since it must still be what was converted.
+        """What was read of each split.
 
         Raises:
             DataError: a byte of a file was not read, or the file changed since it was.
         """
         read = [_files_read(found, slices) for found, slices in zip(self.splits, facts, strict=True)]
-        # Hashing lets other threads run; the largest files go first, so that none is left to one thread at the end.
-        largest_first = sorted(
-            ((number, file) for number, files in enumerate(read) for file in files),
-            key=lambda entry: -entry[1].file.size,
-        )
-        with held_interrupts() as stop, ThreadPoolExecutor(os.cpu_count()) as pool:
-            hashed = {id(file): pool.submit(_source_facts, file, stop) for _, file in largest_first}
-            known = [tuple(hashed[id(file)].result() for file in files) for files in read]
+        if self._paranoid:
+            _hash_again([file for files in read for file in files])
+        known = [tuple(source_facts(file.file, file.slices) for file in files) for files in read]
         return [
             self._account(found, files, sources)
             for found, files, sources in zip(self.splits, read, known, strict=True)
@@ -269,6 +269,7 @@ def open_tfrecords(
     decode: bool = False,
     max_record_bytes: int = MAX_RECORD_BYTES,
     without: tuple[str, ...] = (),
+    paranoid: bool = False,
 ) -> TFRecordSource:
     """The TFRecord files in a folder, as a source.
 
@@ -283,6 +284,7 @@ def open_tfrecords(
         decode: whether every image is decoded.
         max_record_bytes: the longest record that is accepted.
         without: columns that are left out.
+        paranoid: whether every file is hashed once more at the end.
 
     Raises:
         CallError: the folder, the description or the environment is wrong.
@@ -309,6 +311,7 @@ def open_tfrecords(
         decode=decode,
         max_record_bytes=max_record_bytes,
         without=without,
+        paranoid=paranoid,
     )
 
 
@@ -354,37 +357,42 @@ def _files_read(found: SourceSplit, facts: Sequence[SliceFacts]) -> list[_FileRe
     return read
 
 
-def _source_facts(read: _FileRead, stop: Sequence[int]) -> SourceFacts:
-    """The facts of a source file that was read from its first byte to its last.
+def _hash_again(read: Sequence[_FileRead]) -> None:
+    """Hash every file once more.
 
     Raises:
-        DataError: its size, its time or a byte of it changed since.
+        DataError: a byte is another than was converted.
     """
-    file, parts = read.file, [piece.sha256 for piece in read.slices]
-    if isinstance(file.path, ObjectPath) and len(parts) == 1:
-        # What was hashed when it was converted is the whole object, and an object has a version.
-        whole, now = parts[0], parts
-    else:
-        whole, now = hash_ranges(file.path, [piece.end for piece in read.slices], stop)
-    if now != parts or file_state(file.path) != (file.size, file.version):
-        raise changed_file(file.path)
-    return source_facts(file, read.slices, whole)
+
+    def hashed_again(file: _FileRead) -> None:
+        _, now = hash_ranges(file.file.path, [piece.end for piece in file.slices], stop)
+        if now != [piece.sha256 for piece in file.slices]:
+            raise changed_file(file.file.path)
+
+    # Hashing lets other threads run; the largest files go first, so that none is left to one thread at the end.
+    with held_interrupts() as stop, ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(hashed_again, sorted(read, key=lambda file: -file.file.size)))
 
 
-def source_facts(file: SourceFile, slices: Sequence[SliceFacts], sha256: str) -> SourceFacts:
-    """What was found in a file, by its slices."""
+def source_facts(file: SourceFile, slices: Sequence[SliceFacts]) -> SourceFacts:
+    """What was found in a file, by its slices; one of several is hashed as a whole only if that digest is published."""
     indexed = {piece.indexed for piece in slices}
     records = sum(piece.records for piece in slices)
+    algorithm, _, _ = (file.published or "").partition(":")
+    whole = slices[0].sha256 if len(slices) == 1 else None
+    if whole is None and algorithm == "sha256":
+        whole = file_digest(file.path, algorithm)
     return SourceFacts(
         file.name,
         file.size,
-        sha256,
+        whole,
         records,
         sum(piece.record_bytes for piece in slices) - OVERHEAD_BYTES * records,
         file.compression,
         indexed.pop() if len(indexed) == 1 else None,
+        tuple((piece.end, piece.sha256) for piece in slices) if len(slices) > 1 else (),
         file.published,
-        file_digest(file.path, "md5") if file.published and file.published.startswith("md5:") else None,
+        file_digest(file.path, algorithm) if algorithm == "md5" else None,
     )
 
 

@@ -1,23 +1,20 @@
-"""Brings an output from a store to this machine, to be verified here; it goes by the manifest."""
+"""Brings an output from a store to this machine, to be read here; it goes by the manifest."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from converters.dataset.filenames import safe_path
 from converters.dataset.manifest import MANIFEST, max_manifest_bytes
 from converters.errors import CallError, DataError, Location, MachineError
-from converters.staging.base import staging_place
+from converters.storage.files import staging_place
 from converters.storage.object_store import SCRATCH, ObjectPath, hash_object, list_objects, side_by_side
 
 
-@contextmanager
-def fetched(out: ObjectPath) -> Iterator[Path]:
-    """A folder that holds the objects of an output as files, for as long as the block lasts.
+def fetch(out: ObjectPath) -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder that holds the objects of an output as files.
 
     Raises:
         CallError: there is no finished output.
@@ -36,18 +33,19 @@ def fetched(out: ObjectPath) -> Iterator[Path]:
         raise DataError("the manifest is too large to be one.", Location(str(out / MANIFEST)))
     if unsafe := next((path for path in there if not safe_path(path)), None):
         raise DataError("an object of this name cannot be a file.", Location(f"{out}/{unsafe}"))
-    with tempfile.TemporaryDirectory(prefix=SCRATCH) as name:
-        folder = Path(name)
-        needed, free = sum(state.size for state in there.values()), shutil.disk_usage(folder).free
-        if needed > free:
-            raise MachineError(
-                f"{out}: to be verified it is fetched to {folder.parent}, which has {free:,} bytes free of {needed:,} "
-                "that it needs. TMPDIR names another folder."
-            )
+    scratch = tempfile.TemporaryDirectory(prefix=SCRATCH)
+    folder = Path(scratch.name)
+    needed, free = sum(state.size for state in there.values()), shutil.disk_usage(folder).free
+    if needed > free:
+        scratch.cleanup()
+        raise MachineError(
+            f"{out}: to be read it is fetched to {folder.parent}, which has {free:,} bytes free of {needed:,} "
+            "that it needs. TMPDIR names another folder."
+        )
 
-        def fetch(path: str) -> None:
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            hash_object(out / path, folder / path)
+    def bring(path: str) -> None:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        hash_object(out / path, folder / path)
 
-        side_by_side(fetch, there)
-        yield folder
+    side_by_side(bring, there)
+    return scratch

@@ -1,0 +1,355 @@
+"""An output of ours as a source: read by its own format, and held against its manifest while it is read."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow as pa
+
+from converters.dataset.arrays import conform
+from converters.dataset.checks import RecordChecker
+from converters.dataset.description import Description, Split
+from converters.dataset.fingerprint import PartBuilder, Tree
+from converters.dataset.manifest import MANIFEST, Manifest, Origin, StatedSplit, read_manifest
+from converters.dataset.plan import Plan
+from converters.dataset.quarantine import LIST, list_text
+from converters.dataset.report import Report
+from converters.dataset.shard import Shard, SliceFacts
+from converters.dataset.source import Account, FileState, SourceFile, SourceSplit
+from converters.errors import CallError, DataError, Location
+from converters.formats import load_format
+from converters.formats.fetch import fetch
+from converters.storage.file_list import OutputFile
+from converters.storage.files import file_state, is_folder, is_there
+from converters.storage.object_store import Place, side_by_side
+from converters.storage.tree import hash_file
+
+
+@dataclass(frozen=True)
+class OutputSlice:
+    """Records ``start`` to ``end`` of a split of an output; ``path`` is its manifest."""
+
+    path: Path
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class OutputReading:
+    """How the records of an output are read.
+
+    Attributes:
+        folder: the output.
+        format: its format; ``format_options`` are for the constructor.
+        splits: the splits with all columns that the output has, by their titles.
+        decode: whether every image is decoded.
+    """
+
+    folder: Path
+    format: str
+    format_options: Mapping[str, Any]
+    splits: Mapping[str, Split]
+    decode: bool = False
+
+    def read(self, shard: Shard) -> OutputShardReader:
+        """A reader of one shard."""
+        return OutputShardReader(self, shard)
+
+
+class OutputShardReader:
+    """Reads the records of a shard.
+
+    Attributes:
+        facts: what was found, once it is read through.
+    """
+
+    def __init__(self, reading: OutputReading, shard: Shard) -> None:
+        self.facts: tuple[SliceFacts, ...] = ()
+        self._reading = reading
+        self._shard = shard
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """The checked records, in order.
+
+        Raises:
+            DataError: the output is damaged, or a record fails a check.
+        """
+        reading, (piece,) = self._reading, self._shard.slices
+        split = reading.splits[self._shard.split.title]
+        checker = RecordChecker(split.schema, decode=reading.decode)
+        builder = PartBuilder(piece.start, split.schema)
+        names = self._shard.split.schema.arrow.names
+        for batch in _between(self._batches(split), piece.start, piece.end):
+            first = piece.start + builder.records
+            checker.check(batch, partial(_location, reading.folder, first))
+            builder.add(batch)
+            yield batch if names == split.schema.arrow.names else batch.select(names)
+        if builder.records != piece.end - piece.start:
+            raise DataError(
+                f"{split.title} has {piece.start + builder.records} records; its manifest says more.",
+                Location(str(reading.folder)),
+            )
+        self.facts = (
+            SliceFacts(str(piece.path), piece.start, piece.end, builder.records, nodes=builder.part().nodes),
+        )
+
+    def _batches(self, split: Split) -> Iterator[pa.RecordBatch]:
+        reading = self._reading
+        try:
+            for batch in load_format(reading.format, **reading.format_options).read(reading.folder, split):
+                yield conform(batch, split.schema)
+        except ValueError as error:
+            raise DataError(f"{split.title}: {error}.", Location(str(reading.folder))) from error
+        except OSError as error:
+            path = Location(error.filename or str(reading.folder))
+            raise DataError(f"cannot be read: {error.strerror}.", path) from error
+
+
+class OutputSource:
+    """An output as a source.
+
+    Args:
+        folder: the output.
+        configs: those wanted; all by default. Likewise ``splits``.
+        without: columns that are left out.
+        decode: whether every image is decoded.
+
+    Raises:
+        CallError: it is no finished output, its format is not installed, or nothing of what is wanted is there.
+        DataError: its manifest is damaged.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        configs: Sequence[str] = (),
+        splits: Sequence[str] = (),
+        without: tuple[str, ...] = (),
+        decode: bool = False,
+    ) -> None:
+        self._manifest, data = read_manifest(folder)
+        manifest = self._manifest
+        load_format(manifest.format, **manifest.options.format_options)
+        self._folder = folder
+        self.scratch: TemporaryDirectory[str] | None = None  # held as long as the source is
+        self._entries = _wanted(manifest, configs, splits)
+        self._all_columns = {entry.title: manifest.split(entry) for entry in self._entries}
+        self._decode = decode
+        self.description: Description = manifest.dataset
+        self.identified = manifest.options.labels
+        self.without = (*manifest.options.without, *without)
+        self.origin = (*manifest.origin, Origin.of(manifest, data))
+        self.warnings: Sequence[str] = manifest.warnings
+        total = sum(file.size for file in manifest.files)
+        records = sum(entry.fingerprint.records for entry in manifest.splits)
+        self.splits = tuple(
+            SourceSplit(
+                _without(self._all_columns[entry.title], without),
+                (
+                    SourceFile(
+                        MANIFEST, folder / MANIFEST, total * entry.fingerprint.records // max(1, records), 0
+                    ),
+                ),
+            )
+            for entry in self._entries
+        )
+        there = {entry.title for entry in manifest.splits}
+        self.absent = tuple(
+            split
+            for split in manifest.dataset.splits()
+            if split.title not in there
+            and (not configs or split.config in configs)
+            and (not splits or split.name in splits)
+        )
+
+    @property
+    def reading(self) -> OutputReading:
+        """How its shards are read."""
+        manifest = self._manifest
+        return OutputReading(
+            self._folder, manifest.format, manifest.options.format_options, self._all_columns, self._decode
+        )
+
+    def inputs(self) -> dict[str, FileState]:
+        """The state of every file that the manifest lists, and of the manifest."""
+        paths = [self._folder / path for path in (MANIFEST, *(file.path for file in self._manifest.files))]
+        return dict(zip(map(str, paths), side_by_side(file_state, paths), strict=True))
+
+    def plan(self, max_shard_bytes: int) -> Plan:
+        """The shards: as many records in each as make about so many bytes."""
+        return Plan(
+            [_OutputSplitPlan.cut(found, self._records(found), max_shard_bytes) for found in self.splits]
+        )
+
+    def _records(self, found: SourceSplit) -> int:
+        return self._entry(found).fingerprint.records
+
+    def _entry(self, found: SourceSplit) -> StatedSplit:
+        return next(entry for entry in self._entries if entry.title == found.split.title)
+
+    def account(self, facts: Sequence[Sequence[SliceFacts]]) -> list[Account]:
+        """The first source files of each split, once its records and its files are what the manifest says.
+
+        Raises:
+            DataError: they are not.
+        """
+        for found, slices in zip(self.splits, facts, strict=True):
+            tree = Tree(0)
+            for piece in slices:
+                for node in piece.nodes:
+                    tree.push(node)
+            if tree.root() != self._entry(found).fingerprint.records_sha256:
+                raise DataError(
+                    f"the records of {found.split.title} are not those that its manifest states.",
+                    Location(str(self._folder)),
+                    "The output was changed after it was made: convert the originals again.",
+                )
+        side_by_side(self._check_file, self._manifest.files)
+        return [Account(entry.sources, entry.quarantine) for entry in self._entries]
+
+    def _check_file(self, file: OutputFile) -> None:
+        path = self._folder / file.path
+        try:
+            same = hash_file(path) == (file.size, file.sha256)
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror}.", Location(str(path))) from error
+        if not same:
+            raise DataError(
+                "the file is not the one that the manifest lists; it was changed.", Location(str(path))
+            )
+
+    def write_lost(self, report: Report, folder: Path) -> tuple[OutputFile, ...]:
+        """Copy what was in quarantine, where anything was."""
+        if not report.quarantined:
+            return ()
+        paths = [
+            piece.raw
+            for split in report.splits
+            for piece in (split.quarantine.ranges if split.quarantine else ())
+            if piece.raw is not None
+        ]
+        for path in paths:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self._folder / path, folder / path, follow_symlinks=False)
+        (folder / LIST).parent.mkdir(parents=True, exist_ok=True)
+        with (folder / LIST).open("x", encoding="utf-8", newline="\n") as file:
+            file.write(list_text((split.split, split.quarantine) for split in report.splits))
+        return tuple(OutputFile(path, *hash_file(folder / path)) for path in sorted([*paths, LIST]))
+
+
+def _location(folder: Path, first: int, row: int) -> Location:
+    return Location(str(folder), first + row)
+
+
+@dataclass(frozen=True)
+class _OutputSplitPlan:
+    """How a split of an output is cut; ``cuts`` are the first records of its shards, and the end of the last."""
+
+    split: Split
+    path: Path
+    size: int
+    cuts: tuple[int, ...]
+
+    @classmethod
+    def cut(cls, found: SourceSplit, records: int, max_shard_bytes: int) -> _OutputSplitPlan:
+        """Shards of as many records each."""
+        shards = max(1, min(records, -(-found.bytes // max_shard_bytes)))
+        cuts = tuple(records * number // shards for number in range(shards + 1))
+        return cls(found.split, Path(str(found.files[0].path)), found.bytes, cuts)
+
+    @property
+    def count(self) -> int:
+        """Number of shards."""
+        return len(self.cuts) - 1
+
+    def shard(self, index: int) -> Shard:
+        """Shard ``index`` of the split."""
+        start, end = self.cuts[index : index + 2]
+        size = self.size * (end - start) // max(1, self.cuts[-1])
+        return Shard(self.split, index, self.count, start, (OutputSlice(self.path, start, end),), size)
+
+
+def _between(batches: Iterator[pa.RecordBatch], start: int, end: int) -> Iterator[pa.RecordBatch]:
+    """Records ``start`` to ``end`` of all; beyond the last one, one batch is looked for."""
+    first = 0
+    for batch in batches:
+        last = first + len(batch)
+        if last > start and first < end:
+            yield batch.slice(max(0, start - first), min(last, end) - max(first, start))
+        first = last
+        if first > end:
+            return
+    return
+
+
+def _without(split: Split, names: tuple[str, ...]) -> Split:
+    return replace(split, schema=split.schema.without(names)) if names else split
+
+
+def _wanted(manifest: Manifest, configs: Sequence[str], splits: Sequence[str]) -> list[StatedSplit]:
+    """The entries that are wanted.
+
+    Raises:
+        CallError: a name is unknown, or nothing of it is there.
+    """
+    for name in configs:
+        manifest.dataset.config(name)
+    entries = [
+        entry
+        for entry in manifest.splits
+        if (not configs or entry.config in configs) and (not splits or entry.split in splits)
+    ]
+    for kind, names, there in (
+        ("config", configs, {entry.config for entry in entries}),
+        ("split", splits, {entry.split for entry in entries}),
+    ):
+        if missing := next((name for name in names if name not in there), None):
+            have = ", ".join(entry.title for entry in manifest.splits)
+            raise CallError(f"no {kind} {missing!r} is in this output; it has {have}.")
+    return entries
+
+
+def is_output(place: Place) -> bool:
+    """Whether a place holds an output of ours, by its manifest."""
+    return is_folder(place) and is_there(place / MANIFEST)
+
+
+def open_output(
+    place: Place,
+    *,
+    configs: Sequence[str] = (),
+    splits: Sequence[str] = (),
+    labels: Path | None = None,
+    reader: str = "native",
+    on_error: str = "fail",
+    decode: bool = False,
+    without: tuple[str, ...] = (),
+    paranoid: bool = False,
+) -> OutputSource:
+    """An output as a source; see :class:`OutputSource`.
+
+    Raises:
+        CallError: it is asked for what only TFRecords have; or see :class:`OutputSource`.
+    """
+    for option, given in (
+        ("--labels", labels is not None),
+        ("--reader tensorflow", reader != "native"),
+        ("--on-error quarantine", on_error != "fail"),
+        ("--paranoid", paranoid),
+    ):
+        if given:
+            raise CallError(
+                f"{place}: this is an output of kfer-convert, and {option} belongs to TFRecords. Leave it out."
+            )
+    scratch = None if isinstance(place, Path) else fetch(place)
+    folder = place if isinstance(place, Path) else Path(scratch.name if scratch else "")
+    source = OutputSource(folder, configs=configs, splits=splits, without=without, decode=decode)
+    source.scratch = scratch
+    return source
