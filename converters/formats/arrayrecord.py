@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +14,10 @@ import pyarrow as pa
 from converters.dataset.description import Split
 from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
+from converters.formats.readme import refuse_names, write_readme, write_terms
 from converters.formats.shard_files import new_shard_file, shard_files
 from converters.formats.tfrecord.columns import ColumnReader
-from converters.formats.tfrecord.describe import refuse_shared_features, write_description
+from converters.formats.tfrecord.describe import example_split, refuse_shared_features, write_description
 from converters.formats.tfrecord.encoder import ExampleEncoder, feature_schema
 from converters.formats.tfrecord.fast_parser import RecordError
 from converters.formats.tfrecord.framing import CHUNK_BYTES, Frames
@@ -40,11 +43,12 @@ class ArrayRecordFormat:
         self._module = _array_record()
 
     def refuse(self, splits: Sequence[Split]) -> None:
-        """Refuse columns that would be held by one feature.
+        """Refuse columns that would be held by one feature, and names that mean something else.
 
         Raises:
             CallError: there are some.
         """
+        refuse_names(splits, self.name)
         refuse_shared_features(splits)
 
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
@@ -60,14 +64,16 @@ class ArrayRecordFormat:
             writer.close()
         return [path]
 
-    def read(self, folder: Path, split: Split) -> Iterator[pa.RecordBatch]:
+    def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
         """Read back the records of a split; blocks whose hashes differ are an error."""
         columns = ColumnReader(feature_schema(split.schema))
         for path in shard_files(folder, split, _SUFFIX):
             yield from self._read_file(path, columns)
 
     def finish(self, report: Report, folder: Path) -> None:
-        """Write the description of the features."""
+        """Write the terms, a README, and the description of the features."""
+        write_terms(report, folder)
+        write_readme(report, folder, {}, loading=_loading(report))
         write_description(report, folder, _SUFFIX)
 
     def _read_file(self, path: Path, columns: ColumnReader) -> Iterator[pa.RecordBatch]:
@@ -96,6 +102,32 @@ def _frames(examples: Sequence[bytes], first: int) -> Frames:
     """Records as the parser takes them; with some bytes behind the last one, so that it reads words there too."""
     sizes = np.fromiter(map(len, examples), np.int64, len(examples))
     return Frames(b"".join((*examples, bytes(16))), np.cumsum(sizes) - sizes, sizes, first, 0)
+
+
+def _loading(report: Report) -> str:
+    """Markdown that says how Grain reads the files of one split."""
+    split = example_split(report)
+    return textwrap.dedent(
+        """\
+        With this folder as working directory:
+
+        ```python
+        from pathlib import Path
+
+        import grain
+        import tensorflow as tf
+
+        files = sorted(map(str, Path({config}).glob({files})))
+        dataset = grain.MapDataset.source(grain.sources.ArrayRecordDataSource(files)).map(
+            lambda record: tf.train.Example.FromString(record).features.feature
+        )
+        ```
+
+        `dataset.json` says what the features are."""
+    ).format(
+        config=json.dumps(split.config, ensure_ascii=False),
+        files=json.dumps(f"{split.name}-*{_SUFFIX}", ensure_ascii=False),
+    )
 
 
 def _array_record() -> Any:  # noqa: ANN401  # a module

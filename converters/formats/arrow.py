@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from converters.dataset.description import Split
 from converters.dataset.shard import Shard
 from converters.errors import DataError, Location
-from converters.formats.shard_files import new_shard_file, shard_files
+from converters.formats.readme import refuse_names, write_readme, write_terms
+from converters.formats.shard_files import data_files, new_shard_file, shard_files
 from converters.formats.table import check_schema, from_table, table_schema, tables
+
+if TYPE_CHECKING:
+    from converters.dataset.report import Report
 
 # A record batch is what is read back, or sent to another process, at once; `datasets` writes 1,000 rows too.
 BATCH_ROWS = 1000
@@ -25,6 +30,14 @@ class ArrowFormat:
 
     name = "arrow"
 
+    def refuse(self, splits: Sequence[Split]) -> None:
+        """Refuse names that ``datasets`` would not take.
+
+        Raises:
+            CallError: with the split, and what to do.
+        """
+        refuse_names(splits, self.name)
+
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
         """Write a shard's records to one file."""
         path = new_shard_file(folder, shard, _SUFFIX)
@@ -34,13 +47,17 @@ class ArrowFormat:
                 writer.write_table(rows.combine_chunks(), BATCH_ROWS)
         return [path]
 
-    def read(self, folder: Path, split: Split) -> Iterator[pa.RecordBatch]:
+    def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
         """Read back the records of a split, a record batch at a time; nothing is taken from a batch unchecked."""
-        first = 0
         for path in shard_files(folder, split, _SUFFIX):
             for batch in _read_file(path, split, first):
                 yield batch
                 first += len(batch)
+
+    def finish(self, report: Report, folder: Path) -> None:
+        """Write the terms, and a README that tells `datasets` of configs and splits."""
+        write_terms(report, folder)
+        write_readme(report, folder, data_files(report, _SUFFIX))
 
 
 def _read_file(path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from converters.dataset.description import Split
 from converters.dataset.shard import Shard
+
+if TYPE_CHECKING:
+    from converters.dataset.report import Report
 
 _NAME = re.compile(r"(.+)-\d{5,}-of-\d{5,}")
 
@@ -30,3 +35,9 @@ def shard_files(folder: Path, split: Split, suffix: str, split_name: str | None 
     found = sorted(path for path in (folder / split.config).iterdir() if path.suffix == suffix)
     named = [(_NAME.fullmatch(path.stem), path) for path in found]
     return [path for match, path in named if match and match[1] == (split_name or split.name)]
+
+
+def data_files(report: Report, suffix: str) -> dict[str, str]:
+    """A pattern for the files of each split, by its title; see :func:`converters.formats.readme.write_readme`."""
+    splits = [split.split for split in report.splits]
+    return {split.title: f"{glob.escape(split.config)}/{split.name}-*{suffix}" for split in splits}

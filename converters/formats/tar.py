@@ -1,4 +1,4 @@
-"""Tar archives of small files, written and read fast: plain USTAR headers (POSIX.1-1988), all alike but for name and size.
+"""Tar archives of small files, written and read fast: plain USTAR headers (POSIX.1-1988), alike but for name and size.
 
 Time, owner and group are 0, the mode is 0644, and no names of users stand in them. Python's tarfile writes the same
 bytes for the same headers, ten times as slowly.

@@ -26,6 +26,8 @@ from converters.dataset.labels import derived_label
 from converters.dataset.schema import Column, Schema
 from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
+from converters.formats.readme import refuse_names, write_readme, write_terms
+from converters.formats.shard_files import data_files
 from converters.formats.table import label_contradiction
 from converters.formats.tar import MAX_NAME_BYTES, TarWriter, read_members
 
@@ -65,8 +67,9 @@ class WebDatasetFormat:
         """Refuse columns that cannot be in a WebDataset.
 
         Raises:
-            CallError: there is one.
+            CallError: there is one, or a name that ``datasets`` would not take.
         """
+        refuse_names(splits, self.name)
         for split in splits:
             if (problem := next(_problems(split.schema), None)) is not None:
                 name, reason = problem
@@ -83,9 +86,8 @@ class WebDatasetFormat:
             _write_archive(file, batches, shard, self.image_suffix)
         return [path]
 
-    def read(self, folder: Path, split: Split) -> Iterator[pa.RecordBatch]:
+    def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
         """Read back the records of a split."""
-        first = 0
         for path in _archives(folder, split):
             archive = _Archive(path, split, first)
             yield from archive.batches()
@@ -98,11 +100,13 @@ class WebDatasetFormat:
         return _Archive(path, shard.split, shard.first_record).suffixes()
 
     def finish(self, report: Report, folder: Path) -> None:
-        """Check that the images of a column are one field in all shards; readers would lose the others.
+        """Write the terms, and a README that tells `datasets` of configs and splits.
 
         Raises:
-            CallError: they are not.
+            CallError: the images of a column are not one field in all shards; readers would lose the others.
         """
+        write_terms(report, folder)
+        write_readme(report, folder, data_files(report, ".tar"), columns=False)
         found: dict[tuple[str, str], set[str]] = {}
         for split in report.splits:
             for summary in split.summaries:

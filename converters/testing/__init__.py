@@ -106,7 +106,7 @@ def _compare(
     expected = [leaf for batch in batches for leaf in record_leaves(batch, split.schema)]
     found = []
     checker = RecordChecker(split.schema)
-    for batch in _read(target, folder, split):
+    for batch in _read(target, folder, split, first):
         checker.check(batch, lambda row: Location(title, first + row))
         found += record_leaves(batch, split.schema)
     assert len(found) == len(expected), f"{title}: {len(expected)} records are read back as {len(found)}"
@@ -114,8 +114,8 @@ def _compare(
     assert not wrong, f"{title}: record {wrong[0]} of {split.title} is read back with other values"
 
 
-def _read(target: Format, folder: Path, split: Split) -> Iterator[pa.RecordBatch]:
-    for batch in target.read(folder, split):
+def _read(target: Format, folder: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
+    for batch in target.read(folder, split, first):
         yield conform(batch, split.schema)
 
 
@@ -145,7 +145,7 @@ def _check_damage(target: Format, split: TestSplit, shard: Shard, folder: Path, 
 def _records(target: Format, folder: Path, split: Split) -> list[bytes] | None:
     """The leaves of the records that are read back; None for an error."""
     try:
-        batches = list(_read(target, folder, split))
+        batches = list(_read(target, folder, split, 0))
         return [leaf for batch in batches for leaf in record_leaves(batch, split.schema)]
     except Exception:  # noqa: BLE001  # a format may raise anything: a run wraps it
         return None

@@ -12,8 +12,14 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from converters.dataset.description import Description, Split, described_columns, parse_description
-from converters.dataset.schema import Column, Schema, with_derived_label
+from converters.dataset.description import (
+    Description,
+    Split,
+    described_columns,
+    parse_description,
+    with_columns,
+)
+from converters.dataset.schema import Column, Role, with_derived_label
 from converters.dataset.shard import Shard
 
 BASIC = "labels"
@@ -71,9 +77,8 @@ _Values = Callable[[int], Mapping[str, Any]]
 
 
 def _dataset(name: str, columns: Sequence[Column], values: _Values) -> TestDataset:
-    """A dataset whose record of a number has these values."""
-    joined = [column.name for column in columns if column.feature is None]
-    schema = with_derived_label(tuple(column for column in columns if column.feature is not None))
+    """A dataset whose record of a number has these values; names are joined to it where they are among them."""
+    schema = with_derived_label(tuple(columns))
     splits = {split: {"file": f"{split}.tfrecord"} for split in _SPLITS}
     document = {
         "name": name,
@@ -83,7 +88,7 @@ def _dataset(name: str, columns: Sequence[Column], values: _Values) -> TestDatas
     description = parse_description(document, name)
     made, record = [], 0
     for split, shards in zip(description.splits(), _SHARDS, strict=True):
-        split = Split(split.config, split.name, split.schema.joined(*joined), split.files)
+        split = with_columns(split, (), identified="img_id" in values(0))
         batches = []
         for records in shards:
             rows = [values(number) for number in range(record, record + records)]
@@ -93,8 +98,15 @@ def _dataset(name: str, columns: Sequence[Column], values: _Values) -> TestDatas
     return TestDataset(name, description, tuple(made))
 
 
-def _column(name: str, *arguments: Any, feature: str | None = None, **more: Any) -> Column:  # noqa: ANN401
-    return Column(name, *arguments, feature=feature or name, **more)
+def _column(
+    name: str,
+    dtype: pa.DataType,
+    role: Role | None = None,
+    *,
+    feature: str | None = None,
+    **more: Any,  # noqa: ANN401
+) -> Column:
+    return Column(name, dtype, role, feature or name, **more)
 
 
 _IMAGE = _column("image", pa.binary(), "image", feature="image/encoded")
@@ -117,35 +129,58 @@ def image(number: int, encoding: str = "JPEG") -> bytes:
 
 def _labels() -> tuple[Sequence[Column], _Values]:
     label = _column(
-        "label_vector", pa.list_(pa.uint8(), 3), "label", feature="label", label_names=_NAMES, kind="multi-label"
+        "label_vector",
+        pa.list_(pa.uint8(), 3),
+        "label",
+        feature="label",
+        label_names=_NAMES,
+        kind="multi-label",
     )
-    return (_IMAGE, label, *_SIZES), lambda number: _sized(number) | {
-        "label_vector": [number % 2, 1 - number % 2, number // 2 % 2]
-    }
+    return (
+        _IMAGE,
+        label,
+        *_SIZES,
+    ), lambda number: _sized(number) | {"label_vector": [number % 2, 1 - number % 2, number // 2 % 2]}
 
 
 def _joined() -> tuple[Sequence[Column], _Values]:
     label = _column(
-        "label_vector", pa.list_(pa.uint8(), 3), "label", feature="label", label_names=_NAMES, kind="single-label"
+        "label_vector",
+        pa.list_(pa.uint8(), 3),
+        "label",
+        feature="label",
+        label_names=_NAMES,
+        kind="single-label",
     )
-    names = tuple(Column(name, pa.string()) for name in ("img_id", "clip_id"))
-    return (_IMAGE, label, *_SIZES, *names), lambda number: _sized(number) | {
-        "label_vector": [int(number % 3 == place) for place in range(3)],
-        "img_id": f"clip_{number}.jpg",
-        "clip_id": f"drama {number % 2}",
-    }
+    return (
+        (_IMAGE, label, *_SIZES),
+        lambda number: (
+            _sized(number)
+            | {
+                "label_vector": [int(number % 3 == place) for place in range(3)],
+                "img_id": f"clip_{number}.jpg",
+                "clip_id": f"drama {number % 2}",
+            }
+        ),
+    )
 
 
 def _ids() -> tuple[Sequence[Column], _Values]:
-    label = _column("category", pa.int64(), "label", label_names=_NAMES, label_ids=(1, 7, 300), unlabelled=True)
+    label = _column(
+        "category", pa.int64(), "label", label_names=_NAMES, label_ids=(1, 7, 300), unlabelled=True
+    )
     return (_IMAGE, label), lambda number: {"image": image(number), "category": (1, 300, 7, -1)[number % 4]}
 
 
 def _detection() -> tuple[Sequence[Column], _Values]:
-    boxes = tuple(_column(f"boxes_{side}", pa.list_(pa.float32()), feature=f"image/object/bbox/{side}") for side in "xy")
+    boxes = tuple(
+        _column(f"boxes_{side}", pa.list_(pa.float32()), feature=f"image/object/bbox/{side}") for side in "xy"
+    )
     columns = (
         _IMAGE,
-        _column("label", pa.list_(pa.int64()), "label", feature="image/object/class/label", label_names=_NAMES),
+        _column(
+            "label", pa.list_(pa.int64()), "label", feature="image/object/class/label", label_names=_NAMES
+        ),
         _column("file_name", pa.string(), "file_name", feature="image/filename"),
         *boxes,
         _column("texts", pa.list_(pa.string()), feature="image/object/class/text"),
@@ -175,7 +210,10 @@ def _several_images() -> tuple[Sequence[Column], _Values]:
 
 def _null_images() -> tuple[Sequence[Column], _Values]:
     mask = _column("mask", pa.binary(), "image", nullable=True)
-    return (_IMAGE, mask), lambda number: {"image": image(number), "mask": image(50 + number) if number % 2 else None}
+    return (_IMAGE, mask), lambda number: {
+        "image": image(number),
+        "mask": image(50 + number) if number % 2 else None,
+    }
 
 
 def _nulls() -> tuple[Sequence[Column], _Values]:
@@ -189,9 +227,16 @@ def _nulls() -> tuple[Sequence[Column], _Values]:
         "texts": (pa.list_(pa.string(), 2), ["", "x"]),
     }
     columns = [_column(name, kind, nullable=True) for name, (kind, _) in kinds.items()]
-    return (_IMAGE, *columns), lambda number: {"image": image(number)} | {
-        name: value if (number + place) % 3 else None for place, (name, (_, value)) in enumerate(kinds.items())
-    }
+    return (
+        (_IMAGE, *columns),
+        lambda number: (
+            {"image": image(number)}
+            | {
+                name: value if (number + place) % 3 else None
+                for place, (name, (_, value)) in enumerate(kinds.items())
+            }
+        ),
+    )
 
 
 def _bytes() -> tuple[Sequence[Column], _Values]:
@@ -229,7 +274,10 @@ def _floats() -> tuple[Sequence[Column], _Values]:
 
 
 def _no_image() -> tuple[Sequence[Column], _Values]:
-    columns = (_column("label", pa.int64(), "label", label_names=_NAMES), _column("x", pa.list_(pa.float32(), 3)))
+    columns = (
+        _column("label", pa.int64(), "label", label_names=_NAMES),
+        _column("x", pa.list_(pa.float32(), 3)),
+    )
     return columns, lambda number: {"label": number % 3, "x": [number / 3, 0.1, -1e30]}
 
 

@@ -1,20 +1,31 @@
-"""``dataset.json`` beside files of Examples: all that a conversion of them needs to know."""
+"""What lies beside files of Examples: ``dataset.json``, all that a conversion of them needs to know; and how to load."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.dataset.decode import encode
 from converters.dataset.description import DESCRIPTION_FILE, Split, described_columns
+from converters.dataset.schema import Schema
 from converters.errors import CallError
+from converters.formats.readme import default_config
+from converters.formats.tfrecord.columns import kind_of
 from converters.formats.tfrecord.encoder import feature_schema
+from converters.formats.tfrecord.strict_parser import FeatureKind
 
 if TYPE_CHECKING:
     from converters.dataset.fingerprint import Fingerprint
     from converters.dataset.report import Report, SplitReport
+
+_TENSORFLOW_TYPES: Mapping[FeatureKind, str] = {
+    "bytes_list": "tf.string",
+    "int64_list": "tf.int64",
+    "float_list": "tf.float32",
+}
 
 
 def refuse_shared_features(splits: Sequence[Split]) -> None:
@@ -69,3 +80,47 @@ def _published(fingerprint: Fingerprint, split: Split) -> dict[str, Any]:
         "identities_sha256": fingerprint.identities_sha256,
     }
     return {name: fact for name, fact in facts.items() if fact is not None}
+
+
+def tensorflow_loading(report: Report) -> str:
+    """Markdown that says how TensorFlow reads the files of one split."""
+    split = example_split(report)
+    return textwrap.dedent(
+        """\
+        With this folder as working directory:
+
+        ```python
+        from pathlib import Path
+
+        import tensorflow as tf
+
+        features = {{
+        {features}
+        }}
+        files = sorted(map(str, Path({config}).glob({files})))
+        dataset = tf.data.TFRecordDataset(files).map(lambda record: tf.io.parse_single_example(record, features))
+        ```
+
+        `dataset.json` says what the features are; with it, `kfer-convert` converts this folder to any other layout."""
+    ).format(
+        features="\n".join(f"    {line}," for line in _parsers(split.schema)),
+        config=json.dumps(split.config, ensure_ascii=False),
+        files=json.dumps(f"{split.name}-*.tfrecord", ensure_ascii=False),
+    )
+
+
+def example_split(report: Report) -> Split:
+    """The split that READMEs load as an example."""
+    splits = [split.split for split in report.splits]
+    config = default_config(splits)
+    return next(split for split in splits if split.config == config)
+
+
+def _parsers(schema: Schema) -> Iterator[str]:
+    """For each feature, its name and what TensorFlow is to make of it, as Python."""
+    for column in feature_schema(schema):
+        kind = _TENSORFLOW_TYPES[kind_of(column)]
+        fixed = column.size is not None and not column.nullable
+        shape = "[]" if column.size == 1 and not column.is_list else f"[{column.size}]"
+        value = f"tf.io.FixedLenFeature({shape}, {kind})" if fixed else f"tf.io.RaggedFeature({kind})"
+        yield f"{json.dumps(column.feature, ensure_ascii=False)}: {value}"

@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from converters.dataset.description import Split
 from converters.dataset.shard import Shard
+from converters.formats.readme import refuse_names, write_readme, write_terms
 from converters.formats.shard_files import new_shard_file, shard_files
 from converters.formats.tfrecord.columns import ColumnReader
-from converters.formats.tfrecord.describe import refuse_shared_features, write_description
+from converters.formats.tfrecord.describe import refuse_shared_features, tensorflow_loading, write_description
 from converters.formats.tfrecord.encoder import ExampleEncoder, feature_schema
 from converters.formats.tfrecord.reader import RangeReader, SourceRange, read_columns
 from converters.formats.tfrecord.writer import TFRecordWriter
@@ -39,11 +40,12 @@ class TFRecordFormat:
         self.index = index
 
     def refuse(self, splits: Sequence[Split]) -> None:
-        """Refuse columns that would be held by one feature.
+        """Refuse columns that would be held by one feature, and names that mean something else.
 
         Raises:
             CallError: there are some.
         """
+        refuse_names(splits, self.name)
         refuse_shared_features(splits)
 
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
@@ -57,7 +59,7 @@ class TFRecordFormat:
                     writer.write(example)
         return [path] if index is None else [path, index]
 
-    def read(self, folder: Path, split: Split) -> Iterator[pa.RecordBatch]:
+    def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
         """Read back the records of a split, as strictly as those of a source."""
         columns = ColumnReader(feature_schema(split.schema))
         for path in shard_files(folder, split, _SUFFIX):
@@ -69,5 +71,7 @@ class TFRecordFormat:
                 yield read_columns(columns, str(path), frames)
 
     def finish(self, report: Report, folder: Path) -> None:
-        """Write the description with which the files convert again anywhere."""
+        """Write the terms, a README, and the description with which the files convert again anywhere."""
+        write_terms(report, folder)
+        write_readme(report, folder, {}, loading=tensorflow_loading(report))
         write_description(report, folder, _SUFFIX)
