@@ -16,7 +16,8 @@ from converters.formats.tfrecord.framing import read_frames
 from converters.formats.tfrecord.index import IndexChecker
 from converters.formats.tfrecord.reader import RangeReader, SourceRange
 from converters.formats.tfrecord.strict_parser import ExampleError, parse_example
-from converters.formats.tfrecord.writer import TFRecordWriter, encode_example
+from converters.formats.tfrecord.encoder import encode_example
+from converters.formats.tfrecord.writer import TFRecordWriter
 
 
 @pytest.fixture(scope="module")
