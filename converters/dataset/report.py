@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from converters.dataset.decode import Count, Sha256, encode
+from converters.dataset.decode import encode
 from converters.dataset.description import Description, Split
-from converters.dataset.filenames import unsafe_name
 from converters.dataset.fingerprint import Fingerprint
 from converters.dataset.quarantine import Quarantine
-from converters.dataset.source import Compression
+from converters.dataset.source_facts import SourceFacts
 from converters.errors import ConverterError
 from converters.storage.file_list import OutputFile
 
@@ -40,25 +39,6 @@ class Check:
     def to_json(self) -> dict[str, Any]:
         """The check as a JSON object; ``explained`` is there only where it is true."""
         return {key: value for key, value in asdict(self).items() if key != "explained" or value}
-
-
-def _not_false(indexed: bool | None) -> str | None:
-    return "a file that disagrees with its index is not converted" if indexed is False else None
-
-
-@dataclass(frozen=True)
-class SourceFacts:
-    """A source file as it was read: name, bytes, SHA-256 as stored, records, compression.
-
-    ``indexed`` says whether it agreed with its index; None where there is none.
-    """
-
-    file: Annotated[str, unsafe_name]
-    bytes: Count
-    sha256: Sha256
-    records: Count
-    compression: Compression
-    indexed: Annotated[bool | None, _not_false]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _SUFFIX = ".incomplete"
 
-Destination = TypeVar("Destination", Path, ObjectPath)
+_Where = TypeVar("_Where", Path, ObjectPath)
 
 
 class Staging(Protocol):
@@ -115,21 +115,6 @@ def kept_sentence(count: int, place: Place) -> str:
     return f"{shards} kept in {place}, and the same command goes on from there."
 
 
-def staging_place(destination: Destination) -> Destination:
+def staging_place(destination: _Where) -> _Where:
     """Where the output for ``destination`` grows."""
     return destination.with_name(destination.name + _SUFFIX)
-
-
-def make_staging(destination: Place, *, overwrite: bool) -> Staging:
-    """The staging of an output: a folder beside it, or objects beside it in its store.
-
-    Raises:
-        CallError: an output in a store was to be replaced.
-    """
-    if isinstance(destination, Path):
-        from converters.staging.folder import FolderStaging
-
-        return FolderStaging(destination, overwrite=overwrite)
-    from converters.staging.object_store import ObjectStaging
-
-    return ObjectStaging(destination, overwrite=overwrite)

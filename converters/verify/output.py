@@ -30,7 +30,7 @@ from converters.storage.files import read_bounded
 from converters.storage.object_store import Place
 from converters.storage.tree import hash_file, walk_empty_folders, walk_files
 from converters.verify import compare
-from converters.verify.datasets_reader import confirm, require_datasets
+from converters.verify.datasets_reader import confirm, require_datasets, require_known_layout
 from converters.verify.download import fetched
 from converters.verify.read_back import read_back
 
@@ -45,6 +45,8 @@ def verify_output(
     out: Place, source: Place | None, reader: OutputReader, progress: Progress | None
 ) -> Report:
     """See :func:`converters.api.verify`."""
+    if reader == "datasets":
+        require_datasets()
     if isinstance(out, Path):
         return _verify_folder(out, source, reader, progress)
     with fetched(out) as folder:
@@ -67,7 +69,7 @@ def _verify_folder(
             "this output has records in quarantine, and TensorFlow stops at the first damage: leave --reader out."
         )
     if reader == "datasets":
-        require_datasets(manifest.format)
+        require_known_layout(manifest.format)
     try:
         problems = _check_files(out, manifest, data) + _check_list(manifest)
     except OSError as error:

@@ -15,9 +15,10 @@ import numpy as np
 from converters.dataset.decode import encode
 from converters.dataset.description import Description, Split
 from converters.dataset.fingerprint import Fingerprint, Part, PartBuilder, merge
-from converters.dataset.report import Check, SourceFacts
+from converters.dataset.report import Check
 from converters.dataset.shard import Progress, Shard, SliceFacts
-from converters.dataset.source import Compression, ShardReader, Source, SourceFile, SourceSplit
+from converters.dataset.source import ShardReader, Source, SourceFile, SourceSplit
+from converters.dataset.source_facts import Compression, SourceFacts
 from converters.errors import DataError
 from converters.formats.tfrecord.source import open_tfrecords
 from converters.storage.object_store import Place

@@ -14,7 +14,8 @@ from converters.dataset.damage import LostRange
 from converters.dataset.description import Features
 from converters.dataset.schema import record_batch
 from converters.dataset.shard import SliceFacts
-from converters.dataset.source import MAX_RECORD_BYTES, Compression
+from converters.dataset.source import MAX_RECORD_BYTES
+from converters.dataset.source_facts import Compression
 from converters.errors import DataError, Location
 from converters.formats.tfrecord.compression import DecompressedStream, StoredFile
 from converters.formats.tfrecord.damage import drain, sound_parts, stored_stream

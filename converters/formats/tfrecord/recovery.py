@@ -19,7 +19,8 @@ from functools import partial
 import numpy as np
 
 from converters.dataset.damage import FoundAgain, LostRange
-from converters.dataset.source import MAX_RECORD_BYTES, Compression
+from converters.dataset.source import MAX_RECORD_BYTES
+from converters.dataset.source_facts import Compression
 from converters.errors import DataError, Location
 from converters.formats.tfrecord.compression import DecompressedStream, StoredFile
 from converters.formats.tfrecord.framing import (
