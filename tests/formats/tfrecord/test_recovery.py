@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from converters.dataset.damage import first_lost, records_lost
 from converters.errors import DataError, Location
-from converters.formats.tfrecord.compression import detect_compression
+from converters.formats.tfrecord.foreign import look_at
 from converters.formats.tfrecord.damage import lost_bytes
 from converters.formats.tfrecord.framing import frame, is_header, masked_crc, valid_headers
 from converters.formats.tfrecord.reader import RangeReader, SourceRange
@@ -64,7 +64,7 @@ def examined(
 
     Checks that sound records and lost ranges tile the file, and that the lost bytes are the file's.
     """
-    compression = compression or detect_compression(path)
+    compression = compression or look_at(path).compression
     stored = path.read_bytes()
     found = examine(path, compression, index, anything, chunk_bytes=CHUNK)
     used = index if found.index_problem is None else None
@@ -359,7 +359,7 @@ def test_a_length_beyond_reason_is_not_believed(write, length):
 def test_a_file_in_which_nothing_is_sound_is_an_error(write, data):
     path, _ = write(data)
     with pytest.raises(DataError, match="nothing in this file is sound"):
-        examine(path, detect_compression(path), None, anything)
+        examine(path, look_at(path).compression, None, anything)
 
 
 # --- Records inside records ----------------------------------------------------------------------------
