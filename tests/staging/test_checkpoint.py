@@ -99,10 +99,14 @@ MADE_UP = [
     (("slices", 0, "records"), "x"),
     (("source", "image_bytes"), "x"),
     (("output", "records"), []),
-    (("output", "label_count"), "x"),
+    (("output", "label_counts"), "x"),
+    (("output", "label_counts"), [1]),
+    (("output", "label_sets"), {}),
     (("output", "identities"), []),
     (("source", "labels"), ""),
-    (("source", "images"), [[0, 0.5, "00"]]),
+    (("source", "nodes"), [[0, 0.5, "00"]]),
+    (("source", "nodes"), []),
+    (("source", "nodes", 0, "digest"), ""),
 ]
 
 
@@ -141,11 +145,11 @@ def test_a_shard_that_is_not_intact_is_done_again(sample, tmp_path, spoil):
 
 
 def test_files_that_were_moved_to_the_output_already_count(sample, tmp_path):
-    convert(sample, to="jpeg", out=tmp_path / "expected", **SHARDS)
-    folder = interrupt(sample, tmp_path / "out", "jpeg")[0].with_suffix("")
+    convert(sample, to="parquet", out=tmp_path / "expected", **SHARDS)
+    folder = interrupt(sample, tmp_path / "out", "parquet")[0].with_suffix("")
     (tmp_path / "out.incomplete" / "output").rmdir()
     folder.rename(tmp_path / "out.incomplete" / "output")
-    assert convert(sample, to="jpeg", out=tmp_path / "out", **SHARDS).resumed_shards == 3
+    assert convert(sample, to="parquet", out=tmp_path / "out", **SHARDS).resumed_shards == 3
     assert digests(tmp_path / "out") == digests(tmp_path / "expected")
 
 
@@ -347,7 +351,7 @@ def test_a_shard_that_was_finished_before_the_source_changed_is_not_believed(sou
 
 
 def command(source: Path, out: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "converters", str(source), "--to", "jpeg", "--out", str(out), *more]
+    return [sys.executable, "-m", "converters", str(source), "--to", "parquet", "--out", str(out), *more]
 
 
 def test_of_two_runs_into_one_destination_exactly_one_succeeds(sample, tmp_path):
@@ -425,7 +429,7 @@ def test_a_worker_that_is_killed_ends_the_run_and_the_finished_shards_are_kept(s
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     with pytest.raises(MachineError, match=r"a worker process died.*kept in"):
-        convert(sample, to="jpeg", out=out, workers=2, max_shard_bytes=3000)
+        convert(sample, to="parquet", out=out, workers=2, max_shard_bytes=3000)
     killer.join()
     assert not out.exists()
-    assert convert(sample, to="jpeg", out=out, max_shard_bytes=3000).resumed_shards > 0
+    assert convert(sample, to="parquet", out=out, max_shard_bytes=3000).resumed_shards > 0
