@@ -16,7 +16,7 @@ from converters.dataset.shard import Progress, Shard, ShardResult, Task
 from converters.dataset.source import MAX_RECORD_BYTES, Source
 from converters.engines import Engine, load_engine
 from converters.errors import OUT_OF_MEMORY, ConverterError, MachineError
-from converters.formats import Format, load_format
+from converters.formats import Format, load_format, refuse_splits
 from converters.formats.sources import open_source
 from converters.formats.tfrecord.source import OnError, Reader
 from converters.staging.base import Staging, make_staging
@@ -92,6 +92,7 @@ def run(
         without=options.without,
         paranoid=options.paranoid,
     )
+    refuse_splits(target, [found.split for found in source.splits])
     engine = load_engine(options.engine, options.workers, **options.engine_options)
     staging = make_staging(out, overwrite=overwrite)
     conversion = _Conversion(source, format_name, target, str(out), options)

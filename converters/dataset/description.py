@@ -36,8 +36,11 @@ MAX_DESCRIPTION_BYTES = 4 << 20  # KFER's has 20 kB
 
 MAX_COLUMN_NAME_BYTES = 1000
 
-IDENTITIES = ("img_id", "clip_id")
-"""The columns that label CSVs join to the records."""
+IDENTITIES: Mapping[str, str] = {
+    "img_id": "name of the image in the dataset's label files",
+    "clip_id": "the video clip that the image was cut from",
+}
+"""The columns that label CSVs join to the records, and what they mean."""
 
 # Column names of the outputs that a label must not take.
 RESERVED_COLUMNS = frozenset({"file_name", "img_id", "clip_id"})
@@ -456,14 +459,10 @@ def _schema(form: _ConfigForm, dataset: _Form) -> Schema:
             raise DecodeError("is missing", "columns")
         return dataset.columns.schema
     names = dataset.features
-    sizes: tuple[Column, ...] = tuple(
-        Column(role, pa.int32(), role, getattr(names, role), meaning="as stored") for role in SIZES
-    )
+    sizes: tuple[Column, ...] = tuple(Column(role, pa.int32(), role, getattr(names, role)) for role in SIZES)
     return with_derived_label(
         (
-            Column(
-                "image", pa.binary(), "image", names.image, meaning="the image file, byte for byte as stored"
-            ),
+            Column("image", pa.binary(), "image", names.image),
             Column(
                 "label_vector",
                 pa.list_(pa.uint8(), len(form.label_names)),
@@ -471,7 +470,6 @@ def _schema(form: _ConfigForm, dataset: _Form) -> Schema:
                 names.label,
                 form.label_names,
                 kind=form.kind,
-                meaning="the 0/1 vector as stored",
             ),
             *sizes,
         )
@@ -543,5 +541,5 @@ def _described(column: Column) -> dict[str, Any]:
 
 def with_columns(split: Split, without: Collection[str], identified: bool) -> Split:
     """The split with the columns of an output: some are left out, and ``img_id`` and ``clip_id`` may be joined."""
-    schema = split.schema.joined(*IDENTITIES) if identified else split.schema
+    schema = split.schema.joined(IDENTITIES) if identified else split.schema
     return replace(split, schema=schema.without(without) if without else schema)

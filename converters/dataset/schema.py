@@ -219,9 +219,10 @@ class Schema:
             raise CallError("--without leaves no column.")
         return Schema(left)
 
-    def joined(self, *names: str) -> Schema:
-        """The schema with further columns of text at its end, which no feature holds."""
-        return Schema((*self.columns, *(Column(name, pa.string()) for name in names)))
+    def joined(self, meanings: Mapping[str, str]) -> Schema:
+        """The schema with further columns of text at its end, which no feature holds; ``meanings`` by their names."""
+        columns = (Column(name, pa.string(), meaning=meaning) for name, meaning in meanings.items())
+        return Schema((*self.columns, *columns))
 
 
 def with_derived_label(columns: tuple[Column, ...]) -> Schema:

@@ -97,6 +97,25 @@ class ReadsThrough(Protocol):
         ...
 
 
+@runtime_checkable
+class Refuses(Protocol):
+    """What a format has in addition to :class:`Format` if there are datasets that it cannot hold."""
+
+    def refuse(self, splits: Sequence[Split]) -> None:
+        """Refuse what the layout cannot hold, by its names and columns. Called before anything is written.
+
+        Raises:
+            CallError: with the config, split or column, and what to do: rename it, or ``--without COLUMN``.
+        """
+        ...
+
+
+def refuse_splits(target: Format, splits: Sequence[Split]) -> None:
+    """Have a format refuse what it cannot hold, if there is anything; see :class:`Refuses`."""
+    if isinstance(target, Refuses):
+        target.refuse(splits)
+
+
 def available_formats() -> dict[str, EntryPoint]:
     """The registered formats by name, sorted; none of them is imported."""
     return registered(GROUP)

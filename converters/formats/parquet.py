@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,11 @@ import pyarrow.parquet as pq
 
 from converters.dataset.arrays import binary_parts, list_parts
 from converters.dataset.description import Split
+from converters.dataset.filenames import MAX_NAME_BYTES
 from converters.dataset.shard import Shard
-from converters.errors import DataError, Location
+from converters.errors import CallError, DataError, Location
 from converters.formats.croissant import write_croissant
+from converters.formats.readme import refuse_names, write_readme, write_terms
 from converters.formats.table import from_table, table_schema, to_table
 
 if TYPE_CHECKING:
@@ -43,20 +46,27 @@ class ParquetFormat:
         """What the files of ``split`` are called."""
         return split.name
 
+    def refuse(self, splits: Sequence[Split]) -> None:
+        """Refuse names that ``datasets`` or a file system would not take.
+
+        Raises:
+            CallError: with the split, and what to do.
+        """
+        refuse_names(splits, self.name, {split.title: self.split_name(split) for split in splits})
+        for split in splits:
+            longest = f"{self.split_name(split)}-{'0' * 8}-of-{'0' * 8}.parquet"
+            if len(longest.encode()) > MAX_NAME_BYTES:
+                raise CallError(
+                    f"{split.title}: the split's name is too long for names of files. Rename it in dataset.json."
+                )
+
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
         """Write a shard's records to one file."""
         path = folder / shard.config / f"{self.split_name(shard.split)}-{shard.numbered()}.parquet"
         path.parent.mkdir(parents=True)
-        writer: pq.ParquetWriter | None = None
-        with path.open("xb") as file:
-            try:
-                for rows in _row_groups(_tables(batches, shard)):
-                    if writer is None:
-                        writer = _writer(file, rows.schema)
-                    writer.write_table(rows, row_group_size=len(rows))
-            finally:
-                if writer is not None:
-                    writer.close()
+        with path.open("xb") as file, _writer(file, table_schema(shard.split.schema)) as writer:
+            for rows in _row_groups(_tables(batches, shard)):
+                writer.write_table(rows, row_group_size=len(rows))
         return [path]
 
     def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
@@ -73,9 +83,18 @@ class ParquetFormat:
         return [path for match, path in found if match and match[1] == name]
 
     def finish(self, report: Report, folder: Path) -> None:
-        """Write the description that Croissant readers take; to all others the files describe themselves."""
-        names = {split.split.title: self.split_name(split.split) for split in report.splits}
-        write_croissant(report, names, folder)
+        """Write the terms, a README that tells `datasets` of configs and splits, and the Croissant description."""
+        write_terms(report, folder)
+        data_files = {
+            split.split.title: f"{glob.escape(split.split.config)}/{self.split_name(split.split)}-*.parquet"
+            for split in report.splits
+        }
+        write_readme(report, folder, data_files)
+        write_croissant(report, self.names(report), folder)
+
+    def names(self, report: Report) -> dict[str, str]:
+        """What the files of each split are called, by the split's title."""
+        return {split.split.title: self.split_name(split.split) for split in report.splits}
 
 
 def _writer(file: object, schema: pa.Schema) -> pq.ParquetWriter:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from converters.dataset.manifest import MANIFEST, SUMS
 from converters.dataset.report import Report
-from converters.formats.hf import CARD, LICENCE
+from converters.formats.readme import LICENCE, README
 from converters.storage.file_list import OutputFile
 from converters.storage.tree import hash_file
 
@@ -61,7 +61,7 @@ def local_files(out: Path, report: Report) -> tuple[OutputFile, ...]:
 
 def sending_order(files: Iterable[OutputFile]) -> list[OutputFile]:
     """The terms and the card first, so that no data ever lies there without them; last what says *complete*."""
-    first, last = (LICENCE, CARD), (MANIFEST, SUMS)
+    first, last = (LICENCE, README), (MANIFEST, SUMS)
 
     def rank(file: OutputFile) -> tuple[int, str]:
         return (0 if file.path in first else 2 if file.path in last else 1), file.path
