@@ -8,7 +8,8 @@ from dataclasses import replace
 from converters.dataset.description import Published, Split
 from converters.dataset.fingerprint import Fingerprint
 from converters.dataset.quarantine import Quarantine
-from converters.dataset.report import Check, SourceFacts
+from converters.dataset.report import Check
+from converters.dataset.source_facts import SourceFacts
 
 RECORDS = "records"
 LABEL_COUNTS = "counts per label"

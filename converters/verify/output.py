@@ -31,6 +31,7 @@ from converters.storage.files import read_bounded
 from converters.storage.object_store import Place
 from converters.storage.tree import hash_file, walk_empty_folders, walk_files
 from converters.verify import compare
+from converters.verify.datasets_reader import confirm, require_datasets, require_known_layout
 from converters.verify.read_back import read_back
 
 SOURCE = "source"
@@ -44,6 +45,8 @@ def verify_output(
     out: Place, source: Place | None, reader: OutputReader, progress: Progress | None
 ) -> Report:
     """See :func:`converters.api.verify`."""
+    if reader == "datasets":
+        require_datasets()
     if isinstance(out, Path):
         return _verify_folder(out, source, reader, progress)
     with fetch(out) as folder:
@@ -66,9 +69,7 @@ def _verify_folder(
             "this output has records in quarantine, and TensorFlow stops at the first damage: leave --reader out."
         )
     if reader == "datasets":
-        from converters.verify.datasets_reader import require_datasets
-
-        require_datasets(manifest.format)
+        require_known_layout(manifest.format)
     try:
         problems = _check_files(out, manifest, data) + _check_list(manifest)
     except OSError as error:
@@ -103,8 +104,6 @@ def _verify_folder(
         options=encode(manifest.options),
     )
     if reader == "datasets":
-        from converters.verify.datasets_reader import confirm
-
         report = confirm(report, out, target, progress)
         reader = "native"  # of the source
     if source is None:

@@ -14,7 +14,8 @@ from converters.dataset.fingerprint import Fingerprint, Merger, Part, PartBuilde
 from converters.dataset.report import Check
 from converters.dataset.schema import Schema
 from converters.dataset.shard import Progress, Shard, SliceFacts
-from converters.dataset.source import Compression, ShardReader, Source, SourceFile, SourceSplit
+from converters.dataset.source import ShardReader, Source, SourceFile, SourceSplit
+from converters.dataset.source_facts import Compression
 from converters.errors import DataError
 from converters.formats.sources import open_source
 from converters.formats.tfrecord.source import source_facts

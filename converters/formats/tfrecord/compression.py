@@ -16,7 +16,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import IO, Self
 
-from converters.dataset.source import Compression
+from converters.dataset.source_facts import Compression
 from converters.errors import CallError, DataError, Location
 from converters.formats.tfrecord.framing import HEADER_BYTES, ByteStream, is_header
 from converters.storage.files import open_regular

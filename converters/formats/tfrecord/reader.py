@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from converters.dataset.damage import LostRange
 from converters.dataset.shard import SliceFacts
-from converters.dataset.source import MAX_RECORD_BYTES, Compression
+from converters.dataset.source import MAX_RECORD_BYTES
+from converters.dataset.source_facts import Compression
 from converters.errors import DataError, Location
 from converters.formats.tfrecord.columns import ColumnReader
 from converters.formats.tfrecord.compression import DecompressedStream, StoredFile

@@ -18,7 +18,7 @@ from converters.dataset.description import Description, Split, load_description,
 from converters.dataset.identity import Identities, Rows, read_identities
 from converters.dataset.plan import MAX_SHARD_BYTES, Plan
 from converters.dataset.quarantine import Quarantine, QuarantinedRange
-from converters.dataset.report import Report, SourceFacts
+from converters.dataset.report import Report
 from converters.dataset.shard import Shard, SliceFacts
 from converters.dataset.source import (
     MAX_RECORD_BYTES,
@@ -28,6 +28,7 @@ from converters.dataset.source import (
     SourceSplit,
     changed_file,
 )
+from converters.dataset.source_facts import SourceFacts
 from converters.errors import CallError, DataError, Location
 from converters.formats.tfrecord.columns import ColumnReader
 from converters.formats.tfrecord.damage_scan import ExaminedSource, examine_source
