@@ -195,7 +195,7 @@ def test_a_multi_label_record_needs_a_label(source, tmp_path):
     records[-1] = replace(records[-1], label=(0,) * len(records[-1].label))
     write_records(path, records)
     with pytest.raises(DataError, match=r"record 6, byte \d+\): 0 labels are set; .*at least one"):
-        convert(source, to="jpeg", out=tmp_path / "out")
+        convert(source, to="parquet", out=tmp_path / "out")
 
 
 def test_decode_finds_what_the_header_does_not_show(source, tmp_path):
@@ -231,7 +231,7 @@ def test_a_corrupt_byte_anywhere_is_found_with_its_place(source, tmp_path):
 
 def test_a_corrupt_byte_ends_the_command_with_1(source, tmp_path, kfer_convert):
     flip(tfrecords(source, "6_basic_emo", "test"), 2000)
-    done = kfer_convert(source, "--to", "jpeg", "--out", tmp_path / "out", "--quiet")
+    done = kfer_convert(source, "--to", "parquet", "--out", tmp_path / "out", "--quiet")
     assert (done.status, done.out) == (1, "")
     assert re.search(r"6_basic_emo_test\.tfrecords \(record 0, byte \d+\)", done.err)
     assert len(done.err.splitlines()) <= 2
@@ -244,7 +244,7 @@ def test_damage_in_one_of_several_shards_publishes_nothing(source, tmp_path, wor
     with pytest.raises(DataError, match=r"6_basic_emo_train\.tfrecords \(record \d+, byte \d+\)"):
         convert(
             source,
-            to="jpeg",
+            to="parquet",
             out=tmp_path / "out",
             configs=["6_basic_emo"],
             max_shard_bytes=20_000,
@@ -321,8 +321,8 @@ def edit_labels(source):
     return edit
 
 
-def run_with_labels(source, tmp_path):
-    return convert(source, to="jpeg", out=tmp_path / "out", configs=["6_basic_emo"], labels=source / "labels")
+def run_with_labels(source, tmp_path, to="parquet"):
+    return convert(source, to=to, out=tmp_path / "out", configs=["6_basic_emo"], labels=source / "labels")
 
 
 def test_two_rows_of_a_csv_swapped_are_refused(source, tmp_path, edit_labels):
@@ -441,7 +441,7 @@ def test_names_are_what_the_csv_says(source, tmp_path, edit_labels):
     # The names are no longer those that the description has a digest of.
     del description["configs"]["6_basic_emo"]["splits"]["train"]["identities_sha256"]
     (source / "dataset.json").write_text(json.dumps(description))
-    run_with_labels(source, tmp_path)
+    run_with_labels(source, tmp_path, "jpeg")
     folder = tmp_path / "out" / "6_basic_emo" / "train"
     assert {"얼굴 1.jpg", "a b,c.jpeg", "plain.jpg"} < {path.name for path in (folder / "images").iterdir()}
     with (folder / "metadata.csv").open(newline="") as file:
@@ -698,12 +698,12 @@ def test_a_killed_run_leaves_no_output_and_the_next_one_succeeds(source, tmp_pat
         "def progress(stage, count):\n"
         "    seen.append(stage)\n"
         "    if len(seen) == 6: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "convert(sys.argv[1], to='jpeg', out=sys.argv[2], progress=progress)\n"
+        "convert(sys.argv[1], to='parquet', out=sys.argv[2], progress=progress)\n"
     )
     out = tmp_path / "out"
     done = subprocess.run([sys.executable, "-c", program, source, out], capture_output=True)
     assert done.returncode == -9
     assert not out.exists()
-    convert(source, to="jpeg", out=out)
+    convert(source, to="parquet", out=out)
     assert verify(out, source=source).failures() == []
     assert {path.name for path in tmp_path.iterdir()} == {"tfrecords", "out"}
