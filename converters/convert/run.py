@@ -92,6 +92,8 @@ def run(
         max_record_bytes=options.max_record_bytes,
         without=options.without,
         paranoid=options.paranoid,
+        allow_mismatch=options.allow_mismatch,
+        progress=progress,
     )
     refuse_splits(target, [found.split for found in source.splits])
     engine = load_engine(options.engine, options.workers, **options.engine_options)

@@ -44,6 +44,7 @@ class SourceFile:
         compression: how it is compressed.
         index: its ``.idx`` file, where there is one.
         published: the digest that a checksum file beside it states; see :class:`~converters.dataset.report.SourceFacts`.
+        may_be_empty: whether it may hold no record, as one of several whose published number fits.
     """
 
     name: str
@@ -53,6 +54,7 @@ class SourceFile:
     compression: Compression = "none"
     index: Place | None = None
     published: str | None = None
+    may_be_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,10 @@ class Source(Protocol):
         Raises:
             DataError: a byte of the source was not read, or a file changed since it was.
         """
+        ...
+
+    def account_of(self, found: SourceSplit, facts: Sequence[SliceFacts]) -> Account:
+        """The same of one split alone."""
         ...
 
     @property

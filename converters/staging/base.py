@@ -86,6 +86,13 @@ class Staging(Protocol):
         """Take the files of a shard's folder into the output."""
         ...
 
+    def join(self, path: str, parts: Sequence[OutputFile]) -> OutputFile:
+        """Put one file in the place of files of shards: their bytes, one after the other.
+
+        The parts are removed when the output is published, so that an interrupted run can be taken up until then.
+        """
+        ...
+
     def publish(self, files: Sequence[OutputFile]) -> None:
         """Make the output durable, and put it in its place. ``files`` are all of it but the manifest and its like.
 

@@ -220,7 +220,7 @@ def inspect_source(folder: Place, progress: Progress | None = None) -> Inspectio
         CallError: there is no such folder, no file of the dataset in it, or its description is wrong.
         DataError: a file cannot be matched to a split.
     """
-    source = open_source(folder)
+    source = open_source(folder, allow_mismatch=True, progress=progress)
     # One slice per file, so that the digest of the slice is that of the file.
     plan = source.plan(sys.maxsize)
     splits = tuple(

@@ -121,7 +121,10 @@ def examine_source(
             )
         check = _record_check(found, without, decode=decode)
         examined = [
-            examine(file.path, file.compression, file.index, check, max_record_bytes) for file in found.files
+            Examination(0, 0, (), None, None)
+            if file.may_be_empty
+            else examine(file.path, file.compression, file.index, check, max_record_bytes)
+            for file in found.files
         ]
         identities = None if labels is None else read_identities(labels, found.split)
         resolved = _resolved(found, examined, identities)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from converters.dataset.damage import first_lost, records_lost
 from converters.errors import DataError, Location
-from converters.formats.tfrecord.compression import detect_compression
+from converters.formats.tfrecord.foreign import look_at
 from converters.formats.tfrecord.damage import lost_bytes
 from converters.formats.tfrecord.framing import frame, is_header, masked_crc, valid_headers
 from converters.formats.tfrecord.reader import RangeReader, SourceRange
@@ -62,7 +62,7 @@ def examined(path: Path, index: Path | None = None, check=anything) -> tuple[Exa
 
     Checks that sound records and lost ranges tile the file, and that the lost bytes are the file's.
     """
-    compression = detect_compression(path)
+    compression = look_at(path).compression
     stored = path.read_bytes()
     found = examine(path, compression, index, check, chunk_bytes=CHUNK)
     used = index if found.index_problem is None else None
@@ -357,7 +357,7 @@ def test_a_length_beyond_reason_is_not_believed(write, length):
 def test_a_file_in_which_nothing_is_sound_is_an_error(write, data):
     path, _ = write(data)
     with pytest.raises(DataError, match="nothing in this file is sound"):
-        examine(path, detect_compression(path), None, anything)
+        examine(path, look_at(path).compression, None, anything)
 
 
 # --- Records inside records ----------------------------------------------------------------------------
