@@ -118,23 +118,29 @@ def test_a_mismatch_that_is_allowed_is_published_and_recorded(source, tmp_path, 
     assert verify(out, source=source).failures() == []
 
 
-def test_labels_in_another_order_are_a_warning_and_refuse_the_join(source, tmp_path, kfer_convert):
+def test_labels_in_another_order_fail_the_run_and_refuse_the_join(source, tmp_path, kfer_convert):
     path = tfrecords(source, "6_basic_emo", "train")
     records = read_records(path)
     other = next(number for number, record in enumerate(records) if record.label != records[0].label)
     records[0], records[other] = records[other], records[0]
     write_records(path, records)
 
-    done = kfer_convert(source, "--to", "parquet", "--out", tmp_path / "out", "--json")
+    def checks(done):
+        splits = json.loads(done.out)["splits"]
+        train = next(s for s in splits if (s["config"], s["split"]) == ("6_basic_emo", "train"))
+        return {check["name"]: check for check in train["checks"]}
+
+    arguments = (source, "--to", "parquet", "--out", tmp_path / "out", "--json")
+    done = kfer_convert(*arguments)
+    assert done.status == 1
+    assert not (tmp_path / "out").exists()
+    found = checks(done)
+    assert found.pop("label order")["result"] == "failed"
+    assert {check["result"] for check in found.values()} == {"passed"}
+
+    done = kfer_convert(*arguments, "--allow-mismatch")
     assert done.status == 0
-    report = json.loads(done.out)
-    assert any("6_basic_emo/train" in warning and "order" in warning for warning in report["warnings"])
-    train = next(s for s in report["splits"] if (s["config"], s["split"]) == ("6_basic_emo", "train"))
-    found = {check["name"]: check["result"] for check in train["checks"]}
-    assert found["label order"] == "unverified"
-    assert {found[name] for name in ("records", "counts per label", "labels per image", "image bytes")} == {
-        "passed"
-    }
+    assert "another order" in checks(done)["label order"]["reason"]
 
     done = kfer_convert(source, "--to", "parquet", "--out", tmp_path / "named", "--labels", source / "labels")
     assert done.status == 1
@@ -159,15 +165,15 @@ RECORD_DAMAGE = {
     "height": (lambda record: encode_record(replace(record, height=record.height + 1)), "header says"),
     "width": (lambda record: encode_record(replace(record, width=record.width - 1)), "header says"),
     "depth": (lambda record: encode_record(replace(record, depth=1)), "header says"),
-    "png": (lambda record: encode_record(replace(record, image=b"\x89PNG\r\n\x1a\n" + record.image)), "JPEG"),
-    "empty image": (lambda record: encode_record(replace(record, image=b"")), "JPEG"),
+    "png": (lambda record: encode_record(replace(record, image=b"\x89PNG\r\n\x1a\n" + record.image)), "png"),
+    "empty image": (lambda record: encode_record(replace(record, image=b"")), "starts with nothing"),
     "cut image": (lambda record: encode_record(replace(record, image=record.image[:-20])), "image"),
     "missing feature": (
         lambda record: encode_record(record).replace(b"height", b"heighx"),
-        "height",
+        "the feature 'heigh[tx]' is",
     ),
     "extra feature": (lambda record: encode_record(record, more=[1]), "more"),
-    "empty record": (lambda record: b"", "empty"),
+    "empty record": (lambda record: b"", "the feature 'image_raw' is missing"),
     "no Example": (lambda record: b"\xff" * 40, "byte"),
 }
 
@@ -282,7 +288,7 @@ def test_a_cut_between_two_records_without_counts_and_index_is_unverified(source
         whole = (split["config"], split["split"]) != ("6_basic_emo", "train")
         assert checks["records"]["result"] == ("passed" if whole else "unverified")
         assert checks["label order"]["result"] == "unverified"
-        assert checks["image bytes"]["result"] == "passed"
+        assert checks["every value"]["result"] == "passed"
 
 
 def test_a_cut_between_two_records_is_found_by_the_index(source, tmp_path):
