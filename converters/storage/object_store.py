@@ -287,6 +287,25 @@ def put_bytes(data: bytes, place: ObjectPath) -> None:
         system.pipe_file(target, data)
 
 
+def put_new(data: bytes, place: ObjectPath) -> bool:
+    """Store a few bytes as an object that must not be there yet; False if it is.
+
+    Where the store has conditional writes (S3's ``If-None-Match``), just one of several that try at once succeeds.
+    """
+    with store_errors(place):
+        system, target = _file_system(place)
+        system.invalidate_cache()
+        try:
+            system.pipe_file(target, data, mode="create")
+        except FileExistsError:
+            return False
+        except TypeError:  # no such mode in this file system
+            if system.exists(target):
+                return False
+            system.pipe_file(target, data)
+    return True
+
+
 def delete_object(place: ObjectPath) -> None:
     """Delete an object."""
     with store_errors(place):

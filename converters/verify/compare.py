@@ -68,9 +68,7 @@ def compare(
 def _facts_of_files(published: Published, sources: Sequence[SourceFacts]) -> Iterator[Check]:
     """The checks of what is published about the files themselves, where anything is."""
     if published.shard_lengths is not None:
-        yield _published(
-            SHARD_LENGTHS, _listed([source.records for source in sources]), _listed(published.shard_lengths)
-        )
+        yield _shard_lengths(sources, published.shard_lengths)
     if published.num_bytes is not None:
         size = sum(source.example_bytes for source in sources)
         yield _published(EXAMPLE_BYTES, str(size), str(published.num_bytes))
@@ -78,12 +76,27 @@ def _facts_of_files(published: Published, sources: Sequence[SourceFacts]) -> Ite
     wrong = [
         source.name
         for source in stated
-        if source.published not in (f"sha256:{source.sha256}", f"md5:{source.md5}")
+        if source.published not in (f"sha256:{source.sha256}", source.md5 and f"md5:{source.md5}")
     ]
     if wrong:
         yield Check(CHECKSUMS, "failed", f"{_listed(wrong)}: not the published digest", published=True)
     elif stated:
         yield Check(CHECKSUMS, "passed", f"{len(stated)} files have their published digests", published=True)
+
+
+def _shard_lengths(sources: Sequence[SourceFacts], published: Sequence[int]) -> Check:
+    found = [source.records for source in sources]
+    if found == list(published):
+        return _published(SHARD_LENGTHS, _listed(found), _listed(published))
+    differs = next(
+        (
+            f"{source.name} has {source.records} records, {length} are published"
+            for source, length in zip(sources, published, strict=False)
+            if source.records != length
+        ),
+        f"{len(found)} files, {len(published)} are published",
+    )
+    return Check(SHARD_LENGTHS, "failed", differs, published=True)
 
 
 def _listed(values: Sequence[object]) -> str:
