@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import glob
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from converters.dataset.arrays import binary_parts, list_parts
 from converters.dataset.description import Split
 from converters.dataset.filenames import MAX_NAME_BYTES
 from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
 from converters.formats.croissant import write_croissant
 from converters.formats.readme import refuse_names, write_readme, write_terms
-from converters.formats.table import from_table, table_schema, to_table
+from converters.formats.shard_files import new_shard_file, shard_files
+from converters.formats.table import check_schema, from_table, table_schema, tables
 
 if TYPE_CHECKING:
     from converters.dataset.report import Report
@@ -34,7 +31,7 @@ ROW_GROUP_BYTES = 64 << 20
 _READ_ROWS = 2048
 _READ_IMAGE_BYTES = 8 << 20
 _READ_BYTES = 1 << 18  # read at once; without it, a whole column of a row group is
-_NAME = re.compile(r"(.+)-(\d{5,})-of-(\d{5,})\.parquet")
+_SUFFIX = ".parquet"
 
 
 class ParquetFormat:
@@ -62,10 +59,9 @@ class ParquetFormat:
 
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
         """Write a shard's records to one file."""
-        path = folder / shard.config / f"{self.split_name(shard.split)}-{shard.numbered()}.parquet"
-        path.parent.mkdir(parents=True)
+        path = new_shard_file(folder, shard, _SUFFIX, self.split_name(shard.split))
         with path.open("xb") as file, _writer(file, table_schema(shard.split.schema)) as writer:
-            for rows in _row_groups(_tables(batches, shard)):
+            for rows in tables(batches, shard, ROW_GROUP_ROWS, ROW_GROUP_BYTES):
                 writer.write_table(rows, row_group_size=len(rows))
         return [path]
 
@@ -78,9 +74,7 @@ class ParquetFormat:
 
     def paths(self, folder: Path, split: Split) -> list[Path]:
         """The files of a split, in order."""
-        name = self.split_name(split)
-        found = [(_NAME.fullmatch(path.name), path) for path in sorted((folder / split.config).iterdir())]
-        return [path for match, path in found if match and match[1] == name]
+        return shard_files(folder, split, _SUFFIX, self.split_name(split))
 
     def finish(self, report: Report, folder: Path) -> None:
         """Write the terms, a README that tells `datasets` of configs and splits, and the Croissant description."""
@@ -128,48 +122,6 @@ def _leaves(schema: pa.Schema) -> list[str]:
     return leaves
 
 
-def _tables(batches: Iterable[pa.RecordBatch], shard: Shard) -> Iterator[pa.RecordBatch]:
-    first = shard.first_record
-    for batch in batches:
-        yield to_table(batch, shard.split, first)
-        first += len(batch)
-
-
-def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """The same rows, cut after so many rows or so many bytes of images, wherever the batches end."""
-    pending: list[pa.RecordBatch] = []
-    rows = size = 0
-    for batch in batches:
-        offsets = _edges(batch)
-        start = 0
-        while start < len(batch):
-            room = int(np.searchsorted(offsets, offsets[start] + ROW_GROUP_BYTES - size, "right")) - 1
-            end = min(len(batch), start + ROW_GROUP_ROWS - rows, max(room, start + (not rows)))
-            pending.append(batch.slice(start, end - start))
-            rows += end - start
-            size += int(offsets[end] - offsets[start])
-            if end < len(batch) or rows == ROW_GROUP_ROWS:
-                yield pa.Table.from_batches(pending)
-                pending, rows, size = [], 0, 0
-            start = end
-    if rows:
-        yield pa.Table.from_batches(pending)
-
-
-def _edges(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
-    """int64, one more than rows: how many bytes of long values are in the rows before each, and in all."""
-    edges = np.zeros(len(batch) + 1, np.int64)
-    for column in batch.columns:
-        values = column.field("bytes") if pa.types.is_struct(column.type) else column
-        if pa.types.is_binary(values.type) or pa.types.is_string(values.type):
-            offsets, _ = binary_parts(values)
-            edges += offsets - offsets[0]
-        elif pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
-            counts, items = list_parts(values)
-            edges[1:] += np.cumsum(counts) * (items.nbytes // max(1, len(items)))
-    return edges
-
-
 def _rows_at_once(metadata: pq.FileMetaData) -> int:
     """How many rows to read at once: as many as hold some megabytes where the images are largest."""
     largest = 1
@@ -183,14 +135,7 @@ def _read_file(path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]
         with pq.ParquetFile(
             path, page_checksum_verification=True, pre_buffer=False, buffer_size=_READ_BYTES
         ) as file:
-            schema = file.schema_arrow
-            expected = table_schema(split.schema)
-            # Reading adds metadata to nested fields (their Parquet ids), so the schema's own is compared.
-            if not schema.equals(expected) or schema.metadata != expected.metadata:
-                raise DataError(
-                    f"the file's schema is not the one of {split.title}: columns, label names or features differ.",
-                    Location(str(path)),
-                )
+            check_schema(file.schema_arrow, split, path)
             for rows in file.iter_batches(_rows_at_once(file.metadata), use_threads=False):
                 yield from_table(rows, split, str(path), first)
                 first += len(rows)

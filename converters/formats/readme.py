@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.dataset.description import About, Licence, Split
+from converters.dataset.description import DESCRIPTION_FILE, About, Licence, Split
 from converters.dataset.filenames import folded
 from converters.dataset.manifest import MANIFEST, SUMS
 from converters.dataset.schema import Column, Role, Schema, type_name
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 README = "README.md"
 LICENCE = "LICENSE"
 
-_FILES = frozenset(map(folded, (README, LICENCE, "croissant.json", MANIFEST, SUMS)))
+_FILES = frozenset(map(folded, (README, LICENCE, DESCRIPTION_FILE, "croissant.json", MANIFEST, SUMS)))
 _ALL = "all"  # `datasets` takes it for the union of all splits, in any case
 _WIDTH = 100
 

@@ -50,7 +50,7 @@ from converters.storage.object_store import (
     put_new,
     side_by_side,
 )
-from converters.storage.tree import hash_file, walk_empty_folders, walk_files
+from converters.storage.tree import hash_file, join_files, walk_empty_folders, walk_files
 
 _RESULTS = "results"
 _LOCK = "lock.json"
@@ -142,6 +142,7 @@ class ObjectStaging:
         self._results = self.place / _RESULTS
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._claimed: object | None = None
+        self._parts: list[ObjectPath] = []
         self._begun = False
         self._holder = {"host": socket.gethostname(), "process": os.getpid(), "run": uuid.uuid4().hex}
 
@@ -298,11 +299,17 @@ class ObjectStaging:
     def collect(self, folder: Path) -> None:
         """See :class:`~converters.staging.base.Staging`: shards are where they stay."""
 
+    def join(self, path: str, parts: Sequence[OutputFile]) -> OutputFile:
+        """See :class:`~converters.staging.base.Staging`: the parts are read from the store."""
+        self._parts += [self._destination / part.path for part in parts]
+        return OutputFile(path, *join_files(self._destination, parts, self.output / path))
+
     def publish(self, files: Sequence[OutputFile]) -> None:
         """See :class:`~converters.staging.base.Staging`: all that is no shard's is stored, the manifest last."""
         manifest = [OutputFile(name, *hash_file(self.output / name)) for name in (SUMS, MANIFEST)]
         here = set(walk_files(self.output))
         store_files(self.output, self._destination, tuple(file for file in files if file.path in here))
+        side_by_side(delete_object, self._parts)
         there = {path: state.size for path, state in list_objects(self._destination).items()}
         self._still_ours(there)
         expected = {file.path: file.size for file in files}

@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "hf": "hf"}
 # fsspec has two names for this machine's files, and RFC 8089 two forms of URLs.
 _LOCAL = re.compile(r"(file|local)://(localhost(?=/))?", re.IGNORECASE)
 SCRATCH = "kfer-convert-"  # what temporary folders for what goes to or comes from a store begin with

@@ -8,15 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import converters
-
 _SAFE = "PYTHONSAFEPATH"
 
 
 def child_command(module: str, function: str) -> list[str]:
     """The command that calls a function of a module of ours in a process of its own."""
     # Behind everything else, so that it finds this package and shadows nothing.
-    root = str(Path(converters.__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     return [
         sys.executable,
         "-P",
