@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from helpers.examples import decode_example, encode_features, read_frames, write_frames
+from hypothesis import HealthCheck, settings
 
 from converters.sample.writer import make_sample
 
