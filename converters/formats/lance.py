@@ -82,11 +82,16 @@ class LanceFormat:
             reader = self._module.LanceFileReader(str(path))
             check_schema(reader.metadata().schema, split, path)
             records = reader.num_rows()
-            rows_at_once = max(1, min(_BATCH_ROWS, _READ_BYTES * records // path.stat().st_size))
-            for rows in reader.read_all(batch_size=rows_at_once, batch_readahead=1).to_batches():
-                rows.validate(full=True)
-                yield from_table(rows, split, str(path), first)
-                first += len(rows)
+            step = max(1, min(_BATCH_ROWS, _READ_BYTES * records // path.stat().st_size))
+            # Range by range: read_all reads ahead without a limit, up to the size of the file.
+            for start in range(0, records, step):
+                found = reader.read_range(
+                    start, min(step, records - start), batch_size=step, batch_readahead=1
+                )
+                for rows in found.to_batches():
+                    rows.validate(full=True)
+                    yield from_table(rows, split, str(path), first)
+                    first += len(rows)
         except BaseException as error:
             # On damage the library may panic, which is no Exception of Python's.
             if not isinstance(error, _ERRORS) and type(error).__name__ != "PanicException":

@@ -224,7 +224,6 @@ def _nulls() -> tuple[Sequence[Column], _Values]:
         "text": (pa.string(), ""),
         "list": (pa.list_(pa.int64()), []),
         "pair": (pa.list_(pa.float32(), 2), [1.5, -2.5]),
-        "texts": (pa.list_(pa.string(), 2), ["", "x"]),
     }
     columns = [_column(name, kind, nullable=True) for name, (kind, _) in kinds.items()]
     return (
@@ -253,6 +252,16 @@ def _lists_of_bytes() -> tuple[Sequence[Column], _Values]:
         "image": image(number),
         "lists": [b"", b"\xff\x00", b"x" * 300][: number % 4],
         "pairs": [b"", bytes([number])],
+    }
+
+
+def _pairs_of_texts() -> tuple[Sequence[Column], _Values]:
+    kind = pa.list_(pa.string(), 2)
+    columns = (_IMAGE, _column("pair", kind), _column("other", kind, nullable=True))
+    return columns, lambda number: {
+        "image": image(number),
+        "pair": ["", f"number {number}"],
+        "other": ["x", ""] if number % 2 else None,
     }
 
 
@@ -290,6 +299,7 @@ _DATASETS: Mapping[str, Callable[[], tuple[Sequence[Column], _Values]]] = {
     "several images": _several_images,
     "null images": _null_images,
     "nulls": _nulls,
+    "pairs of texts": _pairs_of_texts,
     "bytes": _bytes,
     "lists of bytes": _lists_of_bytes,
     "null bytes": _null_bytes,
