@@ -20,6 +20,7 @@ from converters.cli.inspect import inspect
 from converters.cli.options import UPLOAD
 from converters.cli.push import push
 from converters.cli.sample import sample
+from converters.cli.streams import close, tolerate
 from converters.cli.tables import show_failure
 from converters.cli.verify import verify
 from converters.errors import OUT_OF_MEMORY, ConverterError
@@ -87,31 +88,45 @@ def _terminate(number: int, _frame: object) -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status."""
-    as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
+    out = tolerate()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    status = _run(arguments)
+    lost = close(out)
+    # The output of these is what they print; of the others, it is in place, whatever happens to the terminal.
+    printing = {"docs", "formats", "inspect"} & set(arguments)
+    sys.exit(EXIT_FAILED if lost is not None and printing and not status else status)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Run the command line; its exit status."""
+    as_json = "--json" in arguments
     # Arrow's own allocators keep what was freed; the system's takes a fifth less memory here, in the same time.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
     try:
-        cli.main(arguments, prog_name="kfer-convert", standalone_mode=False)
+        cli.main(list(arguments), prog_name="kfer-convert", standalone_mode=False)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
     except click.ClickException as error:
         if as_json:
             click.echo(json.dumps({"error": error.format_message()}, ensure_ascii=False))
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt) as stop:
         # click turns what interrupts it into an Abort.
         signalled = stop if isinstance(stop, _Terminated) else stop.__cause__
         notes = getattr(stop.__cause__ or stop, "__notes__", ["interrupted; nothing was published."])
         click.echo(f"kfer-convert: {notes[0]}", err=True)
-        sys.exit(128 + signalled.args[0] if isinstance(signalled, _Terminated) else EXIT_INTERRUPTED)
+        return 128 + signalled.args[0] if isinstance(signalled, _Terminated) else EXIT_INTERRUPTED
     except ConverterError as error:
         show_failure(error, as_json=as_json)
-        sys.exit(error.exit_status)
+        return error.exit_status
     except MemoryError:
         click.echo(f"kfer-convert: {OUT_OF_MEMORY}.", err=True)
-        sys.exit(EXIT_FAILED)
+        return EXIT_FAILED
     except OSError as error:
-        click.echo(f"kfer-convert: {error.filename or 'output'}: {error.strerror or error}.", err=True)
-        sys.exit(EXIT_FAILED)
-    sys.exit(0)
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"kfer-convert: {where}{error.strerror or error}.", err=True)
+        return EXIT_FAILED
+    return 0

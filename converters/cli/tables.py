@@ -235,22 +235,22 @@ def _printable(text: str) -> str:
 
 def push_lines(report: PushReport, out: Path) -> Iterator[str]:
     """What a push will do, before it does it."""
-    plan, destination = report.plan, report.destination
+    changes, destination = report.changes, report.destination
     there = "new repo" if report.state is None else "repo is there"
     yield (
         f"{out} to {destination.url}, {'pull request on ' * destination.create_pr}{destination.revision} "
         f"({there if report.looked else 'not looked at: no token'}): {report.visibility}, gating {destination.gating}"
     )
     rows = [["", "file", "bytes"]]
-    rows += [["send", file.path, f"{file.size:,}"] for file in plan.new]
-    rows += [["replace", file.path, f"{file.size:,}"] for file in plan.replaced]
+    rows += [["send", file.path, f"{file.size:,}"] for file in changes.new]
+    rows += [["replace", file.path, f"{file.size:,}"] for file in changes.replaced]
     extra = "delete" if destination.delete_extra else "extra"
-    rows += [[extra, _printable(path), "-"] for path in plan.extra]
+    rows += [[extra, _printable(path), "-"] for path in changes.extra]
     if len(rows) > 1:
         yield from _table(rows)
-    sizes = f"{len(plan.pending):,}, {plan.pending_bytes:,} bytes"
-    yield f"Files to send: {sizes}; there already: {len(plan.unchanged):,}"
-    if plan.extra and not destination.delete_extra:
+    sizes = f"{len(changes.pending):,}, {changes.pending_bytes:,} bytes"
+    yield f"Files to send: {sizes}; there already: {len(changes.unchanged):,}"
+    if changes.extra and not destination.delete_extra:
         yield "Extra files are in the repo and not in the output. They stay; --delete-extra deletes them."
     if report.quarantined:
         yield f"Not all of the source is in it: {report.quarantined:,} damaged ranges are in quarantine; see the card."
@@ -265,8 +265,8 @@ def pushed_lines(report: PushReport) -> Iterator[str]:
         return
     # Not all of it need have been sent: the Hub may have kept large files of an interrupted push.
     sent = (
-        f"{len(report.plan.pending):,} files of {report.plan.pending_bytes:,} bytes brought up to date"
-        if report.plan.pending
+        f"{len(report.changes.pending):,} files of {report.changes.pending_bytes:,} bytes brought up to date"
+        if report.changes.pending
         else "nothing had to be sent"
     )
     yield (

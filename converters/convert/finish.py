@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from converters.convert.merge import WorkDone, merge_split
 from converters.dataset.filenames import safe_path
@@ -15,10 +17,10 @@ from converters.dataset.report import CheckError, Report
 from converters.dataset.shard import ShardResult
 from converters.dataset.source import FileState, Source, changed_input
 from converters.errors import ConverterError
-from converters.formats import Finishes, Format
+from converters.formats import Finishes, Format, Joins
 from converters.staging.base import Staging
-from converters.storage.file_list import OutputFile, OutputFiles, by_path, merged_runs
-from converters.storage.tree import file_states, hash_file
+from converters.storage.file_list import OutputFile, merged_runs, with_added
+from converters.storage.tree import hash_file, walk_files
 from converters.verify.read_back import format_errors
 
 
@@ -41,7 +43,12 @@ def finish(
     """
     done = WorkDone()
     merged = [
-        merge_split(found, islice(results, split.count), done)
+        merge_split(
+            found,
+            islice(results, split.count),
+            done,
+            target.joins(found.split, split.count) if isinstance(target, Joins) else {},
+        )
         for found, split in zip(source.splits, plan.splits, strict=True)
     ]
     accounts = source.account([split.slices for split in merged])
@@ -60,7 +67,8 @@ def finish(
         raise CheckError(f"nothing was published: {failures[0]}.", report)
     for folder in chain.from_iterable(split.folders for split in merged):
         staging.collect(Path(folder))
-    report = _with_files(report, source.write_lost(report, staging.output))
+    joined = [staging.join(path, parts) for split in merged for path, parts in split.parts.items()]
+    report = _with_files(report, [*joined, *source.write_lost(report, staging.output)])
     report = _finish(target, report, staging.output)
     # Indexes and label CSVs too: shards that read different ones would not belong together.
     if (changed := changed_input(source, inputs)) is not None:
@@ -85,22 +93,23 @@ def _with_files(report: Report, added: Sequence[OutputFile]) -> Report:
     """The report with more files."""
     if not added:
         return report
-    return replace(
-        report, files=merged_runs([OutputFiles(report.files), OutputFiles(sorted(added, key=by_path))])
-    )
+    return replace(report, files=with_added(report.files, added))
 
 
 def _files_of_finish(target: Finishes, report: Report, folder: Path) -> list[OutputFile]:
-    before = file_states(folder)
-    with format_errors(report.format, "finishing"):
-        target.finish(report, folder)
-    after = file_states(folder)
-    for path, state in before.items():
-        if after.get(path) != state:
-            raise ConverterError(f"{path}: the format {report.format!r} changed this file when it finished.")
-    new = after.keys() - before.keys()
-    if unsafe := next((path for path in sorted(new) if not safe_path(path)), None):
-        raise ConverterError(
-            f"{unsafe!r}: the format {report.format!r} wrote a file of a name that is not safe."
-        )
-    return [OutputFile(path, *hash_file(folder / path)) for path in new]
+    # In a folder of its own, so that it cannot touch a file of a shard.
+    with TemporaryDirectory(dir=folder, prefix=".finish-") as name:
+        with format_errors(report.format, "finishing"):
+            target.finish(report, Path(name))
+        files = [OutputFile(path, *hash_file(Path(name, path))) for path in sorted(walk_files(name))]
+        for file in files:
+            if not safe_path(file.path):
+                raise ConverterError(
+                    f"{file.path!r}: the format {report.format!r} wrote a file of a name that is not safe."
+                )
+            place = folder / file.path
+            if os.path.lexists(place):
+                raise ConverterError(f"{file.path}: the format {report.format!r} wrote this file twice.")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Path(name, file.path).rename(place)
+    return files

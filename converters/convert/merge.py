@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,8 @@ from converters.dataset.fingerprint import Fingerprint, Merger
 from converters.dataset.report import SplitReport, Work
 from converters.dataset.shard import Effort, ShardResult, SliceFacts
 from converters.dataset.source import Account, SourceSplit
-from converters.storage.file_list import OutputFiles, add_run
+from converters.errors import ConverterError
+from converters.storage.file_list import OutputFile, OutputFiles, add_run
 from converters.verify import compare
 
 
@@ -25,6 +26,7 @@ class MergedSplit:
         files: the files of the output, in runs that are each in the order of the paths.
         folders: paths of the folders in staging that hold them, in the order of the shards.
         summaries: what the format said of each shard, as far as it said anything.
+        parts: the files of the shards that the output has one file in the place of, by that file's path.
     """
 
     found: SourceSplit
@@ -34,6 +36,7 @@ class MergedSplit:
     files: tuple[OutputFiles, ...]
     folders: tuple[str, ...]
     summaries: tuple[Any, ...]
+    parts: Mapping[str, Sequence[OutputFile]]
 
     def report(self, account: Account, *, identified: bool) -> SplitReport:
         """Compare the output with its source, and with what is published."""
@@ -51,6 +54,7 @@ class MergedSplit:
                 csv_identities=account.csv_identities,
             )
         output_bytes = sum(run.total_bytes() for run in self.files)
+        output_bytes += sum(part.size for parts in self.parts.values() for part in parts)
         return SplitReport(
             split, account.files, output_bytes, self.output, checks, account.quarantine, self.summaries
         )
@@ -78,19 +82,35 @@ class WorkDone:
         return Work(self.records, len(self.workers), self.seconds)
 
 
-def merge_split(found: SourceSplit, results: Iterable[ShardResult], done: WorkDone) -> MergedSplit:
-    """Add up the results of a split's shards, which come in order."""
+def merge_split(
+    found: SourceSplit,
+    results: Iterable[ShardResult],
+    done: WorkDone,
+    joins: Mapping[str, Sequence[str]],
+) -> MergedSplit:
+    """Add up the results of a split's shards, which come in order; ``joins``: see :class:`~converters.formats.Joins`.
+
+    Raises:
+        ConverterError: a shard did not write its part of a file.
+    """
     schema = found.split.schema
     expected, output = Merger(schema), Merger(schema)
     slices: list[SliceFacts] = []
     files: list[OutputFiles] = []
     folders: list[str] = []
     summaries: list[Any] = []
-    for result in results:
+    parts: dict[str, list[OutputFile]] = {path: [] for path in joins}
+    for number, result in enumerate(results):
         expected.add(result.source)
         output.add(result.output)
         slices += result.slices
-        add_run(files, result.files)
+        own = {names[number]: path for path, names in joins.items()}
+        whole, others = result.files.split_off(own)
+        if len(others) < len(own):
+            raise ConverterError(f"{result.shard.key}: the format did not write all of {', '.join(own)}.")
+        add_run(files, whole)
+        for part in others:
+            parts[own[part.path]].append(part)
         folders.append(str(result.folder))
         if result.summary is not None:
             summaries.append(result.summary)
@@ -104,4 +124,5 @@ def merge_split(found: SourceSplit, results: Iterable[ShardResult], done: WorkDo
         tuple(files),
         tuple(folders),
         tuple(summaries),
+        parts,
     )

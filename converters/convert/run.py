@@ -19,7 +19,8 @@ from converters.errors import OUT_OF_MEMORY, ConverterError, MachineError
 from converters.formats import Format, load_format, refuse_splits
 from converters.formats.sources import open_source
 from converters.formats.tfrecord.source import OnError, Reader
-from converters.staging.base import Staging, make_staging
+from converters.staging import make_staging
+from converters.staging.base import Staging
 from converters.staging.checkpoint import describe_run
 from converters.staging.disk_space import DISK_ERRORS
 from converters.staging.overlap import refuse_nesting
@@ -91,6 +92,8 @@ def run(
         max_record_bytes=options.max_record_bytes,
         without=options.without,
         paranoid=options.paranoid,
+        allow_mismatch=options.allow_mismatch,
+        progress=progress,
     )
     refuse_splits(target, [found.split for found in source.splits])
     engine = load_engine(options.engine, options.workers, **options.engine_options)

@@ -138,7 +138,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Config:
-    """A configuration of a dataset: its columns, and its splits."""
+    """A configuration of a dataset: its columns, which may have to be inferred, and its splits."""
 
     name: str
     schema: Schema
@@ -396,6 +396,8 @@ class _Columns:
                 raise error.below(name) from None
             except ValueError as error:
                 raise DecodeError(str(error), name) from None
+        if not columns:
+            raise DecodeError("at least one column is needed")
         try:
             return cls(with_derived_label(tuple(columns)))
         except ValueError as error:
@@ -451,13 +453,11 @@ class _Form:
 
 
 def _schema(form: _ConfigForm, dataset: _Form) -> Schema:
-    """The columns of a config: its own or the dataset's; else those that KFER's records have."""
+    """The columns of a config: its own or the dataset's; else those that KFER's records have, if it names labels."""
     if form.columns is not None:
         return form.columns.schema
     if form.kind is None or form.label_names is None:
-        if dataset.columns is None:
-            raise DecodeError("is missing", "columns")
-        return dataset.columns.schema
+        return dataset.columns.schema if dataset.columns is not None else Schema(())
     names = dataset.features
     sizes: tuple[Column, ...] = tuple(Column(role, pa.int32(), role, getattr(names, role)) for role in SIZES)
     return with_derived_label(
@@ -488,6 +488,8 @@ def _config(name: str, form: _Form) -> Config:
 
 def _split(config: str, name: str, schema: Schema, split: _SplitForm) -> Split:
     counts, names = split.label_counts, schema.label.label_names if schema.label else ()
+    if not schema.columns:
+        counts = None  # of which labels, the records will tell
     if counts is not None and counts.keys() != set(names):
         message = "expected one count for each of the config's label names"
         raise DecodeError(message, "splits", name, "label_counts")

@@ -135,7 +135,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Schema:
-    """The columns of a config, in their order.
+    """The columns of a config, in their order; none where they are not known before the records are.
 
     Raises:
         ValueError: two columns have one name or hold one feature, or a role contradicts its column's type or another.
@@ -250,8 +250,6 @@ def with_derived_label(columns: tuple[Column, ...]) -> Schema:
 
 
 def _problems(columns: tuple[Column, ...]) -> Iterator[str]:
-    if not columns:
-        yield "at least one column is needed"
     for part in ("name", "feature"):
         seen: set[str] = set()
         for value in (getattr(column, part) for column in columns):

@@ -65,8 +65,8 @@ class Finishes(Protocol):
     def finish(self, report: Report, folder: Path) -> None:
         """Write the files that describe the whole dataset (a card, an index).
 
-        Called once, when all shards are written and compared. Files of shards must not be changed; they need not
-        be in ``folder``, as an output in an object store is not.
+        Called once, when all shards are written and compared. ``folder`` is empty; what is written there goes into the
+        output, beside the files of the shards, none of which it may replace.
         """
         ...
 
@@ -80,6 +80,18 @@ class Summarizes(Protocol):
 
     def summarize(self, folder: Path, shard: Shard) -> Any:  # noqa: ANN401  # JSON
         """Something small about a shard that was written to ``folder``, as JSON: see ``SplitReport.summaries``."""
+        ...
+
+
+@runtime_checkable
+class Joins(Protocol):
+    """What a format has in addition to :class:`Format` if a file of the output is made of parts that shards write."""
+
+    def joins(self, split: Split, shards: int) -> Mapping[str, Sequence[str]]:
+        """The files of a split of so many shards that are parts of these, one after the other: the parts by the file.
+
+        The shards write the parts, one each. The output has the file in their place, once all are compared.
+        """
         ...
 
 

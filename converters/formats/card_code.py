@@ -99,9 +99,10 @@ def _duckdb(example: Example, pattern: str) -> str:
     imports, opened, shown = _image(example, f"record[{python(example.image)}]")
     if example.value is not None:
         shown.append(f"record[{python(example.value)}]")
-    record = ["record = dict(zip(table.columns, table.fetchone()))"] if shown else []
-    read = f"table = duckdb.read_parquet({pattern}).limit(1)"
-    return _program(imports, "import duckdb", example, [read, *record, *opened], shown or ["table"])
+    lines = [f"table = duckdb.read_parquet({pattern}).limit(1)"]
+    if shown:
+        lines += ["[values] = table.fetchall()", "record = dict(zip(table.columns, values))"]
+    return _program(imports, "import duckdb", example, [*lines, *opened], shown or ["table"])
 
 
 def _image(example: Example, struct: str) -> tuple[str, list[str], list[str]]:

@@ -240,7 +240,8 @@ def arrow_bytes(path: Path, schema: Schema) -> int:
 
     That is the size of the Arrow tables it makes of the file: one for each row group, cut to the number of rows
     of the first. The images are left unread: they add their bytes and four a row for the offsets; and a bitmap
-    where some are missing, which is that of their paths.
+    where some are missing, which is that of their paths. (Tables of a single row are gathered by `datasets`, also
+    from several files, so that bitmaps of columns that lack values may come out some bytes smaller there.)
     """
     images = {image.name for image in schema.images}
     total = 0

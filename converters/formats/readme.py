@@ -203,6 +203,8 @@ def column_meaning(column: Column) -> str:
         return one_line(column.meaning).rstrip(".")
     if column.kind is not None:
         return "0 or 1 for each label, in stored order, as in the source"
+    if column.role == "label" and column.is_list:
+        return "the labels as they are stored in the source"
     return _MEANINGS[column.role]
 
 

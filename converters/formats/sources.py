@@ -8,7 +8,8 @@ from typing import Any
 from converters.dataset.description import DESCRIPTION_FILE, kfer, load_description
 from converters.dataset.filenames import unsafe_name
 from converters.dataset.manifest import read_manifest
-from converters.dataset.source import Source
+from converters.dataset.shard import Progress
+from converters.dataset.source import MAX_RECORD_BYTES, Source
 from converters.errors import ConverterError
 from converters.formats.output_source import is_output, open_output
 from converters.formats.tfrecord.source import open_tfrecords
@@ -16,12 +17,21 @@ from converters.storage.files import is_folder, is_there, names_in
 from converters.storage.object_store import Place
 
 
-def open_source(place: Place, *, max_record_bytes: int | None = None, **options: Any) -> Source:  # noqa: ANN401
+def open_source(
+    place: Place,
+    *,
+    max_record_bytes: int = MAX_RECORD_BYTES,
+    allow_mismatch: bool = False,
+    progress: Progress | None = None,
+    **options: Any,  # noqa: ANN401
+) -> Source:
     """The source at a place.
 
     Args:
         place: a folder, a file or a pattern of TFRecords, or an output.
         max_record_bytes: the longest record that is accepted of TFRecords.
+        allow_mismatch: whether a split of TFRecords may be absent that must be there by what is published.
+        progress: told of the TFRecords' records that columns are inferred from.
         options: see :func:`~converters.formats.tfrecord.source.open_tfrecords`.
 
     Raises:
@@ -31,7 +41,7 @@ def open_source(place: Place, *, max_record_bytes: int | None = None, **options:
     if is_output(place):
         return open_output(place, **options)
     return open_tfrecords(
-        place, **options | ({} if max_record_bytes is None else {"max_record_bytes": max_record_bytes})
+        place, max_record_bytes=max_record_bytes, allow_mismatch=allow_mismatch, progress=progress, **options
     )
 
 

@@ -159,13 +159,12 @@ def check_schema(schema: pa.Schema, split: Split, path: Path) -> None:
 
 
 def label_contradiction(schema: Schema, batch: pa.RecordBatch, found: pa.Array) -> int | None:
-    """The first row in which a derived label, as it was read, does not say what the stored one does; None if none is.
+    """The first row in which the ranks of labels, as they were read, are not what is stored; None if there is none.
 
     It goes the other way than :func:`~converters.dataset.labels.derived_label`: from the numbers to what is stored.
     """
-    label, derived = schema.label, schema.derived
+    label = schema.label
     assert label is not None
-    assert derived is not None
     stored = batch.column(label.name)
     if label.kind is not None:
         matrix = np.zeros((len(batch), len(label.label_names)), np.int64)

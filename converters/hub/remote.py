@@ -16,9 +16,9 @@ from pathlib import Path
 from huggingface_hub import HfApi, RepoFile, RepoFolder, get_session, hf_hub_url, hf_raise_for_status
 from huggingface_hub.errors import HfHubHTTPError
 
+from converters.hub.changes import RemoteFile
 from converters.hub.destination import MAIN, Destination, Gating
 from converters.hub.failures import HubError, clean, in_words
-from converters.hub.plan import RemoteFile
 from converters.hub.session import HubSession, after_rate_limits, patiently
 from converters.storage.file_list import OutputFile
 

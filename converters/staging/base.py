@@ -86,6 +86,13 @@ class Staging(Protocol):
         """Take the files of a shard's folder into the output."""
         ...
 
+    def join(self, path: str, parts: Sequence[OutputFile]) -> OutputFile:
+        """Put one file in the place of files of shards: their bytes, one after the other.
+
+        The parts are removed when the output is published, so that an interrupted run can be taken up until then.
+        """
+        ...
+
     def publish(self, files: Sequence[OutputFile]) -> None:
         """Make the output durable, and put it in its place. ``files`` are all of it but the manifest and its like.
 
@@ -109,18 +116,3 @@ def kept_sentence(count: int, place: Place) -> str:
         return ""
     shards = "1 finished shard is" if count == 1 else f"{count} finished shards are"
     return f"{shards} kept in {place}, and the same command goes on from there."
-
-
-def make_staging(destination: Place, *, overwrite: bool) -> Staging:
-    """The staging of an output: a folder beside it, or objects beside it in its store.
-
-    Raises:
-        CallError: an output in a store was to be replaced.
-    """
-    if isinstance(destination, Path):
-        from converters.staging.folder import FolderStaging
-
-        return FolderStaging(destination, overwrite=overwrite)
-    from converters.staging.object_store import ObjectStaging
-
-    return ObjectStaging(destination, overwrite=overwrite)

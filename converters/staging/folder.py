@@ -30,7 +30,7 @@ from converters.staging.scratch import SharedFolder
 from converters.storage.file_list import OutputFile
 from converters.storage.files import staging_place
 from converters.storage.object_store import Place
-from converters.storage.tree import walk_files
+from converters.storage.tree import join_files, walk_files
 
 _LOCK = "lock"
 _OUTPUT, _SHARDS, _REPLACED, _GARBAGE = "output", "shards", "replaced", "garbage"
@@ -62,6 +62,7 @@ class FolderStaging:
         self.shards = self.folder / _SHARDS
         self.published = False
         self._replaced = self.folder / _REPLACED
+        self._parts: list[Path] = []
         self._overwrite = overwrite
         self._lock = -1
 
@@ -136,9 +137,18 @@ class FolderStaging:
         """See :class:`~converters.staging.base.Staging`: they are moved to their places, where none may be yet."""
         _move_into(folder, self.output)
 
+    def join(self, path: str, parts: Sequence[OutputFile]) -> OutputFile:
+        """See :class:`~converters.staging.base.Staging`."""
+        self._parts += [self.output / part.path for part in parts]
+        return OutputFile(path, *join_files(self.output, parts, self.output / path))
+
     def publish(self, files: Sequence[OutputFile]) -> None:
         """See :class:`~converters.staging.base.Staging`; one rename puts the output in its place."""
         sync_tree(self.output)
+        for part in self._parts:
+            part.unlink()
+        for folder in {part.parent for part in self._parts}:
+            sync_folder(folder)
         self._refuse_destination()
         try:
             if os.path.lexists(self.destination):

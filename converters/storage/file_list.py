@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain, pairwise
 from operator import attrgetter
 from typing import NamedTuple
@@ -63,6 +64,30 @@ class OutputFiles(MadeSequence[OutputFile]):
         self._sizes.extend(others._sizes)
         self._digests += others._digests
 
+    def part(self, start: int, end: int) -> OutputFiles:
+        """Files ``start`` to ``end``; nothing is made of each."""
+        files = OutputFiles()
+        base = self._ends[start - 1] if start else 0
+        files._paths = self._paths[base : self._ends[end - 1] if end else 0]
+        files._ends = array("q", [place - base for place in self._ends[start:end]])
+        files._sizes = self._sizes[start:end]
+        files._digests = self._digests[_DIGEST_BYTES * start : _DIGEST_BYTES * end]
+        return files
+
+    def split_off(self, paths: Collection[str]) -> tuple[OutputFiles, list[OutputFile]]:
+        """The files but for those of these paths, and these; the files are in the order of their paths."""
+        kept, off, start = OutputFiles(), [], 0
+        for path in sorted(paths):
+            number = bisect_left(range(len(self)), path, lo=start, key=self.path)
+            if number < len(self) and self.path(number) == path:
+                kept.extend(self.part(start, number))
+                off.append(self.make(number))
+                start = number + 1
+        if not off:
+            return self, off
+        kept.extend(self.part(start, len(self)))
+        return kept, off
+
     def path(self, number: int) -> str:
         """The path of one of the files."""
         start = self._ends[number - 1] if number else 0
@@ -117,21 +142,21 @@ class _Joined(MadeSequence[OutputFile]):
     """Runs one after the other, not copied."""
 
     def __init__(self, runs: Sequence[OutputFiles]) -> None:
-        self._runs = runs
+        self.runs = runs
 
     def __len__(self) -> int:
-        return sum(map(len, self._runs))
+        return sum(map(len, self.runs))
 
     def make(self, number: int) -> OutputFile:
         """File ``number`` of all runs."""
-        for run in self._runs:
+        for run in self.runs:
             if number < len(run):
                 return run.make(number)
             number -= len(run)
         raise IndexError(number)
 
     def __iter__(self) -> Iterator[OutputFile]:
-        return chain.from_iterable(self._runs)
+        return chain.from_iterable(self.runs)
 
 
 def merged_runs(runs: Iterable[OutputFiles]) -> Sequence[OutputFile]:
@@ -140,3 +165,25 @@ def merged_runs(runs: Iterable[OutputFiles]) -> Sequence[OutputFile]:
     if all(before.path(len(before) - 1) < after.path(0) for before, after in pairwise(ordered)):
         return _Joined(ordered)
     return OutputFiles(heapq.merge(*ordered, key=by_path))
+
+
+def with_added(files: Sequence[OutputFile], added: Iterable[OutputFile]) -> Sequence[OutputFile]:
+    """Files in the order of their paths, and a few more of other paths; nothing is made of each that is there."""
+    runs = list(files.runs if isinstance(files, _Joined) else [_as_run(files)])
+    for file in added:
+        place = next(
+            (number for number, run in enumerate(runs) if run.path(len(run) - 1) > file.path), len(runs)
+        )
+        new = OutputFiles([file])
+        if place == len(runs):
+            runs.append(new)
+            continue
+        run = runs[place]
+        number = bisect_left(range(len(run)), file.path, key=run.path)
+        pieces = (run.part(0, number), new, run.part(number, len(run)))
+        runs[place : place + 1] = [piece for piece in pieces if piece]
+    return _Joined(runs)
+
+
+def _as_run(files: Sequence[OutputFile]) -> OutputFiles:
+    return files if isinstance(files, OutputFiles) else OutputFiles(files)

@@ -6,7 +6,10 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from pathlib import Path
 
+from converters.errors import MachineError
+from converters.storage.file_list import OutputFile
 from converters.storage.files import open_file, open_regular
 from converters.storage.object_store import Place
 
@@ -67,6 +70,33 @@ def hash_ranges(path: Place, ends: Sequence[int], stop: Sequence[int] = ()) -> t
         while chunk := read(_HASH_CHUNK):
             whole.update(chunk)
     return whole.hexdigest(), parts
+
+
+def join_files(folder: Place, parts: Sequence[OutputFile], target: Path) -> tuple[int, str]:
+    """Write the files ``parts`` of a folder one after the other to the new file ``target``.
+
+    Returns:
+        Its size and SHA-256, as it was read back.
+
+    Raises:
+        MachineError: a part is not what it was when it was listed, or the file not what was written.
+    """
+    whole = hashlib.sha256()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("xb") as file:
+        for part in parts:
+            digest = hashlib.sha256()
+            with open_file(folder / part.path, follow_links=False) as source:
+                while chunk := source.read(_HASH_CHUNK):
+                    digest.update(chunk)
+                    whole.update(chunk)
+                    file.write(chunk)
+            if digest.hexdigest() != part.sha256:
+                raise MachineError(f"{folder / part.path}: changed since it was written and read back")
+    size, sha256 = hash_file(target)
+    if sha256 != whole.hexdigest():
+        raise MachineError(f"{target}: reads back other bytes than were written")
+    return size, sha256
 
 
 def walk_files(folder: str | os.PathLike[str]) -> Iterator[str]:

@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
@@ -36,6 +35,7 @@ from converters.formats import Format
 from converters.formats.parquet import ParquetFormat
 from converters.plugins import require_extra
 from converters.storage.object_store import SCRATCH
+from converters.storage.processes import child_command
 from converters.verify.read_back import read_back
 
 NAME = "datasets"
@@ -48,19 +48,18 @@ _SPLIT_FOLDERS = {
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
-_SPLIT_NAME = re.compile(r"\w+(\.\w+)*")  # as `datasets` has it
 _PATTERN = re.compile(r"[*?\[\]{}]")
 _SHARD = "[0-9]*-of-[0-9]*.parquet"
 _SHARDED_LABELS = re.compile(r"/metadata-\d+-of-\d+\.csv$")
 
 
-def require_datasets(format_name: str) -> None:
-    """Refuse before any work what :func:`confirm` could not do.
-
-    Raises:
-        CallError: `datasets` is not installed, or reads no output of this format.
-    """
+def require_datasets() -> None:
+    """Raise a CallError that says what to install where `datasets` is missing; imports nothing."""
     require_extra("hf", "--reader datasets", "datasets")
+
+
+def require_known_layout(format_name: str) -> None:
+    """Raise a CallError where `datasets` does not know the layout of a format."""
     if format_name not in FORMATS:
         raise CallError(
             f"--reader datasets reads outputs of --to {', '.join(FORMATS)}; this is one of --to {format_name}."
@@ -83,7 +82,7 @@ def confirm(report: Report, out: Path, target: Format | None, progress: Progress
     if target is None:
         checks = dict.fromkeys(titles, Check(NAME, "unverified", "the content of the output was not read"))
     else:
-        checks = {title: Check(NAME, "unverified", reason) for title, reason in _misread(report).items()}
+        checks = {title: Check(NAME, "unverified", reason) for title, reason in _misread(report, out).items()}
     if target is not None and len(checks) < len(titles):
         with tempfile.TemporaryDirectory(prefix=SCRATCH) as name:
             checks |= _load_all(report, out, target, Path(name), set(checks), progress)
@@ -97,9 +96,6 @@ def _load_all(
     """The checks of all splits but those ``left_out``, by their titles; ``folder`` is for what is temporary."""
     if report.format != "jpeg":  # of JPEG files the cache holds no bytes
         _require_space(report, folder)
-    # A path of our own: `datasets` takes some characters for a pattern.
-    output = folder / "output"
-    output.symlink_to(out.resolve(), target_is_directory=True)
     configs: dict[str, dict[str, SplitReport]] = {}
     for split in report.splits:
         configs.setdefault(split.split.config, {})[_name_there(target, split.split)] = split
@@ -114,7 +110,7 @@ def _load_all(
         if digests:
             load = {
                 "config": config,
-                "arguments": _arguments(target, output, config, splits),
+                "arguments": _arguments(target, out.resolve(), config, splits),
                 "splits": list(splits),
                 "digests": {name: str(path) for name, path in digests.items()},
                 "csv": report.format == "jpeg",
@@ -135,17 +131,17 @@ def _name_there(target: Format, split: Split) -> str:
     return _SPLIT_FOLDERS.get(split.name, split.name)
 
 
-def _arguments(target: Format, output: Path, config: str, splits: Iterable[str]) -> dict[str, Any]:
+def _arguments(target: Format, out: Path, config: str, splits: Iterable[str]) -> dict[str, Any]:
     """What ``load_dataset`` is given for a config: what the manual tells users to give it."""
     if target.name == "hf":
-        return {"path": str(output), "name": config}
+        return {"path": str(out), "name": config}
     if target.name == "parquet":
-        files = {name: f"{output / config / name}-{_SHARD}" for name in splits}
+        files = {name: f"{out / config / name}-{_SHARD}" for name in splits}
         return {"path": "parquet", "data_files": files}
-    return {"path": "imagefolder", "data_dir": str(output / config)}
+    return {"path": "imagefolder", "data_dir": str(out / config)}
 
 
-def _misread(report: Report) -> dict[str, str]:
+def _misread(report: Report, out: Path) -> dict[str, str]:
     """The splits, by title, that `datasets` reads wrongly whatever is in them, and why."""
     found: dict[str, str] = {}
     sharded = {file.path.rsplit("/", 1)[0] for file in report.files if _SHARDED_LABELS.search(file.path)}
@@ -154,10 +150,8 @@ def _misread(report: Report) -> dict[str, str]:
         folders.setdefault(entry.split.config, set()).add(entry.split.name)
     for split in [entry.split for entry in report.splits]:
         there = [_SPLIT_FOLDERS.get(name) for name in folders[split.config]]
-        if _PATTERN.search(split.config):
-            found[split.title] = f"`datasets` takes the name of the config {split.config} for a pattern"
-        elif not _SPLIT_NAME.fullmatch(split.name):
-            found[split.title] = f"`datasets` takes no split of the name {split.name}"
+        if _PATTERN.search(path := str(out.resolve() / split.config)):
+            found[split.title] = f"`datasets` takes the path {path} for a pattern"
         elif report.format != "jpeg":
             continue
         elif None in there or len(set(there)) < len(there):
@@ -198,8 +192,7 @@ def _answers(loads: Sequence[Mapping[str, Any]], folder: Path) -> Generator[dict
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     }
-    # -P: neither the current folder nor that of a program is where Python looks for modules.
-    program = [sys.executable, "-P", "-c", "from converters.verify.datasets_child import serve; serve()"]
+    program = child_command("converters.verify.datasets_child", "serve")
     with subprocess.Popen(
         program,
         stdin=subprocess.PIPE,

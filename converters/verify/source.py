@@ -14,7 +14,8 @@ from converters.dataset.fingerprint import Fingerprint, Merger, Part, PartBuilde
 from converters.dataset.report import Check
 from converters.dataset.schema import Schema
 from converters.dataset.shard import Progress, Shard, SliceFacts
-from converters.dataset.source import Compression, ShardReader, Source, SourceFile, SourceSplit
+from converters.dataset.source import ShardReader, Source, SourceFile, SourceSplit
+from converters.dataset.source_facts import Compression
 from converters.errors import DataError
 from converters.formats.sources import open_source
 from converters.formats.tfrecord.source import source_facts
@@ -219,7 +220,7 @@ def inspect_source(folder: Place, progress: Progress | None = None) -> Inspectio
         CallError: there is no such folder, no file of the dataset in it, or its description is wrong.
         DataError: a file cannot be matched to a split.
     """
-    source = open_source(folder)
+    source = open_source(folder, allow_mismatch=True, progress=progress)
     # One slice per file, so that the digest of the slice is that of the file.
     plan = source.plan(sys.maxsize)
     splits = tuple(

@@ -9,7 +9,16 @@ import numpy as np
 from conftest import _field, to_varint, write_frames
 from PIL import Image
 
-ODD_NAMES = ("a.b", "image.bytes", "split", 'q"uote', "pi|pe `x`", "naïve 한", "image/object/bbox/xmin", "order")
+ODD_NAMES = (
+    "a.b",
+    "image.bytes",
+    "split",
+    'q"uote',
+    "pi|pe `x`",
+    "naïve 한",
+    "image/object/bbox/xmin",
+    "order",
+)
 
 
 def picture(kind: str, seed: int, size: tuple[int, int] = (9, 7)) -> bytes:

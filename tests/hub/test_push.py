@@ -19,7 +19,7 @@ from urllib.parse import quote
 import httpx2
 import huggingface_hub.constants
 import pytest
-from conftest import edit_description, flip
+from conftest import edit_description, flip, renew
 from huggingface_hub import close_session, get_session
 from huggingface_hub.utils import are_progress_bars_disabled, http_backoff
 from standin_hub import TOKEN, Fault, File, Hub, Repo
@@ -28,10 +28,11 @@ import converters.hub.upload
 from converters import CallError, CheckError, DataError, convert
 from converters import push as push_api
 from converters.hub import Destination
+from converters.hub.changes import git_oid, groups
 from converters.hub.failures import HubError, clean
-from converters.hub.plan import git_oid, groups
 from converters.hub.session import HubSession, Unreachable, _guard, hub_session
 from converters.storage.file_list import OutputFile
+from converters.verify.datasets_reader import confirm
 
 REPO = "me/kfer"
 
@@ -376,6 +377,18 @@ def test_what_does_not_verify_is_not_sent(hub, push, hf_output, tmp_path):
     assert hub.requests == []
     (out / "extra").write_text("")
     assert push(out=out).status == 1
+
+
+def test_what_datasets_reads_otherwise_is_not_sent(hub, push, hf_output, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["converters.verify.output"], "confirm", confirm)
+    out = Path(shutil.copytree(hf_output, tmp_path / "out"))
+    card = (out / "README.md").read_text("utf-8").replace("path: 22_emo/test-*", "path: 22_emo/train-*")
+    (out / "README.md").write_text(card, "utf-8")
+    renew(out)
+    done = push(out=out)
+    assert done.status == 1
+    assert "22_emo/test: datasets: " in done.err
+    assert hub.requests == []
 
 
 def test_only_hf_outputs(hub, push, kfer_convert, sample, tmp_path):
@@ -1029,7 +1042,7 @@ def test_the_api(hub, hf_output, tmp_path):
     report = push_api(hf_output, REPO, announce=seen.append)
     assert report.url == f"{hub.endpoint}/datasets/{REPO}"
     assert report.verified == len(contents(hf_output))
-    assert seen[0].plan == report.plan
+    assert seen[0].changes == report.changes
     with pytest.raises(CallError, match="have-the-right"):
         push_api(hf_output, REPO, public=True)
     hub.tamper = lambda path, data: data + b" "

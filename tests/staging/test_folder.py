@@ -12,8 +12,8 @@ import pytest
 
 from converters import CallError, convert, verify
 from converters.staging import fsync as durability
-from converters.storage.files import staging_place
 from converters.staging.folder import FolderStaging
+from converters.storage.files import staging_place
 
 
 def output(folder: Path, text: str) -> Path:

@@ -15,7 +15,7 @@ which there are too few for a step to pay. What is accepted here, the strict par
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -134,10 +134,15 @@ class FeatureValues:
 
 
 class BatchParser:
-    """Parses the records of a dataset, some frames at a time."""
+    """Parses the records of a dataset, some frames at a time.
 
-    def __init__(self) -> None:
+    Args:
+        ignored: features that are left out; they may even have two kinds.
+    """
+
+    def __init__(self, ignored: Collection[str] = ()) -> None:
         self._names = _Names()
+        self._ignored = frozenset(ignored)
 
     def parse(self, frames: Frames) -> dict[str, FeatureValues]:
         """The values of each feature by its name, in the order in which the features are first met.
@@ -158,7 +163,7 @@ class BatchParser:
             if np.count_nonzero(doubtful) == doubts:
                 break
         error = _add_strictly_parsed(columns, frames, np.flatnonzero(doubtful))
-        in_order = sorted(columns, key=lambda name: columns[name].first)
+        in_order = sorted(columns.keys() - self._ignored, key=lambda name: columns[name].first)
         _raise_first(error, columns, in_order, frames)
         return {name: columns[name].feature_values(len(doubtful)) for name in in_order}
 
@@ -172,7 +177,8 @@ def _raise_first(
         row, place = columns[in_order[MAX_FEATURES]].first
         message = f"with {in_order[MAX_FEATURES]!r} the records have more than {MAX_FEATURES} features."
         errors.append(RecordError(row, message, place - int(frames.starts[row])))
-    for name, column in columns.items():
+    for name in in_order:
+        column = columns[name]
         if (column.kinds == column.kinds[0]).all():
             continue
         rows, kinds = _where(column.kinds != _NO_KIND, column.rows, column.kinds)

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.errors import DataError
-from converters.formats.tfrecord.compression import DecompressedStream, StoredFile, detect_compression
+from converters.formats.tfrecord.compression import DecompressedStream, StoredFile
+from converters.formats.tfrecord.foreign import look_at
 from converters.formats.tfrecord.framing import read_frames
 from converters.formats.tfrecord.index import IndexChecker
 from converters.formats.tfrecord.reader import RangeReader, SourceRange
@@ -49,7 +50,7 @@ def write(tf, path, records, compression=""):
 def test_what_tensorflow_wrote_is_read(tf, tmp_path, compression):
     path = tmp_path / "file"
     write(tf, path, RECORDS, "" if compression == "none" else compression.upper())
-    assert detect_compression(path) == compression
+    assert look_at(path).compression == compression
     for chunk_bytes in (1, 100, 1 << 20):
         assert read(path, compression, chunk_bytes) == RECORDS
 

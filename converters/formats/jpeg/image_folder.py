@@ -1,0 +1,406 @@
+"""Writes and reads the image folder of a split; see the package's text for how it is laid out."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from converters.dataset.arrays import binary_array, binary_views, number_array, vector_matrix
+from converters.dataset.description import Split
+from converters.dataset.filenames import folded, unsafe_name
+from converters.dataset.image_header import ImageHeaderReader
+from converters.dataset.image_names import image_names
+from converters.dataset.jpeg_header import ImageError
+from converters.dataset.labels import label_ranks
+from converters.dataset.schema import SIZES, Column
+from converters.dataset.shard import Shard
+from converters.errors import CallError, DataError, Location
+from converters.formats.jpeg.metadata import Metadata, first_not_finite, is_reserved
+from converters.formats.readme import refuse_names, write_readme, write_terms
+from converters.storage.hashing_reader import ReadFile, read_file
+from converters.storage.tree import walk_files
+
+if TYPE_CHECKING:
+    from converters.dataset.report import Report
+
+IMAGES_FOLDER = "images"
+
+_BATCH_ROWS = 2048
+_BATCH_BYTES = 8 << 20
+_NUMBERED = re.compile(r"\d{5,}-of-\d{5,}")
+# Where `datasets` finds a split's name in that of a file.
+_SPLIT_WORD = re.compile(
+    r"(?:^|[-._ 0-9])(train|training|validation|valid|dev|val|test|testing|eval|evaluation)[-._ 0-9]"
+)
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class JpegFormat:
+    """Image files byte for byte as stored, and one metadata file a split: <config>/<split>/{images/…,metadata.csv}.
+
+    Args:
+        class_folders: one folder a class instead, its number first, where records have one label whose name is known:
+            <config>/<split>/00_angry/…, as torchvision's ImageFolder and Keras read them.
+    """
+
+    name = "jpeg"
+
+    def __init__(self, *, class_folders: bool = False) -> None:
+        self.class_folders = class_folders
+
+    # --- What cannot be laid out ---------------------------------------------------------------------------
+
+    def refuse(self, splits: Sequence[Split]) -> None:
+        """Refuse what files of images and a text file cannot hold; see :class:`~converters.formats.Refuses`."""
+        refuse_names(splits, self.name)
+        for split in splits:
+            for column in split.schema.stored:
+                if problem := _column_problem(split, column):
+                    raise CallError(
+                        f"{split.title}: the column {column.name} {problem}, which a {self.name} output cannot hold. "
+                        f"Leave it out with --without {column.name}, or choose another format."
+                    )
+            if split.schema.image is None:
+                raise CallError(
+                    f"{split.title}: no column is an image, so a {self.name} output would have no files. Choose "
+                    "another format."
+                )
+        if self.class_folders:
+            self._refuse_class_folders(splits)
+
+    def _refuse_class_folders(self, splits: Sequence[Split]) -> None:
+        sorted_out = [split for split in splits if self._class_folders(split)]
+        if not sorted_out:
+            raise CallError(
+                f"--class-folders: in {', '.join(split.title for split in splits)}, no records have one label each whose "
+                "name is known. Leave the option out."
+            )
+        for split in sorted_out:
+            label = split.schema.label
+            if label is not None and (label.nullable or label.unlabelled):
+                raise CallError(
+                    f"{split.title}: --class-folders: records may lack a label, and have no folder then. Leave the "
+                    "option out."
+                )
+            if len(split.schema.images) > 1:
+                names = ", ".join(image.name for image in split.schema.images[1:])
+                raise CallError(
+                    f"{split.title}: --class-folders: what reads class folders takes {names} for further records. "
+                    "Leave the option out, or these with --without."
+                )
+            for name in self._class_folders(split):
+                if problem := unsafe_name(name):
+                    raise CallError(
+                        f"--class-folders cannot make a folder of this label of {split.config}: it {problem}."
+                    )
+
+    # --- Writing -------------------------------------------------------------------------------------------
+
+    def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[str]:
+        """Write a shard's records: its images, and its metadata or the part of it."""
+        split, schema, metadata = shard.split, shard.split.schema, Metadata(shard.split)
+        root = folder / shard.config / split.name
+        below = root.relative_to(folder).as_posix()
+        folders = self._class_folders(split)
+        images = IMAGES_FOLDER if shard.count == 1 else f"{IMAGES_FOLDER}/{shard.numbered()}"
+        for name in folders or [images]:
+            (root / name).mkdir(parents=True)
+        file_name = metadata.file if shard.count == 1 else metadata.part(shard.numbered())
+        written = [f"{below}/{file_name}"]
+        first = shard.first_record
+        names_there: set[str] = set()
+        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with (root / file_name).open("xb") as file:
+                write_rows = metadata.writer(file, header=shard.index == 0)
+                for batch in batches:
+                    places = _places(split, folders, batch, first) if folders else [images] * len(batch)
+                    paths = {}
+                    for image in schema.images:
+                        names = image_names(split, image, batch, first, with_split=False)
+                        if schema.role("file_name") is not None:
+                            _check_names(split, names, names_there, first)
+                        files = [f"{place}/{name}" for place, name in zip(places, names, strict=True)]
+                        for path, view in zip(files, binary_views(batch.column(image.name)), strict=True):
+                            _write_new(descriptor, path, view)
+                        written += [f"{below}/{path}" for path in files]
+                        paths[image.name] = files
+                    rows = metadata.rows(batch, paths)
+                    _check_finite(split, rows, first)
+                    write_rows(rows)
+                    first += len(batch)
+        finally:
+            os.close(descriptor)
+        return written
+
+    def joins(self, split: Split, shards: int) -> dict[str, list[str]]:
+        """The metadata of a split is made of its shards' parts; see :class:`~converters.formats.Joins`."""
+        if shards == 1:
+            return {}
+        metadata, below = Metadata(split), f"{split.config}/{split.name}"
+        parts = [metadata.part(Shard(split, index, shards, 0, (), 0).numbered()) for index in range(shards)]
+        return {f"{below}/{metadata.file}": [f"{below}/{part}" for part in parts]}
+
+    def finish(self, report: Report, folder: Path) -> None:
+        """Write the terms of the data, and the README through which ``datasets`` finds every split."""
+        splits = [split.split for split in report.splits]
+        write_terms(report, folder)
+        data_files = {split.title: f"{glob.escape(split.config)}/{split.name}/**" for split in splits}
+        write_readme(report, folder, data_files, columns=False)
+
+    # --- Reading back --------------------------------------------------------------------------------------
+
+    def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
+        """Read back the records of a split, in the order of its metadata."""
+        return self.read_through(read_file, folder, split, first)
+
+    def read_through(
+        self, read_file: ReadFile, folder: Path, split: Split, first: int = 0
+    ) -> Iterator[pa.RecordBatch]:
+        """As :meth:`read`; the images are read by ``read_file``."""
+        root, metadata = folder / split.config / split.name, Metadata(split)
+        folders = self._class_folders(split)
+        files = _metadata_files(root, metadata)
+        # The paths that records account for: how many, and the sum of their hashes, as there may be too many to keep.
+        count, total = 0, 0
+        for path in files:
+            header = path.name == metadata.file or int(path.name.split("-")[1]) == 0
+            number = None if path.name == metadata.file else path.stem.split("-", 1)[1]
+            for rows in metadata.read(path, header=header):
+                reader = _RowReader(read_file, root, split, metadata, path, first)
+                stored = metadata.stored(rows, reader.location)
+                reader.check_places(rows, _stated_places(split, folders, stored) if folders else number)
+                for name in metadata.file_columns.values():
+                    paths = rows.column(name).to_pylist()
+                    count += len(paths)
+                    total += sum(map(hash, paths))
+                yield from reader.read(rows, stored)
+                first += len(rows)
+        there = [0, 0]
+        known = {path.name for path in files}
+        for name in walk_files(root):
+            if name not in known:
+                there[0] += 1
+                there[1] += hash(name)
+        if there != [count, total]:
+            raise DataError(_unaccounted(root, metadata, files), Location(str(root)))
+
+    def _class_folders(self, split: Split) -> list[str]:
+        """The folders of the classes in stored order; none where the images are not sorted into classes."""
+        label = split.schema.label
+        if not self.class_folders or label is None or not label.label_names:
+            return []
+        if label.kind == "multi-label" or (label.kind is None and label.is_list):
+            return []
+        width = max(2, len(str(len(label.label_names) - 1)))
+        return [f"{number:0{width}d}_{name}" for number, name in enumerate(label.label_names)]
+
+
+class _RowReader:
+    """Reads the records of rows of a metadata file; the first of them is record ``first`` of the split."""
+
+    def __init__(
+        self, read_file: ReadFile, root: Path, split: Split, metadata: Metadata, path: Path, first: int
+    ) -> None:
+        self._read_file = read_file
+        self._root = f"{root}{os.sep}"
+        self._split = split
+        self._metadata = metadata
+        self._path = path
+        self._first = first
+        self._headers = ImageHeaderReader()
+
+    def location(self, row: int) -> Location:
+        """Where a row is, by the number of its record in the split."""
+        return Location(str(self._path), self._first + row)
+
+    def check_places(self, rows: pa.RecordBatch, expected: list[str] | str | None) -> None:
+        """Check the folders in which the files lie, before any is read.
+
+        Args:
+            rows: the rows.
+            expected: the folder of each; or the number of the shard; or nothing, where each may be of any shard.
+        """
+        for name in self._metadata.file_columns.values():
+            for row, path in enumerate(rows.column(name).to_pylist()):
+                place, _, file = path.rpartition("/")
+                if isinstance(expected, list):
+                    fits, where = place == expected[row], expected[row]
+                else:
+                    where = f"{IMAGES_FOLDER}/{expected}" if expected else IMAGES_FOLDER
+                    fits = place == where or (
+                        expected is None
+                        and place.startswith(f"{IMAGES_FOLDER}/")
+                        and _NUMBERED.fullmatch(place[len(IMAGES_FOLDER) + 1 :]) is not None
+                    )
+                if not fits or unsafe_name(file):
+                    raise DataError(f"{name} {path!r} does not lie in {where}/.", self.location(row))
+
+    def read(self, rows: pa.RecordBatch, stored: dict[str, pa.Array]) -> Iterator[pa.RecordBatch]:
+        """The records, in batches of bounded size."""
+        images = self._split.schema.images
+        files = {image: rows.column(self._metadata.file_columns[image.name]).to_pylist() for image in images}
+        start = 0
+        while start < len(rows):
+            read: dict[Column, list[bytes]] = {image: [] for image in images}
+            size, end = 0, start
+            while end < len(rows) and end - start < _BATCH_ROWS and size < _BATCH_BYTES:
+                for image in images:
+                    data = self._read_image(files[image][end])
+                    read[image].append(data)
+                    size += len(data)
+                end += 1
+            yield self._batch(read, {image: files[image][start:end] for image in images}, stored, start)
+            start = end
+
+    def _batch(
+        self,
+        read: dict[Column, list[bytes]],
+        files: dict[Column, list[str]],
+        stored: dict[str, pa.Array],
+        start: int,
+    ) -> pa.RecordBatch:
+        schema = self._split.schema
+        columns = {image.name: binary_array(data) for image, data in read.items()}
+        rows = len(next(iter(columns.values())))
+        columns |= {name: array.slice(start, rows) for name, array in stored.items()}
+        if schema.image is not None:
+            try:
+                sizes = self._headers.read(columns[schema.image.name]).sizes
+            except ImageError as error:
+                raise DataError(
+                    error.message, Location(self._root + files[schema.image][error.row])
+                ) from None
+            for part, role in enumerate(SIZES):
+                column = schema.role(role)
+                if column is not None and self._metadata.from_header(column):
+                    kind = column.type.to_pandas_dtype()
+                    columns[column.name] = number_array(sizes[:, part].astype(kind), column.type)
+        batch = pa.RecordBatch.from_arrays(
+            [columns[column.name] for column in schema.stored], schema=schema.arrow
+        )
+        for image, paths in files.items():
+            names = image_names(self._split, image, batch, self._first + start, with_split=False)
+            for row, (path, name) in enumerate(zip(paths, names, strict=True)):
+                if not path.endswith(f"/{name}"):
+                    raise DataError(f"the file is {path!r}, expected {name!r}.", self.location(start + row))
+        return batch
+
+    def _read_image(self, path: str) -> bytes:
+        try:
+            return self._read_file(self._root + path)
+        except OSError as error:
+            raise DataError(
+                f"the image cannot be read: {error.strerror}.", Location(self._root + path)
+            ) from error
+
+
+def _column_problem(split: Split, column: Column) -> str | None:
+    """Why a column cannot be laid out; None where it can."""
+    metadata = Metadata(split)
+    if column.role == "image":
+        if column.nullable:
+            return "may have no image"
+        name = metadata.file_columns[column.name]
+        return (
+            "has a split's name in it" if _SPLIT_WORD.search(f"_{name.removesuffix('file_name')}.") else None
+        )
+    if pa.types.is_binary(column.value_type):
+        return "holds bytes that are no image"
+    if is_reserved(column.name):
+        return "has a name by which imagefolder knows images (a description can call it otherwise)"
+    return None
+
+
+def _places(split: Split, folders: Sequence[str], batch: pa.RecordBatch, first: int) -> list[str]:
+    """The class folder of each record."""
+    label = split.schema.label
+    assert label is not None
+    rows, ranks = label_ranks(label, batch.column(label.name))
+    counts = np.bincount(rows, minlength=len(batch))
+    if (counts != 1).any():
+        row = int(np.argmax(counts != 1))
+        raise DataError(
+            f"the record has {counts[row]} labels, and so no class folder. Leave --class-folders out.",
+            Location(split.title, first + row),
+        )
+    return [folders[rank] for rank in ranks.tolist()]
+
+
+def _stated_places(split: Split, folders: Sequence[str], stored: dict[str, pa.Array]) -> list[str]:
+    """The class folder of each row, by the stored labels that were read back."""
+    label = split.schema.label
+    assert label is not None
+    array = stored[label.name]
+    if label.kind is not None:
+        return [folders[rank] for rank in vector_matrix(array).argmax(axis=1).tolist()]
+    by_number = dict(zip(label.label_ids or range(len(folders)), folders, strict=True))
+    return [by_number.get(number, "") for number in array.to_pylist()]
+
+
+def _check_names(split: Split, names: Sequence[str], there: set[str], first: int) -> None:
+    """File names that come from the data must be safe, of one file each, and no split's."""
+    for row, name in enumerate(names):
+        problem = unsafe_name(name)
+        if word := _SPLIT_WORD.search(name):
+            problem = f"{name!r} has the word {word[1]!r}, by which `datasets` takes it for a split's"
+        elif folded(name) in there:
+            problem = f"{name!r} is also that of an earlier record"
+        if problem:
+            raise DataError(
+                f"the file name {problem}.",
+                Location(split.title, first + row),
+                "Describe the column without the role file_name, and the files get numbers.",
+            )
+        there.add(folded(name))
+
+
+def _check_finite(split: Split, rows: pa.RecordBatch, first: int) -> None:
+    if (found := first_not_finite(rows)) is not None:
+        row, name = found
+        raise DataError(
+            f"the column {name} is not finite (NaN or infinite), which text cannot hold.",
+            Location(split.title, first + row),
+            f"Leave it out with --without {name}, or choose another format.",
+        )
+
+
+def _metadata_files(root: Path, metadata: Metadata) -> list[Path]:
+    """The metadata file of a split, or the parts of it in their order."""
+    whole = root / metadata.file
+    if whole.exists():
+        return [whole]
+    name = re.compile(re.escape(metadata.part("#")).replace(r"\#", _NUMBERED.pattern))
+    parts = sorted(path for path in root.iterdir() if name.fullmatch(path.name))
+    if not parts:
+        raise DataError(f"there is no {metadata.file}.", Location(str(root)))
+    return parts
+
+
+def _unaccounted(root: Path, metadata: Metadata, files: Sequence[Path]) -> str:
+    """What is wrong with a folder that does not have just the files that its metadata names."""
+    known = {path.name for path in files}
+    for path in files:
+        header = path.name == metadata.file or "-00000-of-" in path.name
+        for rows in metadata.read(path, header=header):
+            for name in metadata.file_columns.values():
+                known.update(rows.column(name).to_pylist())
+    odd = min(set(walk_files(root)) - known, default=None)
+    return f"{odd}: no record has this file." if odd else "two records have the same file."
+
+
+def _write_new(folder: int, path: str, data: memoryview) -> None:
+    """Write a file that must not exist yet, by its path in the folder that is open as ``folder``; follows no link."""
+    descriptor = os.open(path, _CREATE, 0o666, dir_fd=folder)
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,375 @@
+"""``metadata.csv`` and ``metadata.jsonl``: what an image folder holds of a record besides its images.
+
+A row has ``file_name``, the path of the image; ``<column>_file_name`` for each further image; and the other columns
+under their names. Heights, widths and depths are not written: the images' headers have them, and every record was
+checked against its. Of a label whose names are known:
+
+====================  ===============================================================================================
+0/1 vector in CSV     a column a name, 0 or 1, in stored order; nothing else
+0/1 vector in JSON    the vector; ``label``, the number or the list of numbers; ``label_name``, their names
+number                as stored; ``label``, the rank of the name, where the stored numbers do not count from 0;
+                      ``label_name`` (of a list: ``label_names``), null where there is no label
+====================  ===============================================================================================
+
+CSV has no types, so it takes only what every reader finds in it by itself: numbers, label vectors, and the ids of
+KFER's own label CSVs. Text ("NA", "007", ""), lists and what may be missing go into JSON lines. A float is written as
+the shortest decimal of its value as a double, from which both a double and a float32 are read exactly.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+
+from converters.dataset.arrays import (
+    list_array,
+    list_parts,
+    number_array,
+    numbers,
+    string_array,
+    valid_rows,
+    vector_matrix,
+)
+from converters.dataset.description import IDENTITIES, Split
+from converters.dataset.labels import derived_label, label_ranks
+from converters.dataset.schema import SIZES, Column, Schema
+from converters.errors import DataError, Location
+from converters.formats.table import label_contradiction
+from converters.storage.files import open_regular
+
+FILE_NAME = "file_name"
+MAX_CSV_LABELS = 1000  # as columns of a CSV; more names than that are unwieldy there, and go into JSON lines
+
+# Columns that imagefolder takes for paths of images, or that take the place of the image.
+_RESERVED = re.compile(r"image|(.+_)?file_names?")
+# A word that no reader of CSV takes for a number, a truth value or nothing at all.
+_WORD = re.compile(r"(?!(?:nan?|null|none|true|false|inf|infinity)$)[^\W\d_][\w '&()-]*", re.IGNORECASE)
+_READ_ROWS = 2048
+_READ_BYTES = 1 << 20
+_BLOCK = 1 << 20
+
+Writer = Callable[[pa.RecordBatch], object]
+
+
+def is_reserved(name: str) -> bool:
+    """Whether imagefolder takes a column of this name for something else than a column."""
+    return _RESERVED.fullmatch(name) is not None
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The metadata files of a split."""
+
+    split: Split
+
+    @property
+    def schema(self) -> Schema:
+        """The columns of the split."""
+        return self.split.schema
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """The stored columns that are written as such."""
+        return tuple(
+            column
+            for column in self.schema.stored
+            if column.role != "image" and not self.from_header(column) and not self._as_names(column)
+        )
+
+    @cached_property
+    def is_csv(self) -> bool:
+        """Whether it is CSV. It follows from the columns alone: all splits of a config have the same."""
+        plain = [
+            column
+            for column in self.schema.stored
+            if column.role != "image" and not self.from_header(column) and column.kind is None
+        ]
+        label = self.schema.label
+        if any(
+            column.nullable
+            or column.is_list
+            or (pa.types.is_string(column.type) and (column.feature or column.name not in IDENTITIES))
+            for column in plain
+        ):
+            return False
+        if label is None or not label.label_names:
+            return True
+        if label.kind is None:
+            derived = self.schema.derived
+            words = all(map(_WORD.fullmatch, label.label_names))
+            return words and not (derived is not None and derived.nullable)
+        names = set(label.label_names)
+        clash = names & {column.name for column in plain} or any(map(is_reserved, names))
+        return not label.nullable and len(names) <= MAX_CSV_LABELS and not clash
+
+    @property
+    def file(self) -> str:
+        """The name of the split's metadata file."""
+        return f"metadata.{'csv' if self.is_csv else 'jsonl'}"
+
+    def part(self, number: str) -> str:
+        """The name of a shard's part of it."""
+        return self.file.replace(".", f"-{number}.")
+
+    @cached_property
+    def file_columns(self) -> dict[str, str]:
+        """The column of each image's path, by the column of the image."""
+        first = self.schema.image
+        return {
+            image.name: FILE_NAME if image == first else f"{image.name}_{FILE_NAME}"
+            for image in self.schema.images
+        }
+
+    @cached_property
+    def fields(self) -> dict[str, pa.DataType]:
+        """The columns of a row in their order, with their types."""
+        fields: dict[str, pa.DataType] = dict.fromkeys(self.file_columns.values(), pa.string())
+        for column in self.schema:
+            if column in self.columns or (column.derived and not self._as_names(column)):
+                fields[column.name] = column.type
+            if column == self.schema.label and self._name_column is not None:
+                fields[self._name_column] = pa.list_(pa.string()) if self._several else pa.string()
+        if (label := self.schema.label) and self._as_names(label):
+            fields |= dict.fromkeys(label.label_names, pa.uint8())
+        return fields
+
+    def from_header(self, column: Column) -> bool:
+        """Whether the image's header says what a column does."""
+        return column.role in SIZES and not column.nullable and self.schema.image is not None
+
+    def _as_names(self, column: Column) -> bool:
+        """Whether a label is a column a name."""
+        label = self.schema.label
+        return column.role == "label" and label is not None and label.kind is not None and self.is_csv
+
+    @cached_property
+    def _name_column(self) -> str | None:
+        """The column of the labels' names; None where there is none, or the dataset has one of its own."""
+        label = self.schema.label
+        if label is None or not label.label_names or self._as_names(label):
+            return None
+        name = "label_names" if self._several else "label_name"
+        return None if name in self.schema else name
+
+    @property
+    def _several(self) -> bool:
+        """Whether a record may have several labels."""
+        label = self.schema.label
+        return label is not None and (label.kind == "multi-label" or (label.kind is None and label.is_list))
+
+    def rows(self, batch: pa.RecordBatch, paths: Mapping[str, Sequence[str]]) -> pa.RecordBatch:
+        """The rows of records.
+
+        Args:
+            batch: the records.
+            paths: the paths of the files of each column of images.
+
+        Raises:
+            ValueError: a float is not finite, which text cannot hold.
+        """
+        values = {self.file_columns[name]: string_array(files) for name, files in paths.items()}
+        for name in self.fields:
+            if name in batch.schema.names and name in self.schema:
+                values[name] = batch.column(name)
+        if (derived := self.schema.derived) is not None and derived.name in self.fields:
+            values[derived.name] = derived_label(self.schema, batch)
+        label = self.schema.label
+        if label is not None and self._name_column is not None:
+            values[self._name_column] = self._label_names(label, batch.column(label.name))
+        if label is not None and self._as_names(label):
+            vectors = vector_matrix(batch.column(label.name)).astype(np.uint8)
+            values |= {
+                name: number_array(vectors[:, place], pa.uint8())
+                for place, name in enumerate(label.label_names)
+            }
+        return pa.RecordBatch.from_pydict({name: values[name] for name in self.fields})
+
+    def _label_names(self, label: Column, array: pa.Array) -> pa.Array:
+        texts: list[list[str]] = [[] for _ in range(len(array))]
+        rows, ranks = label_ranks(label, array)
+        for row, rank in zip(rows.tolist(), ranks.tolist(), strict=True):
+            texts[row].append(label.label_names[rank])
+        if self._several:
+            return pa.array(texts, pa.list_(pa.string()))
+        return pa.array([names[0] if names else None for names in texts], pa.string())
+
+    def stored(self, rows: pa.RecordBatch, location: Callable[[int], Location]) -> dict[str, pa.Array]:
+        """The stored columns that rows hold, by name; the way back from :meth:`rows`.
+
+        Raises:
+            DataError: a name or a number of a label is not the one of the stored label.
+        """
+        found = {column.name: rows.column(column.name) for column in self.columns}
+        label = self.schema.label
+        if label is None or not label.label_names:
+            return found
+        if self._as_names(label):
+            columns = [numbers(rows.column(name)) for name in label.label_names]
+            flat = np.stack(columns, axis=1).reshape(-1).astype(label.value_type.to_pandas_dtype())
+            values = number_array(flat, label.value_type)
+            return found | {label.name: list_array(values, label.type, np.empty(0, np.int64))}
+        stated = [self.schema.derived.name] if self.schema.derived is not None else []
+        stated += [self._name_column] if self._name_column is not None else []
+        batch = pa.RecordBatch.from_pydict({label.name: found[label.name]})
+        for name in stated:
+            ranks = rows.column(name)
+            if name == self._name_column:
+                ranks = pa.array([self._ranks(value) for value in ranks.to_pylist()])
+            if (row := label_contradiction(self.schema, batch, ranks)) is not None:
+                raise DataError(f"the columns {name} and {label.name} contradict each other.", location(row))
+        return found
+
+    @cached_property
+    def _rank_of(self) -> dict[str, int]:
+        return {name: rank for rank, name in enumerate(self.split.label_names)}
+
+    def _ranks(self, names: list[str] | str | None) -> list[int] | int | None:
+        """The ranks of names; of what is no name, one that no label has."""
+        if isinstance(names, list):
+            return [self._rank_of.get(name, len(self._rank_of)) for name in names]
+        return self._rank_of.get(names, len(self._rank_of)) if names else None
+
+    # --- Files ---------------------------------------------------------------------------------------------
+
+    def writer(self, file: IO[bytes], *, header: bool) -> Writer:
+        """Writes rows to a file; ``header``: the file begins with the names of the columns, where it is CSV."""
+        if not self.is_csv:
+            return lambda rows: file.writelines(_json_lines(rows))
+        if header:
+            file.write(_csv_lines([list(self.fields)], csv.QUOTE_MINIMAL))
+        if any(map(pa.types.is_floating, self.fields.values())):
+            # Arrow writes a float32 as the shortest decimal of a float32, and 1.0 as 1.
+            return lambda rows: file.write(
+                _csv_lines(
+                    zip(*(column.to_pylist() for column in rows.columns), strict=True), csv.QUOTE_NONNUMERIC
+                )
+            )
+        from pyarrow import csv as arrow_csv
+
+        options = arrow_csv.WriteOptions(include_header=False)
+        return lambda rows: arrow_csv.write_csv(rows, file, options)
+
+    def read(self, path: Path, *, header: bool) -> Iterator[pa.RecordBatch]:
+        """The rows of a file, strictly.
+
+        Raises:
+            DataError: the file is malformed, has other columns or another order, or a value is not of its type.
+        """
+        return self._read_csv(path, header=header) if self.is_csv else self._read_json(path)
+
+    def _read_csv(self, path: Path, *, header: bool) -> Iterator[pa.RecordBatch]:
+        from pyarrow import csv as arrow_csv
+
+        names = list(self.fields)
+        location = Location(str(path))
+        try:
+            # A file object: from a path, Arrow would go by the name and decompress.
+            with open(open_regular(path, follow_links=False), "rb") as file:  # noqa: PTH123  # a descriptor
+                first = _csv_lines([names], csv.QUOTE_MINIMAL) if header else b""
+                if file.read(len(first)) != first:
+                    raise DataError(
+                        f"the first line does not name the columns {', '.join(names)[:1000]}.", location
+                    )
+                if not file.read(1):
+                    return
+                file.seek(len(first))
+                reader = arrow_csv.open_csv(
+                    file,
+                    read_options=arrow_csv.ReadOptions(
+                        use_threads=False, block_size=_BLOCK, column_names=names
+                    ),
+                    parse_options=arrow_csv.ParseOptions(ignore_empty_lines=False, newlines_in_values=False),
+                    convert_options=arrow_csv.ConvertOptions(
+                        column_types=self.fields, null_values=[], strings_can_be_null=False, check_utf8=True
+                    ),
+                )
+                yield from reader
+        except pa.ArrowInvalid as error:
+            raise DataError(f"no valid metadata file: {str(error).splitlines()[0]}.", location) from None
+        except OSError as error:
+            raise DataError(f"the metadata cannot be read: {error.strerror or error}.", location) from error
+
+    def _read_json(self, path: Path) -> Iterator[pa.RecordBatch]:
+        names = list(self.fields)
+        try:
+            with open(open_regular(path, follow_links=False), "rb") as file:  # noqa: PTH123  # a descriptor
+                first = size = 0
+                rows: list[list[Any]] = []
+                for number, line in enumerate(file):
+                    rows.append(_json_row(line, names, Location(str(path), number)))
+                    size += len(line)
+                    if len(rows) == _READ_ROWS or size >= _READ_BYTES:
+                        yield self._typed(rows, path, first)
+                        first, size, rows = number + 1, 0, []
+                if rows:
+                    yield self._typed(rows, path, first)
+        except OSError as error:
+            raise DataError(
+                f"the metadata cannot be read: {error.strerror or error}.", Location(str(path))
+            ) from error
+
+    def _typed(self, rows: list[list[Any]], path: Path, first: int) -> pa.RecordBatch:
+        columns = {}
+        for (name, kind), values in zip(self.fields.items(), zip(*rows, strict=True), strict=True):
+            try:
+                columns[name] = pa.array(values, kind)
+            except (pa.ArrowException, TypeError, OverflowError, ValueError) as error:
+                raise DataError(
+                    f"{name}: {str(error).splitlines()[0]}.", Location(str(path), first)
+                ) from None
+        return pa.RecordBatch.from_pydict(columns)
+
+
+def first_not_finite(batch: pa.RecordBatch) -> tuple[int, str] | None:
+    """The first row, and its column, that has a float which is NaN or infinite; None if none has."""
+    for name, array in zip(batch.schema.names, batch.columns, strict=True):
+        is_list = pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type)
+        kind = array.type.value_type if is_list else array.type
+        if not pa.types.is_floating(kind):
+            continue
+        if is_list:
+            counts, values = list_parts(array)
+            wrong = np.repeat(np.arange(len(array)), counts)[~np.isfinite(numbers(values))]
+        else:
+            wrong = np.flatnonzero(~np.isfinite(numbers(array)) & valid_rows(array))
+        if len(wrong):
+            return int(wrong[0]), name
+    return None
+
+
+def _csv_lines(rows: Any, quoting: Any) -> bytes:  # noqa: ANN401  # rows of anything; csv's constants have no public type
+    lines: list[str] = []
+
+    class _Lines:
+        def write(self, text: str) -> None:
+            lines.append(text)
+
+    csv.writer(_Lines(), lineterminator="\n", quoting=quoting).writerows(rows)
+    return "".join(lines).encode()
+
+
+def _json_lines(rows: pa.RecordBatch) -> Iterator[bytes]:
+    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+    names = rows.schema.names
+    for values in zip(*(column.to_pylist() for column in rows.columns), strict=True):
+        yield (encode(dict(zip(names, values, strict=True))) + "\n").encode()
+
+
+def _json_row(line: bytes, names: list[str], location: Location) -> list[Any]:
+    """The values of a row, which must have these names in this order, each once."""
+    try:
+        pairs = json.loads(line.decode(), object_pairs_hook=list)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"no valid JSON: {error}.", location) from None
+    if not isinstance(pairs, list) or [pair[0] for pair in pairs if isinstance(pair, tuple)] != names:
+        raise DataError(f"expected an object with {', '.join(names)[:1000]}, in this order.", location)
+    return [value for _, value in pairs]
