@@ -1,7 +1,7 @@
 """WebDataset: tar archives in which the files of one record follow each other and share a key.
 
-What readers make of a name (webdataset's ``base_plus_ext``, and ``datasets``): the key is all before the first dot of the
-base name, the field is all behind it, in lower case. ``datasets`` wants the same fields in every record, knows an image
+What readers make of a name (webdataset's ``base_plus_ext``, and ``datasets``): the key is all before the first dot of
+the base name, the field is all behind it, in lower case. ``datasets`` wants the same fields in every record, knows an image
 by what follows the last dot, and calls its columns as the fields.
 """
 
@@ -82,8 +82,8 @@ class WebDatasetFormat:
             if (problem := next(_problems(split.schema), None)) is not None:
                 name, reason = problem
                 raise CallError(
-                    f"{split.title}: the column {name} cannot be in a WebDataset: {reason}. Leave it out with --without "
-                    f"{name}."
+                    f"{split.title}: the column {name} cannot be in a WebDataset: {reason}. Leave it out with "
+                    f"--without {name}."
                 )
 
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
@@ -121,8 +121,8 @@ class WebDatasetFormat:
         for (config, column), several in found.items():
             if len(several) > 1:
                 raise CallError(
-                    f"{config}: the images of the column {column} are named {' and '.join(sorted(several))} in different "
-                    "files, and programs that read WebDatasets would take these for different columns. Name all alike "
+                    f"{config}: the images of the column {column} are named {' and '.join(sorted(several))} in "
+                    "different files, and programs that read WebDatasets would take these for different columns. Name all alike "
                     "with --image-suffix jpg."
                 )
         write_terms(report, folder)
@@ -133,7 +133,7 @@ def _loading(report: Report) -> str:
     """Markdown that says which column is where, and how webdataset and ``datasets`` load a split."""
     split = example_split(report)
     layout = _Layout.of(split.schema)
-    named = next(
+    named: dict[str, str] = next(
         (found.summaries[0] for found in report.splits if found.split == split and found.summaries), {}
     )
     tails = {column.name: tail + named.get(column.name, _SEVERAL) for tail, column in layout.images.items()}
@@ -373,7 +373,8 @@ class _Archive:
 
     def suffixes(self) -> dict[str, str]:
         """What the names of each column's images end in, by the first record."""
-        next(self._rows(), None)
+        if next(self._rows(), None) is None:
+            return {}
         return {column.name: self._named[tail] for tail, column in self._layout.images.items()}
 
     def check_suffixes(self, stated: str | None) -> None:

@@ -1,4 +1,4 @@
-"""What lies beside files of Examples: ``dataset.json``, all that a conversion of them needs to know; and how to load."""
+"""What lies beside files of Examples: ``dataset.json``, all that converting them takes; and how they are loaded."""
 
 from __future__ import annotations
 
