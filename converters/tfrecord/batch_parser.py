@@ -41,7 +41,7 @@ _Floats = npt.NDArray[np.float32]
 _Ints = npt.NDArray[np.int64]
 
 # A step costs about as much as the strict parser needs for so many records, or for so many byte strings.
-_MIN_RECORDS = 6
+_MIN_RECORDS = 8
 _MIN_LISTS = 40
 
 # In longer records, a length may need more than the three bytes that are decoded here.
@@ -146,7 +146,17 @@ class BatchParser:
             RecordError: a record is malformed, or the records have more than ``MAX_FEATURES`` features.
             KindError: a feature has two kinds. Of several errors, that of the first record is raised.
         """
+        columns, doubtful = self._parse_in_step(frames)
+        error = _add_strictly_parsed(columns, frames, np.flatnonzero(doubtful))
+        in_order = sorted(columns, key=lambda name: columns[name].first)
+        _raise_first(error, columns, in_order, frames)
+        return {name: columns[name].feature_values(len(doubtful)) for name in in_order}
+
+    def _parse_in_step(self, frames: Frames) -> tuple[dict[str, _Column], _Bools]:
+        """The features of all records that are not doubtful, and bool, which records are."""
         doubtful = np.zeros(len(frames.starts), np.bool_)
+        if len(doubtful) < _MIN_RECORDS:
+            return {}, ~doubtful
         entries = _find_entries(frames, self._names, doubtful)
         while True:
             entries = entries.where(~doubtful[entries.rows])
@@ -156,11 +166,7 @@ class BatchParser:
                 for number, group in entries.by_name()
             }
             if np.count_nonzero(doubtful) == doubts:
-                break
-        error = _add_strictly_parsed(columns, frames, np.flatnonzero(doubtful))
-        in_order = sorted(columns, key=lambda name: columns[name].first)
-        _raise_first(error, columns, in_order, frames)
-        return {name: columns[name].feature_values(len(doubtful)) for name in in_order}
+                return columns, doubtful
 
 
 def _raise_first(
@@ -169,9 +175,9 @@ def _raise_first(
     """Raise what is wrong with the first record of which something is."""
     errors = [] if error is None else [error]
     if len(in_order) > MAX_FEATURES:
-        row, place = columns[in_order[MAX_FEATURES]].first
-        message = f"with {in_order[MAX_FEATURES]!r} the records have more than {MAX_FEATURES} features."
-        errors.append(RecordError(row, message, place - int(frames.starts[row])))
+        name, row = in_order[MAX_FEATURES], columns[in_order[MAX_FEATURES]].first[0]
+        message = f"with {name!r} the records have more than {MAX_FEATURES} features."
+        errors.append(RecordError(row, message, _position(name, row, frames)))
     for name, column in columns.items():
         if (column.kinds == column.kinds[0]).all():
             continue
@@ -179,12 +185,23 @@ def _raise_first(
         others = np.flatnonzero(kinds != kinds[:1])
         if len(others):
             row, kind, first_kind = int(rows[others[0]]), _KINDS[int(kinds[others[0]])], _KINDS[int(kinds[0])]
-            position = parse_example(frames.data(row)).features[name].position
             assert kind is not None
             assert first_kind is not None
+            position = _position(name, row, frames)
             errors.append(KindError(row, position, name, kind, int(rows[0]), first_kind))
     if errors:
-        raise min(errors, key=lambda error: error.row)
+        raise min(errors, key=lambda error: (error.row, error.position))
+
+
+def _position(name: str, row: int, frames: Frames) -> int:
+    """Where a feature stands in a sound record."""
+    return parse_example(_data(frames, row)).features[name].position
+
+
+def _data(frames: Frames, row: int) -> memoryview:
+    """A record's bytes, which are not copied."""
+    start = int(frames.starts[row])
+    return memoryview(frames.buffer)[start : start + int(frames.sizes[row])]
 
 
 # ---- Where the entries are ----------------------------------------------------------------------------
@@ -196,7 +213,6 @@ class _Entries:
 
     Attributes:
         rows: int64, the record that each is in.
-        places: int64, where in the buffer its payload begins.
         names: int64, the number of its feature's name.
         kinds: int64, the tag of its list, or ``_NO_KIND``.
         filled: bool, whether its list has a value.
@@ -206,7 +222,6 @@ class _Entries:
     """
 
     rows: _Ints
-    places: _Ints
     names: _Ints
     kinds: _Ints
     filled: _Bools
@@ -242,11 +257,11 @@ def _find_entries(frames: Frames, names: _Names, doubtful: _Bools) -> _Entries:
     sound &= fits & (numbers >= 0)
     doubtful[rows[~sound]] = True
 
-    places_in_order = numbers * len(doubtful) + rows
-    if places_in_order.max(initial=0) <= 0xFFFF:
-        places_in_order = places_in_order.astype(np.uint16)  # these are sorted faster
-    order = np.argsort(places_in_order, kind="stable")
-    entries = _Entries(rows, places, numbers, kinds, filled, starts, sizes, ends).take(order)
+    keys_in_order = numbers * len(doubtful) + rows
+    if keys_in_order.max(initial=0) <= 0xFFFF:
+        keys_in_order = keys_in_order.astype(np.uint16)  # these are sorted faster
+    order = np.argsort(keys_in_order, kind="stable")
+    entries = _Entries(rows, numbers, kinds, filled, starts, sizes, ends).take(order)
     same = (entries.names[1:] == entries.names[:-1]) & (entries.rows[1:] == entries.rows[:-1])
     doubtful[entries.rows[1:][same]] = True  # a name stands twice
     return entries
@@ -473,10 +488,10 @@ class _Column:
 
     Attributes:
         rows: int64, the records, in ascending order.
-        first: the first of these, and where in the buffer the feature stands there.
+        first: the first of these, and a number that rises from one feature of that record to the next.
         kinds: int64, for each of the records, the tag of the list, or ``_NO_KIND``.
         counts: int64, for each of the records, the number of values; -1 where there is no kind.
-        starts: int64; this and the others are as in :class:`FeatureValues`. There are none where kinds differ.
+        starts: int64; this and the others are as in :class:`FeatureValues`. Where kinds differ, they mean nothing.
         sizes: int64.
         integers: int64.
         floats: float32.
@@ -499,7 +514,7 @@ class _Column:
 
         def join(name: str, order: _Ints) -> npt.NDArray[Any]:
             joined = np.concatenate([getattr(self, name), getattr(other, name)])
-            return joined[order] if len(joined) else joined
+            return joined[order] if len(joined) == len(order) else joined  # of other kinds, there are none
 
         return _Column(
             join("rows", order),
@@ -519,7 +534,7 @@ class _Column:
 
 def _read(group: _Entries, frames: Frames, doubtful: _Bools) -> _Column:
     """The values of one feature; marks records whose values are not sound, and then means nothing."""
-    first = int(group.rows[0]), int(group.places[0])
+    first = int(group.rows[0]), int(group.ends[0])
     kind = int(group.kinds.max())
     filled = group.where(group.filled)
     counts, values = _READERS[kind](filled, frames, doubtful)
@@ -622,7 +637,7 @@ def _add_strictly_parsed(columns: dict[str, _Column], frames: Frames, rows: _Int
     found: dict[str, list[tuple[int, Feature]]] = {}
     for row in rows.tolist():
         try:
-            features = parse_example(frames.data(row)).features
+            features = parse_example(_data(frames, row)).features
         except ExampleError as refused:
             error = RecordError(row, f"{refused.message}.", refused.position)
             break
@@ -643,7 +658,7 @@ def _strict_column(parsed: Sequence[tuple[int, Feature]], record_starts: _Ints) 
     counts = [-1 if feature.kind is None else feature.count for feature in features]
     return _Column(
         rows,
-        (int(rows[0]), int(record_starts[rows[0]]) + features[0].position),
+        (int(rows[0]), features[0].position),
         np.array([_TAGS[feature.kind] for feature in features]),
         np.array(counts),
         np.concatenate([feature.starts + record_starts[row] for row, feature in parsed]),

@@ -1,23 +1,15 @@
 """The strict parser of Example on bytes made by hand: what readers disagree about is an error."""
 
+import random
 import struct
+import tracemalloc
 
+import numpy as np
 import pytest
+from example_maker import BYTES, FLOATS, INTEGERS, entry, field, varint
 
-from converters.tfrecord.example import ExampleError, parse_example
-
-
-def varint(value: int) -> bytes:
-    value &= 2**64 - 1
-    out = b""
-    while value > 0x7F:
-        out += bytes([value & 0x7F | 0x80])
-        value >>= 7
-    return out + bytes([value])
-
-
-def field(number: int, payload: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(payload)) + payload
+from converters.tfrecord import example as strict
+from converters.tfrecord.example import ExampleError, decode_varints, parse_example
 
 
 def packed(*values: int) -> bytes:
@@ -28,15 +20,10 @@ def unpacked(*values: int) -> bytes:
     return b"".join(b"\x08" + varint(value) for value in values)
 
 
-def entry(name: str | bytes, feature: bytes) -> bytes:
-    return field(1, field(1, name.encode() if isinstance(name, str) else name) + field(2, feature))
-
-
 def example(*entries: bytes) -> bytes:
     return field(1, b"".join(entries))
 
 
-BYTES, FLOATS, INTEGERS = 1, 2, 3
 INTS = field(INTEGERS, packed(1, 2, 3))
 
 
@@ -44,7 +31,8 @@ def integers(feature: bytes) -> tuple[int, ...]:
     found = parse_example(example(entry("a", feature))).features["a"]
     assert found.kind == "int64_list"
     assert found.count == len(found.integers)
-    return found.integers
+    assert found.integers.dtype == np.int64
+    return tuple(found.integers.tolist())
 
 
 def test_all_kinds():
@@ -65,9 +53,38 @@ def test_all_kinds():
         "감정": ("float_list", 2),
         "none": ("bytes_list", 0),
     }
-    assert [data[start:end] for start, end in features["bytes"].spans] == [b"one", b"", b"\xff\xd8"]
-    start, end = features["floats"].packed
-    assert struct.unpack("<3f", data[start:end]) == (1, 2, 3)
+    spans = zip(features["bytes"].starts.tolist(), features["bytes"].sizes.tolist(), strict=True)
+    assert [data[start : start + size] for start, size in spans] == [b"one", b"", b"\xff\xd8"]
+    assert features["floats"].floats.tolist() == [1, 2, 3]
+    assert features["감정"].floats.tolist() == [1, 2]
+    for name, feature in features.items():
+        assert data[feature.position + 2 :].startswith(field(1, name.encode()))
+
+
+def test_null_is_not_an_empty_list():
+    data = example(
+        entry("null", b""), entry("empty", field(FLOATS, b"")), entry("run", field(INTEGERS, packed()))
+    )
+    features = parse_example(data).features
+    assert [(feature.kind, feature.count) for feature in features.values()] == [
+        (None, 0),
+        ("float_list", 0),
+        ("int64_list", 0),
+    ]
+
+
+@pytest.mark.parametrize("data", [b"", b"\x0a\x00"])
+def test_an_example_may_have_no_features(data):
+    assert parse_example(data).features == {}
+
+
+@pytest.mark.parametrize("data_type", [bytes, memoryview])
+def test_floats_are_kept_bit_for_bit(data_type):
+    values = [b"\x01\x00\x80\x7f", b"\xff\xff\xff\xff", b"\x00\x00\x00\x80", b"\x2a\x00\x80\xff"]
+    for feature in (field(1, b"".join(values)), b"".join(b"\x0d" + value for value in values)):
+        floats = parse_example(data_type(example(entry("a", field(FLOATS, feature))))).features["a"].floats
+        assert floats.dtype == np.float32
+        assert floats.tobytes() == b"".join(values)
 
 
 def test_lengths_are_all_length_prefixes_in_order():
@@ -93,12 +110,10 @@ def test_minus_one_is_ten_bytes():
 
 
 REFUSED = {
-    "nothing": b"",
     "a key twice": example(entry("a", INTS), entry("a", INTS)),
     "a key twice, not neighbours": example(entry("a", INTS), entry("b", INTS), entry("a", field(BYTES, b""))),
     "two lists of one kind": example(entry("a", INTS + INTS)),
     "two lists of two kinds": example(entry("a", field(BYTES, b"") + INTS)),
-    "no list": example(entry("a", b"")),
     "no value": example(field(1, field(1, b"a"))),
     "no key": example(field(1, field(2, INTS))),
     "the value before the key": example(field(1, field(2, INTS) + field(1, b"a"))),
@@ -154,7 +169,7 @@ def test_what_readers_may_disagree_about_is_an_error(name):
 
 def test_every_truncation_is_an_error():
     data = example(entry("a", INTS), entry("b", field(BYTES, field(1, b"abc"))))
-    for end in range(len(data)):
+    for end in range(1, len(data)):
         with pytest.raises(ExampleError):
             parse_example(data[:end])
 
@@ -167,3 +182,86 @@ def test_depth_and_time_are_bounded():
         parse_example(nested)
     many = 200_000
     assert parse_example(example(entry("a", field(BYTES, field(1, b"") * many)))).features["a"].count == many
+
+
+@pytest.mark.parametrize(
+    ("limit", "feature"),
+    [
+        ("MAX_TAGGED_VALUES", field(BYTES, field(1, b"a") * 9)),
+        ("MAX_TAGGED_VALUES", field(INTEGERS, unpacked(*range(9)))),
+        ("MAX_TAGGED_VALUES", field(FLOATS, (b"\x0d" + bytes(4)) * 9)),
+        ("MAX_VALUES", field(INTEGERS, packed(*range(9)))),
+        ("MAX_VALUES", field(INTEGERS, packed(*range(1000, 1009)) + b"")),
+        ("MAX_VALUES", field(FLOATS, field(1, bytes(36)))),
+    ],
+)
+def test_more_values_than_are_read(monkeypatch, limit, feature):
+    data = example(entry("a", feature))
+    monkeypatch.setattr(strict, limit, 9)
+    assert parse_example(data).features["a"].count == 9
+    monkeypatch.setattr(strict, limit, 8)
+    with pytest.raises(ExampleError, match="more than 8 values"):
+        parse_example(data)
+
+
+def test_more_features_than_are_read():
+    data = [entry(f"{number}", INTS) for number in range(1001)]
+    assert len(parse_example(example(*data[:1000])).features) == 1000
+    with pytest.raises(ExampleError, match="more than 1000 features") as caught:
+        parse_example(example(*data))
+    assert caught.value.position == len(example(*data)) - len(data[-1])
+
+
+def test_long_runs_of_integers(monkeypatch):
+    """As one by one; the pieces in which they are decoded end anywhere in a number."""
+    chance = random.Random(1)
+    for piece in (11, 16, 100, 1 << 18):
+        monkeypatch.setattr(strict, "_PIECE_BYTES", piece)
+        for bits in (7, 8, 20, 63, 64):
+            values = [chance.getrandbits(chance.randrange(bits + 1)) for _ in range(200)]
+            expected = [value - 2**64 if value >= 2**63 else value for value in values]
+            assert integers(field(INTEGERS, packed(*values))) == tuple(expected)
+
+
+@pytest.mark.parametrize(
+    "wrong", [b"\x81\x00", b"\xff" * 9 + b"\x02", b"\xff" * 10 + b"\x01", b"\x80" * 30, b"\x80"]
+)
+def test_faults_in_long_runs_are_found_where_they_are(monkeypatch, wrong):
+    sound = b"".join(map(varint, range(100, 180)))
+    for piece in (11, 1 << 18):
+        monkeypatch.setattr(strict, "_PIECE_BYTES", piece)
+        for rest in (b"", sound, b"\x05") if len(wrong) > 1 else (b"",):
+            run = sound + wrong + rest
+            with pytest.raises(ExampleError) as caught:
+                parse_example(example(entry("a", field(INTEGERS, field(1, run)))))
+            with pytest.raises(ExampleError) as short:  # the same, read one by one
+                parse_example(example(entry("a", field(INTEGERS, field(1, (wrong + rest)[:39])))))
+            assert caught.value.message == short.value.message
+            data = example(entry("a", field(INTEGERS, field(1, run))))
+            assert caught.value.position == len(data) - len(wrong + rest)
+
+
+def test_faults_are_where_the_varints_begin():
+    encoded = np.frombuffer(b"\x01\x81\x00\x05\x80\x80\x00\x07\x80", np.uint8)
+    values, faults = decode_varints(encoded)
+    assert faults.tolist() == [1, 4, 8]
+    assert values[[0, 2, 4]].tolist() == [1, 5, 7]
+
+
+def test_memory_is_in_proportion_to_the_record():
+    """Eight times the record, twice that while arrays grow. Lists of Python's integers would take forty times."""
+    for feature in (
+        field(INTEGERS, field(1, b"\x01" * 8_000_000)),
+        field(INTEGERS, field(1, b"\x81\x01" * 4_000_000)),
+        field(FLOATS, field(1, bytes(8_000_000))),
+        field(BYTES, field(1, b"") * 100_000),
+    ):
+        data = example(entry("a", feature))
+        tracemalloc.start()
+        try:
+            parsed = parse_example(data)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert parsed.features["a"].count >= 100_000
+        assert peak < 17 * len(data)
