@@ -15,69 +15,12 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tfrecord"))
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from example_maker import TAGS, example_class, field, read_strictly, read_with_protobuf, varint
 from google.protobuf.internal import api_implementation
-from google.protobuf.message import DecodeError
-
-from converters.tfrecord.example import ExampleError, parse_example
 
 NAMES = ["image_raw", "label", "height", "width", "depth", "", "a", "감정", "n" * 130]
-TAGS = [0x08, 0x09, 0x0A, 0x0B, 0x0C, 0x0D, 0x10, 0x12, 0x15, 0x18, 0x1A, 0x22, 0x2A, 0x80, 0x00, 0xFF]
-
-
-def example_class():
-    """``tf.train.Example``, from a descriptor made here, so that TensorFlow need not be there."""
-    field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="fuzz", syntax="proto3")
-
-    def message(name: str, *fields) -> descriptor_pb2.DescriptorProto:
-        made = file.message_type.add(name=name)
-        for number, (field_name, kind, repeated, type_name) in enumerate(fields, 1):
-            made.field.add(
-                name=field_name,
-                number=number,
-                type=kind,
-                label=field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL,
-                type_name=type_name,
-            )
-        return made
-
-    message("BytesList", ("value", field.TYPE_BYTES, True, None))
-    message("FloatList", ("value", field.TYPE_FLOAT, True, None))
-    message("Int64List", ("value", field.TYPE_INT64, True, None))
-    feature = message(
-        "Feature",
-        *((name, field.TYPE_MESSAGE, False, f".fuzz.{kind}") for name, kind in
-          (("bytes_list", "BytesList"), ("float_list", "FloatList"), ("int64_list", "Int64List"))),
-    )  # fmt: skip
-    feature.oneof_decl.add(name="kind")
-    for part in feature.field:
-        part.oneof_index = 0
-    features = message("Features", ("feature", field.TYPE_MESSAGE, True, ".fuzz.Features.FeatureEntry"))
-    entry = features.nested_type.add(name="FeatureEntry")
-    entry.options.map_entry = True
-    entry.field.add(name="key", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
-    entry.field.add(
-        name="value", number=2, type=field.TYPE_MESSAGE, label=field.LABEL_OPTIONAL, type_name=".fuzz.Feature"
-    )
-    message("Example", ("features", field.TYPE_MESSAGE, False, ".fuzz.Features"))
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("fuzz.Example"))
-
-
-def varint(value: int) -> bytes:
-    value &= 2**64 - 1
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def field(number: int, payload: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(payload)) + payload
 
 
 class Maker:
@@ -163,48 +106,18 @@ class Maker:
         return bytes(changed)
 
 
-def ours(data: bytes) -> dict | None:
-    """Features by name: kind and values (floats as their four bytes); None where it is refused."""
-    try:
-        parsed = parse_example(data)
-    except ExampleError as error:
-        assert 0 <= error.position <= len(data)  # noqa: PT017  # not a test
-        return None
-    found = {}
-    for name, feature in parsed.features.items():
-        if feature.kind == "bytes_list":
-            values = [data[start:end] for start, end in feature.spans]
-        elif feature.kind == "int64_list":
-            values = list(feature.integers)
-        else:
-            values = feature.count
-        found[name] = (feature.kind, values)
-    return found
-
-
-def theirs(cls, data: bytes) -> dict | None:
-    """What protobuf reads; None where it refuses."""
-    try:
-        message = cls.FromString(data)
-    except DecodeError:
-        return None
-    found = {}
-    for name, feature in message.features.feature.items():
-        kind = feature.WhichOneof("kind")
-        values = list(getattr(feature, kind).value) if kind else None
-        found[name] = (kind, len(values) if kind == "float_list" else values)
-    return found
-
-
 def tensorflows(tf, data: bytes, mine: dict) -> dict:
     """What TensorFlow's own parser reads of the features that ours found."""
-    dtypes = {"bytes_list": tf.string, "int64_list": tf.int64, "float_list": tf.float32}
+    dtypes = {"bytes_list": tf.string, "int64_list": tf.int64, "float_list": tf.float32, None: tf.int64}
     form = {name: tf.io.VarLenFeature(dtypes[kind]) for name, (kind, _) in mine.items() if name}
     parsed = tf.io.parse_single_example(data, form) if form else {}
     found = {}
     for name in form:
-        kind, values = mine[name][0], parsed[name].values.numpy().tolist()
-        found[name] = (kind, len(values) if kind == "float_list" else values)
+        kind, values = mine[name][0], parsed[name].values.numpy()
+        found[name] = (
+            kind,
+            [value.tobytes() for value in values] if kind == "float_list" else values.tolist(),
+        )
     return found
 
 
@@ -223,9 +136,9 @@ def main() -> None:
     deadline = time.monotonic() + arguments.seconds
     while time.monotonic() < deadline:
         data = maker.example()
-        mine = ours(data)
+        mine = read_strictly(data)
         tried += 1
-        other = theirs(cls, data)
+        other = read_with_protobuf(cls, data)
         if mine is None:
             only_theirs += other is not None
             continue

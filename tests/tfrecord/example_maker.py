@@ -289,7 +289,7 @@ class _Column:
 class BatchMaker:
     """Makes records of datasets of any schema, from a seeded generator."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int | str) -> None:
         self.random = random.Random(seed)
 
     def batch(self, count: int, *, odd: float = 0.0, spoiled: float = 0.0) -> list[bytes]:
