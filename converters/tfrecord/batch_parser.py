@@ -491,7 +491,7 @@ class _Column:
         first: the first of these, and a number that rises from one feature of that record to the next.
         kinds: int64, for each of the records, the tag of the list, or ``_NO_KIND``.
         counts: int64, for each of the records, the number of values; -1 where there is no kind.
-        starts: int64; this and the others are as in :class:`FeatureValues`. Where kinds differ, they mean nothing.
+        starts: int64; this and the others are as in :class:`FeatureValues`. Where kinds differ, there are none.
         sizes: int64.
         integers: int64.
         floats: float32.
@@ -537,7 +537,12 @@ def _read(group: _Entries, frames: Frames, doubtful: _Bools) -> _Column:
     first = int(group.rows[0]), int(group.ends[0])
     kind = int(group.kinds.max())
     filled = group.where(group.filled)
-    counts, values = _READERS[kind](filled, frames, doubtful)
+    if (filled.kinds == kind).all():
+        counts, values = _READERS[kind](filled, frames, doubtful)
+    else:  # an error, but that of a record that is damaged may come first
+        for each, reader in _READERS.items():
+            reader(filled.where(filled.kinds == each), frames, doubtful)
+        counts, values = np.zeros(len(filled.rows), np.int64), {}
     if filled is not group:
         filled_counts, counts = counts, -(group.kinds == _NO_KIND).astype(np.int64)
         counts[group.filled] = filled_counts

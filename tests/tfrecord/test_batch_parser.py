@@ -403,3 +403,18 @@ def test_lengths_that_are_longer_than_they_need_be(limits):
         records = [sound] * 10
         records[7] = data
         assert read(records).error["row"] == 7
+
+
+def test_damage_in_values_is_told_before_two_kinds(limits):
+    """Values of a feature of two kinds are of no use, and are checked all the same."""
+    for spoiled in (
+        field(1, field(1, b"a") + b"\x0b\x0c"),  # another byte string was expected
+        field(3, field(1, b"\x80\x00")),
+        field(2, field(1, b"abc")),
+    ):
+        for other in (bytes_list(b"a", b"b"), int64_list(1), float_list(1)):
+            records = [example({"a": bytes_list(b"a", b"b")})] * 30
+            records[8] = example({"a": spoiled})
+            records[23] = example({"a": other})
+            records[24] = example({"a": int64_list(2)})
+            assert read(records).error["row"] == 8
