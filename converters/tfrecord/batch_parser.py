@@ -40,9 +40,12 @@ _Bytes = npt.NDArray[np.uint8]
 _Floats = npt.NDArray[np.float32]
 _Ints = npt.NDArray[np.int64]
 
-# A step costs about as much as the strict parser needs for so many records, or for so many byte strings.
+# Fewer records, or lists of byte strings, are done faster one by one.
 _MIN_RECORDS = 8
 _MIN_LISTS = 40
+
+# So many at once, lest their entries outgrow a core's cache.
+_MAX_RECORDS = 1024
 
 # In longer records, a length may need more than the three bytes that are decoded here.
 _MAX_RECORD_BYTES = (1 << 21) - 1
@@ -146,27 +149,34 @@ class BatchParser:
             RecordError: a record is malformed, or the records have more than ``MAX_FEATURES`` features.
             KindError: a feature has two kinds. Of several errors, that of the first record is raised.
         """
-        columns, doubtful = self._parse_in_step(frames)
-        error = _add_strictly_parsed(columns, frames, np.flatnonzero(doubtful))
+        parts: dict[str, list[_Column]] = {}
+        doubtful = np.zeros(len(frames.starts), np.bool_)
+        for start in range(0, len(doubtful), _MAX_RECORDS):
+            self._parse_in_step(
+                frames, np.arange(start, min(start + _MAX_RECORDS, len(doubtful))), doubtful, parts
+            )
+        error = _parse_strictly(frames, np.flatnonzero(doubtful), parts)
+        columns = {name: _joined(several) for name, several in parts.items()}
         in_order = sorted(columns, key=lambda name: columns[name].first)
         _raise_first(error, columns, in_order, frames)
         return {name: columns[name].feature_values(len(doubtful)) for name in in_order}
 
-    def _parse_in_step(self, frames: Frames) -> tuple[dict[str, _Column], _Bools]:
-        """The features of all records that are not doubtful, and bool, which records are."""
-        doubtful = np.zeros(len(frames.starts), np.bool_)
-        if len(doubtful) < _MIN_RECORDS:
-            return {}, ~doubtful
-        entries = _find_entries(frames, self._names, doubtful)
+    def _parse_in_step(
+        self, frames: Frames, rows: _Ints, doubtful: _Bools, parts: dict[str, list[_Column]]
+    ) -> None:
+        """Add the features of these records to ``parts``, except those of records that it marks as doubtful."""
+        if len(rows) < _MIN_RECORDS:
+            doubtful[rows] = True
+            return
+        entries = _find_entries(frames, rows, self._names, doubtful)
         while True:
             entries = entries.where(~doubtful[entries.rows])
             doubts = np.count_nonzero(doubtful)
-            columns = {
-                self._names.known[number]: _read(group, frames, doubtful)
-                for number, group in entries.by_name()
-            }
+            columns = {number: _read(group, frames, doubtful) for number, group in entries.by_name()}
             if np.count_nonzero(doubtful) == doubts:
-                return columns, doubtful
+                break
+        for number, column in columns.items():
+            parts.setdefault(self._names.known[number], []).append(column)
 
 
 def _raise_first(
@@ -245,10 +255,11 @@ class _Entries:
                 yield int(self.names[start]), self.take(slice(start, end))
 
 
-def _find_entries(frames: Frames, names: _Names, doubtful: _Bools) -> _Entries:
-    """The entries of the records, by name and then by record; those of doubtful records mean nothing."""
+def _find_entries(frames: Frames, rows: _Ints, names: _Names, doubtful: _Bools) -> _Entries:
+    """The entries of these records, by name and then by record; those of doubtful records mean nothing."""
     words = _unaligned(frames, np.int64)
-    rows, places, ends = _walk(words, frames, doubtful)
+    first = int(rows[0])
+    rows, places, ends = _walk(words, frames, rows, doubtful)
     tags, keys, sizes, sound = _open(words, places)
     sound &= (tags == _FIRST_TAG) & (keys + sizes <= ends)
     sizes = np.where(sound, sizes, 0)
@@ -257,14 +268,20 @@ def _find_entries(frames: Frames, names: _Names, doubtful: _Bools) -> _Entries:
     sound &= fits & (numbers >= 0)
     doubtful[rows[~sound]] = True
 
-    keys_in_order = numbers * len(doubtful) + rows
-    if keys_in_order.max(initial=0) <= 0xFFFF:
-        keys_in_order = keys_in_order.astype(np.uint16)  # these are sorted faster
-    order = np.argsort(keys_in_order, kind="stable")
+    order = _order(numbers, rows - first)
     entries = _Entries(rows, numbers, kinds, filled, starts, sizes, ends).take(order)
     same = (entries.names[1:] == entries.names[:-1]) & (entries.rows[1:] == entries.rows[:-1])
     doubtful[entries.rows[1:][same]] = True  # a name stands twice
     return entries
+
+
+def _order(names: _Ints, rows: _Ints) -> _Ints:
+    """What puts the entries in the order of their names, and those of one name in the order of the records."""
+    keys = names * _MAX_RECORDS + rows
+    if keys.max(initial=0) < 1 << 16:
+        return np.argsort(keys.astype(np.uint16), kind="stable")  # of sixteen bits, a radix sort
+    by_row = np.argsort(rows.astype(np.uint16), kind="stable")
+    return by_row[np.argsort(names[by_row].astype(np.uint16), kind="stable")]
 
 
 def _find_values(words: _Ints, positions: _Ints, ends: _Ints) -> tuple[_Ints, _Bools, _Ints, _Ints, _Bools]:
@@ -320,9 +337,9 @@ def _descend(words: _Ints, positions: _Ints, ends: _Ints) -> tuple[_Ints, _Bools
     return kinds, filled, starts, sizes, sound
 
 
-def _walk(words: _Ints, frames: Frames, doubtful: _Bools) -> Sequence[_Ints]:
-    """For each entry of each record: the record, where in the buffer the entry's payload begins, where it ends."""
-    rows = np.flatnonzero(frames.sizes)
+def _walk(words: _Ints, frames: Frames, rows: _Ints, doubtful: _Bools) -> Sequence[_Ints]:
+    """For each entry of each of these records: the record, where the entry's payload begins, and where it ends."""
+    rows = rows[frames.sizes[rows] > 0]
     positions, ends = frames.starts[rows], frames.starts[rows] + frames.sizes[rows]
     near = (frames.sizes[rows] <= _MAX_RECORD_BYTES) & (ends + 2 * _WORD_BYTES <= len(words))
     doubtful[rows[~near]] = True
@@ -332,7 +349,7 @@ def _walk(words: _Ints, frames: Frames, doubtful: _Bools) -> Sequence[_Ints]:
     doubtful[rows[~sound]] = True
     rows, positions, ends = _where(sound & (sizes > 0), rows, positions, ends)
     steps = [(rows[:0],) * 3]
-    while len(rows) >= _MIN_RECORDS and len(steps) <= MAX_FEATURES:
+    while len(rows) and len(steps) <= MAX_FEATURES:
         tags, places, sizes, sound = _open(words, positions)
         positions = places + sizes
         sound &= (tags == _FIRST_TAG) & (positions <= ends)
@@ -506,30 +523,35 @@ class _Column:
     integers: _Ints = field(default_factory=_no_integers)
     floats: _Floats = field(default_factory=_no_floats)
 
-    def joined(self, other: _Column) -> _Column:
-        """This column and that of other records as one."""
-        order = np.argsort(np.concatenate([self.rows, other.rows]))
-        owners = np.concatenate([np.repeat(each.rows, np.maximum(each.counts, 0)) for each in (self, other)])
-        value_order = np.argsort(owners, kind="stable")
-
-        def join(name: str, order: _Ints) -> npt.NDArray[Any]:
-            joined = np.concatenate([getattr(self, name), getattr(other, name)])
-            return joined[order] if len(joined) == len(order) else joined  # of other kinds, there are none
-
-        return _Column(
-            join("rows", order),
-            min(self.first, other.first),
-            join("kinds", order),
-            join("counts", order),
-            *(join(name, value_order) for name in ("starts", "sizes", "integers", "floats")),
-        )
-
     def feature_values(self, records: int) -> FeatureValues:
         """The same for all of the frames' records, of which there are so many."""
         counts = np.full(records, -1)
         counts[self.rows] = self.counts
         kind = _KINDS[int(self.kinds.max())]
         return FeatureValues(kind, counts, self.starts, self.sizes, self.integers, self.floats)
+
+
+def _joined(parts: Sequence[_Column]) -> _Column:
+    """The columns that one feature has in different records as one."""
+    if len(parts) == 1:
+        return parts[0]
+    rows = np.concatenate([part.rows for part in parts])
+    owners = np.concatenate([np.repeat(part.rows, np.maximum(part.counts, 0)) for part in parts])
+    in_order = bool((rows[1:] > rows[:-1]).all())
+
+    def join(name: str, rows: _Ints) -> npt.NDArray[Any]:
+        joined = np.concatenate([getattr(part, name) for part in parts])
+        if in_order or len(joined) != len(rows):  # where another kind has the values, there are none
+            return joined
+        return joined[np.argsort(rows, kind="stable")]
+
+    return _Column(
+        join("rows", rows),
+        min(part.first for part in parts),
+        join("kinds", rows),
+        join("counts", rows),
+        *(join(name, owners) for name in ("starts", "sizes", "integers", "floats")),
+    )
 
 
 def _read(group: _Entries, frames: Frames, doubtful: _Bools) -> _Column:
@@ -636,8 +658,8 @@ def _gather(frames: Frames, dtype: npt.DTypeLike, starts: _Ints, counts: _Ints) 
 # ---- Records parsed one by one ------------------------------------------------------------------------
 
 
-def _add_strictly_parsed(columns: dict[str, _Column], frames: Frames, rows: _Ints) -> RecordError | None:
-    """Add these records to the columns, up to the first that the strict parser refuses, and what it says of that."""
+def _parse_strictly(frames: Frames, rows: _Ints, parts: dict[str, list[_Column]]) -> RecordError | None:
+    """Add the features of these records to ``parts``, up to a record that is refused; returns why it is."""
     error = None
     found: dict[str, list[tuple[int, Feature]]] = {}
     for row in rows.tolist():
@@ -651,8 +673,7 @@ def _add_strictly_parsed(columns: dict[str, _Column], frames: Frames, rows: _Int
         if len(found) > MAX_FEATURES:
             break
     for name, parsed in found.items():
-        column = _strict_column(parsed, frames.starts)
-        columns[name] = columns[name].joined(column) if name in columns else column
+        parts.setdefault(name, []).append(_strict_column(parsed, frames.starts))
     return error
 
 

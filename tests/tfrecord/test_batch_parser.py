@@ -23,7 +23,7 @@ from example_maker import (
     strict_outcome,
     varint,
 )
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from converters.tfrecord import batch_parser
@@ -35,21 +35,26 @@ counts = st.sampled_from([1, 2, 7, 8, 9, 20, 60])
 rests = st.sampled_from([0, 1, 16, 64])
 
 
+def with_examples(number: int):
+    """Settings; a fixture that patches the parser once for all examples is wanted here."""
+    health = [HealthCheck.function_scoped_fixture]
+    return settings(deadline=None, max_examples=number, derandomize=True, suppress_health_check=health)
+
+
 @pytest.fixture(scope="module")
 def protobuf():
     return example_class()
 
 
-@pytest.fixture(scope="module", params=["as it is", "always in step"])
-def limits(request):
+@pytest.fixture(params=["as it is", "always in step"])
+def limits(request, monkeypatch):
     """The parser as it is, and one that leaves records to the strict parser only if they are doubtful."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "always in step":
-            patch.setattr(batch_parser, "_MIN_RECORDS", 1)
-            patch.setattr(batch_parser, "_MIN_LISTS", 1)
-            patch.setattr(batch_parser, "_LONG_LIST", 2)
-            patch.setattr(batch_parser, "_FEW_NAMES", 2)
-        yield
+    if request.param == "always in step":
+        monkeypatch.setattr(batch_parser, "_MAX_RECORDS", 16)
+        monkeypatch.setattr(batch_parser, "_MIN_RECORDS", 1)
+        monkeypatch.setattr(batch_parser, "_MIN_LISTS", 1)
+        monkeypatch.setattr(batch_parser, "_LONG_LIST", 2)
+        monkeypatch.setattr(batch_parser, "_FEW_NAMES", 2)
 
 
 def read(records: list[bytes], **options):
@@ -64,7 +69,7 @@ def read(records: list[bytes], **options):
 # ---- Any schema ---------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=150, derandomize=True)
+@with_examples(150)
 @given(seed=seeds, count=counts, rest=rests)
 def test_sound_records_of_any_schema(limits, protobuf, seed, count, rest):
     records = BatchMaker(seed).batch(count)
@@ -76,14 +81,14 @@ def test_sound_records_of_any_schema(limits, protobuf, seed, count, rest):
         assert theirs.keys() <= set(found.names)
 
 
-@settings(deadline=None, max_examples=100, derandomize=True)
+@with_examples(100)
 @given(seed=seeds, count=counts, rest=rests)
 def test_records_of_several_schemas(limits, seed, count, rest):
     """Features that few records have; some are of two kinds."""
     read(BatchMaker(seed).batch(count, odd=0.2), rest=rest)
 
 
-@settings(deadline=None, max_examples=150, derandomize=True)
+@with_examples(150)
 @given(seed=seeds, count=counts, rest=rests)
 def test_a_damaged_record_is_accepted_where_the_strict_parser_accepts_it(limits, protobuf, seed, count, rest):
     maker = BatchMaker(seed)
@@ -97,7 +102,7 @@ def test_a_damaged_record_is_accepted_where_the_strict_parser_accepts_it(limits,
             assert mine == read_with_protobuf(protobuf, damaged)
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@with_examples(60)
 @given(seed=seeds, rest=rests)
 def test_of_several_errors_the_first_records_is_raised(limits, seed, rest):
     read(BatchMaker(seed).batch(30, odd=0.05, spoiled=0.1), rest=rest)
@@ -192,6 +197,55 @@ def test_no_sound_record_of_a_batch_is_left_to_the_strict_parser(strictly_parsed
     assert found == strict_outcome(records)
 
 
+def test_more_records_than_are_walked_at_once(strictly_parsed):
+    """Tiny records are many in a chunk; each of them has its own values, and so have those that are parsed strictly."""
+    chance = random.Random(6)
+    records = []
+    for row in range(2 * batch_parser._MAX_RECORDS + 20):
+        features = {
+            "row": int64_list(row, packed=row % 700 != 5),
+            "name": bytes_list(*[b"%d" % row] * (row % 3)),
+        }
+        if row % 5 == 0:
+            features["f"] = float_list(row)
+        if row > batch_parser._MAX_RECORDS:
+            features["late"] = int64_list(-row)
+        records.append(in_any_order(chance, features))
+    found = outcome(BatchParser(), frames_of(records))
+    assert len(strictly_parsed) == 3
+    assert found == strict_outcome(records)
+    records[batch_parser._MAX_RECORDS] += b"x"
+    records[-1] = records[5] = example({"f": int64_list(1)})
+    assert outcome(BatchParser(), frames_of(records)) == strict_outcome(records)
+    records[5] = records[6]
+    assert outcome(BatchParser(), frames_of(records)) == strict_outcome(records)
+
+
+def test_many_names():
+    """So many that they are looked up and put in order in other ways than few."""
+    chance = random.Random(7)
+    records = []
+    for row in range(100):
+        features = {
+            f"feature/{number}": int64_list(row, number) for number in range(120) if chance.random() < 0.9
+        }
+        records.append(in_any_order(chance, features))
+    assert read(records).error is None
+
+
+@pytest.mark.parametrize(
+    "last", [int64_list(1), b"", bytes_list(b""), bytes_list(b"a", b"b"), float_list(1), b"\x0a", b"\x80"]
+)
+@pytest.mark.parametrize("rest", [b"\x0a", b"\x00", b"\x80", b"\xff"])
+def test_what_follows_the_last_record_is_not_read_as_its_own(limits, last, rest):
+    records = [example({"a": int64_list(5)})] * 12
+    for data in (example({"a": int64_list(5), "last": last}), field(1, entry("a", last) + b"\x0a\x00")):
+        for length in range(24):
+            frames = frames_of([*records, data], b"", b"", 0)
+            frames = replace(frames, buffer=frames.buffer + rest * length)
+            assert outcome(BatchParser(), frames) == strict_outcome([*records, data])
+
+
 @pytest.mark.parametrize("swapped", [(0, 1), (0, 299), (298, 299), (150, 151)])
 def test_each_record_has_its_own_values(swapped):
     """Two records that change places change places in all features."""
@@ -230,7 +284,7 @@ def test_a_long_record_is_not_copied():
     """It costs as much as its features, whatever their bytes; the frames of such a record hold a bytearray."""
     image = bytes(30 << 20)
     data = example({"label": int64_list(1, 2), "image": bytes_list(image), "name": bytes_list(b"a")})
-    frames = replace(frames_of([data], rest=0))
+    frames = frames_of([data], rest=0)
     frames = replace(frames, buffer=bytearray(frames.buffer))
     tracemalloc.start()
     try:
