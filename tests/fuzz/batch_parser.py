@@ -28,7 +28,7 @@ from example_maker import (
 )
 from google.protobuf.internal import api_implementation
 
-from converters.tfrecord import batch_parser
+from converters.tfrecord import batch_parser, entry_walk
 from converters.tfrecord.batch_parser import BatchParser
 
 DAMAGED_PER_BATCH = 12
@@ -39,10 +39,11 @@ class DisagreementError(Exception):
 
 
 def vary_limits(chance: random.Random) -> None:
+    batch_parser._MAX_RECORDS = chance.choice([5, 1024])
     batch_parser._MIN_RECORDS = chance.choice([1, 1, 8])
     batch_parser._MIN_LISTS = chance.choice([1, 5, 40])
     batch_parser._LONG_LIST = chance.choice([2, 64])
-    batch_parser._FEW_NAMES = chance.choice([1, 48])
+    entry_walk._FEW_NAMES = chance.choice([1, 48])
 
 
 def compare_with_protobuf(cls, data: bytes) -> bool:

@@ -26,7 +26,7 @@ from example_maker import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from converters.tfrecord import batch_parser
+from converters.tfrecord import batch_parser, entry_walk
 from converters.tfrecord.batch_parser import BatchParser, KindError, RecordError
 from converters.tfrecord.framing import Frames
 
@@ -54,7 +54,7 @@ def limits(request, monkeypatch):
         monkeypatch.setattr(batch_parser, "_MIN_RECORDS", 1)
         monkeypatch.setattr(batch_parser, "_MIN_LISTS", 1)
         monkeypatch.setattr(batch_parser, "_LONG_LIST", 2)
-        monkeypatch.setattr(batch_parser, "_FEW_NAMES", 2)
+        monkeypatch.setattr(entry_walk, "_FEW_NAMES", 2)
 
 
 def read(records: list[bytes], **options):
@@ -395,7 +395,7 @@ def test_names_are_forgotten_when_there_are_too_many():
 
 def test_names_with_the_same_hash():
     """They are told apart by the strict parser."""
-    factor, mask = int(batch_parser._HASH_FACTOR), 2**64 - 1
+    factor, mask = int(entry_walk._HASH_FACTOR), 2**64 - 1
 
     def hash_of_first(word: bytes) -> int:
         return (16 * factor ^ int.from_bytes(word, "little")) * factor & mask
@@ -414,7 +414,7 @@ def test_names_with_the_same_hash():
     ]
     read(records)
     hashes = [
-        batch_parser._hash(
+        entry_walk._hash(
             np.array([16]), [(slice(None), np.array([word])) for word in np.frombuffer(name, "<i8")]
         )
         for name in (one, other)
