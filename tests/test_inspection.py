@@ -80,8 +80,8 @@ def verdicts(inspection: Inspection, *, without: str) -> set[str]:
     return {split.verdict for split in inspection.splits if split.title != without}
 
 
-def label(record: bytes) -> object:
-    return parse_example(record).features["label"]
+def label(record: bytes) -> list[int]:
+    return parse_example(record).features["label"].integers.tolist()
 
 
 def test_the_sample_is_published_everywhere(pristine: Path) -> None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from converters.spec import Features
+from converters.tfrecord.batch_parser import RecordError as RecordError
 from converters.tfrecord.example import Example, ExampleError, Feature, parse_example
 from converters.tfrecord.framing import Frames
 
@@ -29,16 +30,6 @@ _FEATURES = _IMAGE, _LABEL, *_SIZES = range(5)
 _HEAD_TAG = 0x0A
 
 _INT32 = range(-(1 << 31), 1 << 31)
-
-
-class RecordError(ValueError):
-    """Record ``row`` of the frames is not what the dataset's description says; ``position`` is a byte in it."""
-
-    def __init__(self, row: int, message: str, position: int) -> None:
-        super().__init__(message)
-        self.row = row
-        self.message = message
-        self.position = position
 
 
 @dataclass(frozen=True)
