@@ -22,7 +22,7 @@ import pyarrow as pa
 from converters.dataset.arrays import binary_array, binary_views, list_parts, numbers, valid_rows
 from converters.dataset.description import Split
 from converters.dataset.image_header import SUFFIXES
-from converters.dataset.image_names import image_stems, suffixes
+from converters.dataset.image_names import IMAGE_SUFFIXES, image_stems, is_stem_of, own_names, suffixes
 from converters.dataset.labels import derived_label
 from converters.dataset.schema import Column, Schema
 from converters.dataset.shard import Shard
@@ -238,6 +238,16 @@ def _keys(split: Split, batch: pa.RecordBatch, first: int, layout: _Layout) -> l
     ]
 
 
+def _is_key_of(key: str, record: int, own_name: str | None, longest: int) -> bool:
+    """Whether a key is the one of a record; by other code than :func:`_keys`."""
+    if own_name is not None and key == "%08d" % record:
+        stem, _, suffix = own_name.rpartition(".")
+        if f".{suffix.lower()}" not in IMAGE_SUFFIXES:
+            stem = own_name
+        return "." in stem or len(stem.encode()) > longest or stem == key
+    return is_stem_of(key, record, own_name)
+
+
 def _archives(folder: Path, split: Split) -> list[Path]:
     found = [(_NAME.fullmatch(path.name), path) for path in (folder / split.config).iterdir()]
     named = [path for match, path in found if match and match[1] == split.name]
@@ -420,11 +430,9 @@ class _Archive:
         )
         for tail, column in self._layout.images.items():
             self._seen[tail].update(suffixes(found[column.name]))
-        for row, (key, expected) in enumerate(
-            zip(keys, _keys(self._split, batch, first, self._layout), strict=True)
-        ):
-            if key != expected:
-                raise self._error(f"the key is {key!r}, expected {expected!r}", self.records + row)
+        for row, (key, own_name) in enumerate(zip(keys, own_names(self._split, batch), strict=True)):
+            if not _is_key_of(key, first + row, own_name, self._layout.max_key_bytes):
+                raise self._error(f"the key {key!r} is not the one of this record", self.records + row)
         if schema.derived is not None:
             row_of_problem = label_contradiction(schema, batch, found[schema.derived.name])
             if row_of_problem is not None:

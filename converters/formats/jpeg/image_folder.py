@@ -16,7 +16,7 @@ from converters.dataset.arrays import binary_array, binary_views, number_array, 
 from converters.dataset.description import Split
 from converters.dataset.filenames import folded, unsafe_name
 from converters.dataset.image_header import ImageHeaderReader
-from converters.dataset.image_names import image_names
+from converters.dataset.image_names import first_misnamed, image_names
 from converters.dataset.jpeg_header import ImageError
 from converters.dataset.labels import label_ranks
 from converters.dataset.schema import SIZES, Column
@@ -287,10 +287,13 @@ class _RowReader:
             [columns[column.name] for column in schema.stored], schema=schema.arrow
         )
         for image, paths in files.items():
-            names = image_names(self._split, image, batch, self._first + start, with_split=False)
-            for row, (path, name) in enumerate(zip(paths, names, strict=True)):
-                if not path.endswith(f"/{name}"):
-                    raise DataError(f"the file is {path!r}, expected {name!r}.", self.location(start + row))
+            names = [path.rpartition("/")[2] for path in paths]
+            row = first_misnamed(self._split, image, batch, self._first + start, names, with_split=False)
+            if row is not None:
+                raise DataError(
+                    f"the file is {paths[row]!r}, which is not the name of this record's image.",
+                    self.location(start + row),
+                )
         return batch
 
     def _read_image(self, path: str) -> bytes:
