@@ -125,9 +125,11 @@ def _payloads(column: Column, array: pa.Array) -> tuple[list[int], Sequence[Piec
         payloads = binary_views(values)
     if valid.all():
         return list(map(len, payloads)), payloads
-    nothing: Piece = b""
     sizes = [len(payload) if there else _ABSENT for payload, there in zip(payloads, valid, strict=True)]
-    return sizes, [payload if there else nothing for payload, there in zip(payloads, valid, strict=True)]
+    there_only: list[Piece] = list(payloads)
+    for row in np.flatnonzero(~valid).tolist():
+        there_only[row] = b""
+    return sizes, there_only
 
 
 def _number_runs(values: npt.NDArray[np.generic], counts: npt.NDArray[np.int64]) -> list[memoryview]:
