@@ -119,14 +119,14 @@ def refuse_names(splits: Sequence[Split], target: str, names: Mapping[str, str] 
             )
         if folded(name) == _ALL:
             raise CallError(
-                f"{split.title}: no split of a {target} output can be named {split.name!r}: to `datasets` that is "
-                "all splits together, and it refuses to load it. Rename it in dataset.json, or choose another format."
+                f"{split.title}: with --to {target} no split can be named {split.name!r}: to `datasets` that is all "
+                "splits together, and it refuses to load it. Rename it in dataset.json, or choose another format."
             )
         other = seen.setdefault((split.config, folded(name)), split)
         if other.name != split.name:
             raise CallError(
-                f"{split.config}: the splits {other.name!r} and {split.name!r} would both be {name!r} in a {target} "
-                "output. Rename one in dataset.json, or convert only one (--split)."
+                f"{split.config}: with --to {target} the splits {other.name!r} and {split.name!r} would both be "
+                f"{name!r}. Rename one in dataset.json, or convert only one (--split)."
             )
 
 
