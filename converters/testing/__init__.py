@@ -52,7 +52,7 @@ def check_format(make: Callable[[], Format]) -> tuple[str, ...]:
         with tempfile.TemporaryDirectory() as folder:
             if _check(make, dataset, Path(folder)):
                 held.append(dataset.name)
-    assert BASIC in held, "the format refuses a dataset of images, labels and sizes"
+    assert BASIC in held, f"the format refuses the dataset {BASIC!r}: images, labels and sizes"
     return tuple(held)
 
 
@@ -66,8 +66,7 @@ def _check(make: Callable[[], Format], dataset: TestDataset, scratch: Path) -> b
             refuse([split.split for split in dataset.splits])
         for split, shard in shards:
             _write(make(), split, shard, scratch / "once" / shard.key, title)
-    except (CallError, DataError) as error:
-        assert "--without" in str(error), f"{title}: the refusal does not name --without: {error}"
+    except (CallError, DataError):
         return False
     whole = scratch / "whole"
     for split, shard in shards:
@@ -76,7 +75,7 @@ def _check(make: Callable[[], Format], dataset: TestDataset, scratch: Path) -> b
         _write(make(), split, shard, again, title)
         assert _digests(once) == _digests(again), f"{title}: the bytes differ from one writing to the next"
         _compare(make(), once, split.split, split.records(shard), shard.first_record, f"{title}, a shard")
-        if split.records(shard):
+        if shard is shards[0][1]:
             _check_damage(make(), split, shard, again, title)
         for path in _files(once):
             target = whole / path
