@@ -11,6 +11,9 @@ _SIGNALLED = 128  # and the signal's number: the exit status of a program that a
 
 def main() -> None:
     """Run the command line and exit with its status."""
+    if sys.platform == "win32":
+        sys.stderr.write("kfer-convert: this program runs on Linux, macOS or WSL, not on Windows itself.\n")
+        raise SystemExit(2)
     # NumPy comes with a library for linear algebra, of which nothing is used here, and which starts a thread a core
     # when it is loaded; these spin for a while, here and in every worker process, and take the cores from the work.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

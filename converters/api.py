@@ -17,6 +17,7 @@ from converters.storage.object_store import ObjectPath, place
 
 if TYPE_CHECKING:
     from converters.hub import Gating, PushReport
+    from converters.verify.output import OutputReader
     from converters.verify.source import Inspection
 
 AnyPath = str | os.PathLike[str]
@@ -38,18 +39,20 @@ def convert(
     allow_mismatch: bool = False,
     overwrite: bool = False,
     class_folders: bool = False,
-    workers: int | None = 1,
+    index: bool = False,
+    workers: int | None = None,
     engine: str = "local",
     engine_options: Mapping[str, Any] | None = None,
     max_record_bytes: int = MAX_RECORD_BYTES,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    paranoid: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Convert a folder of TFRecords, prove the output equal to it, and publish the output.
 
     Args:
-        source: the folder that holds the TFRecord files, and a ``dataset.json`` where it is not KFER; a path, or the
-            URL of a store (``s3://…``).
+        source: TFRecord files (a folder, a file or a pattern), or an output of any format; a path, or the URL of a
+            store (``s3://…``).
         to: the format; ``kfer-convert formats`` lists them.
         out: the folder to make, or the URL of one; ``kfer-<format>`` by default.
         configs: the configs to convert; all by default.
@@ -63,12 +66,14 @@ def convert(
         allow_mismatch: publish although published counts differ; recorded in the manifest.
         overwrite: replace an output that exists, once the new one is proven.
         class_folders: for ``jpeg``: lay single-label configs out for torchvision's ImageFolder.
-        workers: number of processes; the output's bytes do not depend on it. None: as many as there are cores, if
+        index: for ``tfrecord``: write an index for DALI beside each file.
+        workers: number of processes; the output's bytes do not depend on it. By default as many as there are cores, if
             there is enough to do for them.
         engine: where the work runs.
         engine_options: of the engine's own, such as the address of a cluster.
         max_record_bytes: longest record that is accepted.
         max_shard_bytes: most bytes of source that go into one output file or folder.
+        paranoid: hash every source file once more at the end, though its state says that it did not change.
         progress: called with what was done to records ("read", "verified") and to how many.
 
     Returns:
@@ -88,9 +93,12 @@ def convert(
         on_error=on_error,
         decode=decode,
         allow_mismatch=allow_mismatch,
-        format_options={"class_folders": True} if class_folders else {},
+        format_options={
+            name: True for name, given in (("class_folders", class_folders), ("index", index)) if given
+        },
         max_record_bytes=max_record_bytes,
         max_shard_bytes=max_shard_bytes,
+        paranoid=paranoid,
         workers=workers,
         engine=engine,
         engine_options=engine_options or {},
@@ -99,11 +107,18 @@ def convert(
     return run(place(source), to, destination, options, overwrite=overwrite, progress=progress)
 
 
+def dataset_name(source: AnyPlace) -> str:
+    """What the dataset of a source is called, in the characters of a file name."""
+    from converters.formats.sources import name_of
+
+    return name_of(place(source))
+
+
 def verify(
     out: AnyPlace,
     *,
     source: AnyPlace | None = None,
-    reader: Reader = "native",
+    reader: OutputReader = "native",
     progress: Progress | None = None,
 ) -> Report:
     """Prove an output again: from its manifest alone and, where given, against the source.
@@ -111,7 +126,8 @@ def verify(
     Args:
         out: the output.
         source: the TFRecords it was made from.
-        reader: who reads them; see :func:`convert`.
+        reader: ``native``; ``tensorflow`` to have TensorFlow confirm every record of the source; or ``datasets`` to
+            have it load every config and split of the output, and to compare what it gives.
         progress: see :func:`convert`.
 
     Returns:

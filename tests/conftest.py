@@ -6,20 +6,27 @@ import hashlib
 import json
 import shutil
 import signal
-import struct
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import google_crc32c
 import pytest
+from helpers.examples import decode_example, encode_features, read_frames, write_frames
+from hypothesis import HealthCheck, settings
 
 from converters.sample.writer import make_sample
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So a shell starts what runs in the background; the programs under test would inherit it, and Ctrl-C be nothing.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same cases in every run. New ones: pytest --hypothesis-profile=default --hypothesis-seed=N
+settings.register_profile(
+    "suite", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 
 RECORDS = 120
 CONFIGS = ("6_basic_emo", "22_emo", "multi-label")
@@ -43,60 +50,7 @@ class Record:
         return [number for number, value in enumerate(self.label) if value]
 
 
-# --- A reading of TFRecords by hand --------------------------------------------------------------------
-
-
-def varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        value |= (byte & 0x7F) << shift
-        position, shift = position + 1, shift + 7
-        if byte < 0x80:
-            return value, position
-
-
-def _fields(data: bytes) -> list[tuple[int, bytes]]:
-    """Field numbers and contents of a message that has only delimited fields."""
-    found, position = [], 0
-    while position < len(data):
-        tag, position = varint(data, position)
-        assert tag & 7 == 2
-        size, position = varint(data, position)
-        found.append((tag >> 3, data[position : position + size]))
-        position += size
-    return found
-
-
-def decode_example(data: bytes) -> dict[str, bytes | list[int]]:
-    features: dict[str, bytes | list[int]] = {}
-    (_, entries), *more = _fields(data)
-    assert not more
-    for _, entry in _fields(entries):
-        parts = dict(_fields(entry))
-        ((kind, values),) = _fields(parts[2])
-        (_, content), *rest = _fields(values) or [(1, b"")]
-        assert not rest
-        if kind == 1:
-            features[parts[1].decode()] = content
-        else:
-            numbers, position = [], 0
-            while position < len(content):
-                number, position = varint(content, position)
-                numbers.append(number)
-            features[parts[1].decode()] = numbers
-    return features
-
-
-def read_frames(path: Path) -> list[bytes]:
-    """The data of each record of a TFRecord file; lengths only, no checks."""
-    stored = path.read_bytes()
-    data, position = [], 0
-    while position < len(stored):
-        (size,) = struct.unpack_from("<Q", stored, position)
-        data.append(stored[position + 12 : position + 12 + size])
-        position += size + 16
-    return data
+# --- TFRecords by hand ---------------------------------------------------------------------------------
 
 
 def read_records(path: Path, names=("image_raw", "label", "height", "width", "depth")) -> list[Record]:
@@ -107,55 +61,9 @@ def read_records(path: Path, names=("image_raw", "label", "height", "width", "de
     return records
 
 
-# --- Writing by hand -----------------------------------------------------------------------------------
-
-
-def to_varint(value: int) -> bytes:
-    value &= 2**64 - 1
-    out = b""
-    while value > 0x7F:
-        out += bytes([value & 0x7F | 0x80])
-        value >>= 7
-    return out + bytes([value])
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    return to_varint(number << 3 | 2) + to_varint(len(payload)) + payload
-
-
-def encode_features(features: dict[str, bytes | list[int]]) -> bytes:
-    entries = b""
-    for name, value in features.items():
-        if isinstance(value, bytes):
-            feature = _field(1, _field(1, value))
-        else:
-            feature = _field(3, _field(1, b"".join(map(to_varint, value))))
-        entries += _field(1, _field(1, name.encode()) + _field(2, feature))
-    return _field(1, entries)
-
-
 def encode_record(record: Record, names=("image_raw", "label", "height", "width", "depth"), **extra) -> bytes:
     values = (record.image, list(record.label), [record.height], [record.width], [record.depth])
     return encode_features(dict(zip(names, values, strict=True)) | extra)
-
-
-def _masked_crc(data: bytes) -> bytes:
-    crc = google_crc32c.value(data)
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-
-def write_frames(path: Path, data: list[bytes], *, index: bool = True) -> None:
-    """Write a TFRecord file with valid checksums; its index is written, or removed."""
-    stored, lines = b"", ""
-    for record in data:
-        length = struct.pack("<Q", len(record))
-        lines += f"{len(stored)} {len(record) + 16}\n"
-        stored += length + _masked_crc(length) + record + _masked_crc(record)
-    path.write_bytes(stored)
-    if index:
-        path.with_suffix(".idx").write_text(lines)
-    else:
-        path.with_suffix(".idx").unlink(missing_ok=True)
 
 
 def write_records(path: Path, records: list[Record], *, index: bool = True) -> None:
@@ -208,6 +116,19 @@ def digests(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def renew(out: Path) -> None:
+    """Renew the digests in the manifest and the sums, as somebody who hides a change would."""
+    path = out / "MANIFEST.json"
+    document = json.loads(path.read_text())
+    found = digests(out)
+    for file in document["files"]:
+        file |= {"sha256": found[file["path"]], "size": (out / file["path"]).stat().st_size}
+    path.write_text(json.dumps(document))
+    found = digests(out)
+    del found["SHA256SUMS"]
+    (out / "SHA256SUMS").write_text("".join(f"{found[name]}  {name}\n" for name in sorted(found)))
 
 
 def flip(path: Path, position: int) -> bytes:
@@ -276,8 +197,12 @@ def kfer_convert(capsys):
 
     def run(*arguments) -> Outcome:
         capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main([str(argument) for argument in arguments])
+        streams = sys.stdout, sys.stderr
+        try:
+            with pytest.raises(SystemExit) as stop:
+                main([str(argument) for argument in arguments])
+        finally:
+            sys.stdout, sys.stderr = streams  # a command closes them at its end
         captured = capsys.readouterr()
         return Outcome(stop.value.code or 0, captured.out, captured.err)
 
@@ -333,11 +258,18 @@ def naps(monkeypatch) -> list[float]:
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path, naps):
-    """The stand-in, which the environment names; its token is in ``HF_TOKEN``."""
+    """The stand-in, which the environment names; its token is in ``HF_TOKEN``.
+
+    That `datasets` loads each output first takes two seconds a push, so here it is left out.
+    """
+    from importlib import import_module
+
     import httpx2
     import huggingface_hub.constants
     from huggingface_hub.utils import _http
     from standin_hub import TOKEN, Hub
+
+    monkeypatch.setattr(import_module("converters.verify.output"), "confirm", lambda report, *_: report)
 
     # As huggingface_hub's own, but for the certificates: reading them takes as long as a whole push does here.
     def client():

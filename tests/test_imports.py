@@ -28,7 +28,9 @@ def heavy(names: set[str]) -> set[str]:
     return {
         name
         for name in names
-        if name.startswith("tensorflow") or name in ("datasets", "torch", "ray", "converters.engines.ray")
+        if name.startswith("tensorflow")
+        or name in ("datasets", "pandas", "torch", "ray", "converters.engines.ray")
+        or name in ("huggingface_hub", "httpx2", "converters.hub")
     }
 
 

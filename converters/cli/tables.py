@@ -2,16 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 if TYPE_CHECKING:
     from converters.dataset.report import Check, Report
+    from converters.errors import ConverterError
     from converters.hub import PushReport
     from converters.verify.source import InspectedSplit, Inspection
 
 _SHOWN_RANGES = 20
+
+
+def show_report(report: Report, *, quiet: bool, as_json: bool, error: bool = False) -> None:
+    """Print a report, as a table or as one JSON object; ``error``: the table goes to standard error."""
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
+    elif not quiet:
+        click.echo("\n".join(report_lines(report)), err=error)
+
+
+def show_reports(reports: Mapping[str, Report], *, quiet: bool, as_json: bool) -> None:
+    """Print the reports of several formats: the first one as a table, and a row for each."""
+    if as_json:
+        documents = {name: report.to_json() for name, report in reports.items()}
+        click.echo(json.dumps(documents, indent=1, ensure_ascii=False))
+    elif not quiet and reports:
+        click.echo("\n".join(report_lines(next(iter(reports.values())))) + "\n")
+        rows = [["format", "records", "files", "bytes", "output"]]
+        for name, report in reports.items():
+            size = sum(file.size for file in report.files)
+            rows.append([name, f"{report.records:,}", f"{len(report.files):,}", f"{size:,}", report.out])
+        click.echo("\n".join(_table(rows)))
+
+
+def show_failure(error: ConverterError, *, as_json: bool) -> None:
+    """Print what ended a command: the report where a check failed, and on standard error a sentence a failure."""
+    from converters.dataset.report import CheckError
+
+    if not isinstance(error, CheckError):
+        if as_json:
+            click.echo(json.dumps({"error": str(error)}, ensure_ascii=False))
+        click.echo(f"kfer-convert: {error}", err=True)
+        return
+    report = error.report
+    show_report(report, quiet=False, as_json=as_json, error=True)
+    for failure in report.failures():
+        click.echo(f"kfer-convert: {failure}", err=True)
+    click.echo("kfer-convert: nothing was published.", err=True)
+    if all(check.published for check in _failed(report)) and not report.problems:
+        click.echo("If the source is meant to differ from the published dataset: --allow-mismatch.", err=True)
+
+
+def _failed(report: Report) -> list[Check]:
+    return [check for split in report.splits for check in split.checks if check.result == "failed"]
 
 
 def report_lines(report: Report) -> Iterator[str]:
@@ -38,7 +87,24 @@ def report_lines(report: Report) -> Iterator[str]:
         yield f"Absent from the source: {files}"
 
 
-def work_lines(report: Report) -> Iterator[str]:
+def published_lines(report: Report) -> Iterator[str]:
+    """What a conversion that was published comes to, how to check it, and the terms of its data."""
+    if report.resumed_shards:
+        yield f"\nTaken up from an interrupted run, and verified again: {report.resumed_shards} shards."
+    allowed = any(not check.explained for check in _failed(report))
+    differs = " and with the differences shown, which were allowed" if allowed else ""
+    yield f"\n{report.records:,} records, verified to equal the source{differs}: {report.out}"
+    yield from _work_lines(report)
+    if "://" in report.out:
+        yield f"Prove it again from anywhere: kfer-convert verify {shlex.quote(report.out)}"
+    else:
+        yield f"Check it without this program: (cd {shlex.quote(report.out)} && sha256sum -c SHA256SUMS)"
+    licence = report.description.about.licence
+    if licence.stated:
+        yield _printable(f"Licence of the data: {licence}")
+
+
+def _work_lines(report: Report) -> Iterator[str]:
     """How fast a conversion was, and where the time went."""
     work = report.work
     if work is None or not work.records:
@@ -169,23 +235,42 @@ def _printable(text: str) -> str:
 
 def push_lines(report: PushReport, out: Path) -> Iterator[str]:
     """What a push will do, before it does it."""
-    plan, destination = report.plan, report.destination
+    changes, destination = report.changes, report.destination
     there = "new repo" if report.state is None else "repo is there"
     yield (
         f"{out} to {destination.url}, {'pull request on ' * destination.create_pr}{destination.revision} "
         f"({there if report.looked else 'not looked at: no token'}): {report.visibility}, gating {destination.gating}"
     )
     rows = [["", "file", "bytes"]]
-    rows += [["send", file.path, f"{file.size:,}"] for file in plan.new]
-    rows += [["replace", file.path, f"{file.size:,}"] for file in plan.replaced]
+    rows += [["send", file.path, f"{file.size:,}"] for file in changes.new]
+    rows += [["replace", file.path, f"{file.size:,}"] for file in changes.replaced]
     extra = "delete" if destination.delete_extra else "extra"
-    rows += [[extra, _printable(path), "-"] for path in plan.extra]
+    rows += [[extra, _printable(path), "-"] for path in changes.extra]
     if len(rows) > 1:
         yield from _table(rows)
-    sizes = f"{len(plan.pending):,}, {plan.pending_bytes:,} bytes"
-    yield f"Files to send: {sizes}; there already: {len(plan.unchanged):,}"
-    if plan.extra and not destination.delete_extra:
+    sizes = f"{len(changes.pending):,}, {changes.pending_bytes:,} bytes"
+    yield f"Files to send: {sizes}; there already: {len(changes.unchanged):,}"
+    if changes.extra and not destination.delete_extra:
         yield "Extra files are in the repo and not in the output. They stay; --delete-extra deletes them."
     if report.quarantined:
         yield f"Not all of the source is in it: {report.quarantined:,} damaged ranges are in quarantine; see the card."
     yield f"Licence of the data: {report.licence}"
+
+
+def pushed_lines(report: PushReport) -> Iterator[str]:
+    """What a push did."""
+    yield from (f"Warning: the Hub remarks about the card: {warning}" for warning in report.warnings)
+    if report.dry_run:
+        yield "Dry run: nothing was sent."
+        return
+    # Not all of it need have been sent: the Hub may have kept large files of an interrupted push.
+    sent = (
+        f"{len(report.changes.pending):,} files of {report.changes.pending_bytes:,} bytes brought up to date"
+        if report.changes.pending
+        else "nothing had to be sent"
+    )
+    yield (
+        f"\n{sent}; {report.verified:,} files downloaded again and equal to SHA256SUMS; {report.visibility}, "
+        f"gating {report.destination.gating}."
+    )
+    yield report.url

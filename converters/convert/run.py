@@ -17,9 +17,10 @@ from converters.dataset.source import MAX_RECORD_BYTES, Source
 from converters.engines import Engine, load_engine
 from converters.errors import OUT_OF_MEMORY, ConverterError, MachineError
 from converters.formats import Format, load_format, refuse_splits
-from converters.formats.output_source import is_output, open_output
-from converters.formats.tfrecord.source import OnError, Reader, open_tfrecords
-from converters.staging.base import Staging, make_staging
+from converters.formats.sources import open_source
+from converters.formats.tfrecord.source import OnError, Reader
+from converters.staging import make_staging
+from converters.staging.base import Staging
 from converters.staging.checkpoint import describe_run
 from converters.staging.disk_space import DISK_ERRORS
 from converters.staging.overlap import refuse_nesting
@@ -41,6 +42,7 @@ class Options:
     format_options: Mapping[str, Any] = field(default_factory=dict)
     max_record_bytes: int = MAX_RECORD_BYTES
     max_shard_bytes: int = MAX_SHARD_BYTES
+    paranoid: bool = False
     workers: int | None = 1
     engine: str = "local"
     engine_options: Mapping[str, Any] = field(default_factory=dict)
@@ -79,29 +81,8 @@ def run(
     """
     refuse_nesting(out, [source_folder, *([options.labels] if options.labels else [])])
     target = load_format(format_name, **options.format_options)
-    source = _open(source_folder, options)
-    refuse_splits(target, [found.split for found in source.splits])
-    engine = load_engine(options.engine, options.workers, **options.engine_options)
-    staging = make_staging(out, overwrite=overwrite)
-    conversion = _Conversion(source, format_name, target, str(out), options)
-    return _published(staging, source, lambda: _convert(conversion, engine, staging, progress))
-
-
-def _open(place: Place, options: Options) -> Source:
-    """The source: an output of ours, known by its manifest, or TFRecords."""
-    if is_output(place):
-        return open_output(
-            place,
-            configs=options.configs,
-            splits=options.splits,
-            labels=options.labels,
-            reader=options.reader,
-            on_error=options.on_error,
-            decode=options.decode,
-            without=options.without,
-        )
-    return open_tfrecords(
-        place,
+    source = open_source(
+        source_folder,
         configs=options.configs,
         splits=options.splits,
         labels=options.labels,
@@ -110,7 +91,15 @@ def _open(place: Place, options: Options) -> Source:
         decode=options.decode,
         max_record_bytes=options.max_record_bytes,
         without=options.without,
+        paranoid=options.paranoid,
+        allow_mismatch=options.allow_mismatch,
+        progress=progress,
     )
+    refuse_splits(target, [found.split for found in source.splits])
+    engine = load_engine(options.engine, options.workers, **options.engine_options)
+    staging = make_staging(out, overwrite=overwrite)
+    conversion = _Conversion(source, format_name, target, str(out), options)
+    return _published(staging, source, lambda: _convert(conversion, engine, staging, progress))
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,23 @@ def conform(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
         raise ValueError(f"the columns are {', '.join(batch.schema.names)}; expected {', '.join(form.names)}")
     columns = []
     for column, field in zip(batch.columns, form, strict=True):
-        if not column.type.equals(field.type) and pa.types.is_floating(column.type) != pa.types.is_floating(
-            field.type
-        ):
+        if _family(column.type) != _family(field.type):
             raise ValueError(f"the column {field.name} is {column.type}; expected {type_name(field.type)}")
         columns.append(column.cast(field.type))
     return pa.RecordBatch.from_arrays(columns, schema=form)
+
+
+def _family(kind: pa.DataType) -> str:
+    """What values a type has, whatever their widths: numbers written as text are none."""
+    types = pa.types
+    if any(is_list(kind) for is_list in (types.is_list, types.is_large_list, types.is_fixed_size_list)):
+        return f"list of {_family(kind.value_type)}"
+    if any(
+        is_text(kind)
+        for is_text in (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+    ):
+        return "text"
+    return "integer" if types.is_integer(kind) else "float" if types.is_floating(kind) else str(kind)
 
 
 def binary_array(buffers: Sequence[bytes | memoryview | None]) -> pa.Array:

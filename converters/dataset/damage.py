@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 FoundAgain = Literal["by checksums", "by index"]
-"""How the end of a damaged range was found, where its last record does not tell.
+"""How the end of a damaged range was found, where the damaged record does not tell.
 
-By checksums: at the next byte where a length and the data behind it have the checksums that follow them. Had the
-damaged range a whole record inside, that one comes out. By index: where the index has a record.
+By checksums: at the next byte where a length and its data have the checksums that follow them. A record that lies whole
+inside a damaged one is found like that too. By index: where the index has a record.
 """
 
 
@@ -25,8 +25,8 @@ class LostRange:
         reason: what is wrong with it.
         inflated: for a range of a compressed file's *stored* bytes, which is what ``start`` and ``end`` count
             then: how many bytes the stored bytes before it inflate to. There is at most one, the file's end.
-        found_again: how its end was found, where the damaged record does not tell; None where it does, and where the
-            range goes on to the end of the file.
+        found_again: how its end was found, where the damaged record does not tell; None where it does, or where the
+            file ends there.
     """
 
     start: int

@@ -1,7 +1,7 @@
 """What is known about a dataset: its configs, label names in stored order, splits and published counts.
 
 KFER's description is ``kfer.json`` beside this module. A ``dataset.json`` beside the source files takes its
-place. Both have one form; the README describes it. No code holds a fact about a particular dataset.
+place. Both have one form: ``kfer-convert docs description``. No code holds a fact about a particular dataset.
 """
 
 from __future__ import annotations
@@ -36,8 +36,11 @@ MAX_DESCRIPTION_BYTES = 4 << 20  # KFER's has 20 kB
 
 MAX_COLUMN_NAME_BYTES = 1000
 
-IDENTITIES = ("img_id", "clip_id")
-"""The columns that label CSVs join to the records."""
+IDENTITIES: Mapping[str, str] = {
+    "img_id": "name of the image in the dataset's label files",
+    "clip_id": "the video clip that the image was cut from",
+}
+"""The columns that label CSVs join to the records, and what they mean."""
 
 # Column names of the outputs that a label must not take.
 RESERVED_COLUMNS = frozenset({"file_name", "img_id", "clip_id"})
@@ -135,7 +138,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Config:
-    """A configuration of a dataset: its columns, and its splits."""
+    """A configuration of a dataset: its columns, which may have to be inferred, and its splits."""
 
     name: str
     schema: Schema
@@ -149,6 +152,14 @@ class Licence:
     name: str = "unknown"
     text: str = "The description of this dataset states no licence. Ask whoever gave you the data."
     link: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}: {' '.join(self.text.split())}"
+
+    @property
+    def stated(self) -> bool:
+        """Whether the description says anything about it."""
+        return self != Licence()
 
 
 @dataclass(frozen=True)
@@ -385,6 +396,8 @@ class _Columns:
                 raise error.below(name) from None
             except ValueError as error:
                 raise DecodeError(str(error), name) from None
+        if not columns:
+            raise DecodeError("at least one column is needed")
         try:
             return cls(with_derived_label(tuple(columns)))
         except ValueError as error:
@@ -440,22 +453,16 @@ class _Form:
 
 
 def _schema(form: _ConfigForm, dataset: _Form) -> Schema:
-    """The columns of a config: its own or the dataset's; else those that KFER's records have."""
+    """The columns of a config: its own or the dataset's; else those that KFER's records have, if it names labels."""
     if form.columns is not None:
         return form.columns.schema
     if form.kind is None or form.label_names is None:
-        if dataset.columns is None:
-            raise DecodeError("is missing", "columns")
-        return dataset.columns.schema
+        return dataset.columns.schema if dataset.columns is not None else Schema(())
     names = dataset.features
-    sizes: tuple[Column, ...] = tuple(
-        Column(role, pa.int32(), role, getattr(names, role), meaning="as stored") for role in SIZES
-    )
+    sizes: tuple[Column, ...] = tuple(Column(role, pa.int32(), role, getattr(names, role)) for role in SIZES)
     return with_derived_label(
         (
-            Column(
-                "image", pa.binary(), "image", names.image, meaning="the image file, byte for byte as stored"
-            ),
+            Column("image", pa.binary(), "image", names.image),
             Column(
                 "label_vector",
                 pa.list_(pa.uint8(), len(form.label_names)),
@@ -463,7 +470,6 @@ def _schema(form: _ConfigForm, dataset: _Form) -> Schema:
                 names.label,
                 form.label_names,
                 kind=form.kind,
-                meaning="the 0/1 vector as stored",
             ),
             *sizes,
         )
@@ -482,6 +488,8 @@ def _config(name: str, form: _Form) -> Config:
 
 def _split(config: str, name: str, schema: Schema, split: _SplitForm) -> Split:
     counts, names = split.label_counts, schema.label.label_names if schema.label else ()
+    if not schema.columns:
+        counts = None  # of which labels, the records will tell
     if counts is not None and counts.keys() != set(names):
         message = "expected one count for each of the config's label names"
         raise DecodeError(message, "splits", name, "label_counts")
@@ -535,5 +543,5 @@ def _described(column: Column) -> dict[str, Any]:
 
 def with_columns(split: Split, without: Collection[str], identified: bool) -> Split:
     """The split with the columns of an output: some are left out, and ``img_id`` and ``clip_id`` may be joined."""
-    schema = split.schema.joined(*IDENTITIES) if identified else split.schema
+    schema = split.schema.joined(IDENTITIES) if identified else split.schema
     return replace(split, schema=schema.without(without) if without else schema)

@@ -7,6 +7,8 @@ r"""What must survive conversion, as counts and digests: the fingerprint of a sp
 - ``identities_sha256``: a tree of the same shape over the UTF-8 text ``img_id + "\n" + clip_id`` of each record, without
   the bytes that RFC 9162 puts before leaves and nodes. Datasets publish the last two.
 
+The definition is public: ``kfer-convert docs proof`` has it, with the lines that recompute it from an output.
+
 A :class:`Part` covers a contiguous range of a split's records. Parts that follow each other merge.
 """
 
@@ -117,7 +119,6 @@ class PartBuilder:
         self._label = label if label is not None and label.label_names else None
         self._labels: list[bytes] = []
         self._sets: Counter[str] = Counter()
-        self._many_sets: list[Counter[str]] = []
         self._image_bytes = 0
         self._identities = Tree(first, b"") if "img_id" in schema and "clip_id" in schema else None
 

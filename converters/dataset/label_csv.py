@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +16,8 @@ import pyarrow as pa
 from converters.dataset.arrays import numbers
 from converters.errors import DataError, Location
 from converters.storage.files import open_regular
+
+_EMPTY_LINES = 4096  # bytes of them that are looked for
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ def read_label_csv(
         # A file object: from a path, Arrow would go by the name and decompress.
         with open(open_regular(path), "rb") as file:  # noqa: PTH123  # a descriptor
             table = csv.read_csv(
-                file,
+                _Rows(file),
                 read_options=csv.ReadOptions(use_threads=False),
                 parse_options=csv.ParseOptions(ignore_empty_lines=False, newlines_in_values=False),
                 convert_options=csv.ConvertOptions(
@@ -73,6 +78,27 @@ def read_label_csv(
     for position, name in enumerate(label_names):
         labels[:, position] = numbers(_combined(table.column(name)))
     return LabelTable({name: _combined(table.column(name)) for name in header}, labels)
+
+
+class _Rows(io.RawIOBase):
+    """An open file up to its last row: empty lines at its end, as some editors leave them, are none."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _EMPTY_LINES))
+        tail = file.read(_EMPTY_LINES)
+        self._left = size - (len(tail) - len(tail.rstrip(b"\r\n")))
+        file.seek(0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401  # anything that can be written to
+        data = self._file.read(min(len(buffer), self._left))
+        self._left -= len(data)
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def _combined(column: pa.ChunkedArray) -> pa.Array:

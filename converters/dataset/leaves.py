@@ -59,7 +59,7 @@ def _value(column: Column, array: pa.Array) -> list[Segment]:
     head: Segment = (prefix.view(np.uint8), 8)
     if column.role == "image":
         digests = np.frombuffer(b"".join(image_digests(array)), np.uint8).reshape(-1, 32)
-        return [head, (digests, 32) if valid.all() else (digests[valid], counts * 32)]
+        return [head, (digests, 32) if valid.all() else (digests[valid].ravel(), counts * 32)]
     if pa.types.is_binary(values.type) or pa.types.is_string(values.type):
         return [head, _texts(values, counts, valid, scalar=not column.is_list)]
     flat = numbers(values)

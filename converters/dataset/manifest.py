@@ -30,7 +30,8 @@ from converters.dataset.description import IDENTITIES, Description, Split, with_
 from converters.dataset.filenames import safe_path
 from converters.dataset.fingerprint import Fingerprint
 from converters.dataset.quarantine import Quarantine, check_quarantine
-from converters.dataset.report import Check, Report, SourceFacts
+from converters.dataset.report import Check, Report
+from converters.dataset.source_facts import SourceFacts
 from converters.errors import CallError, DataError, Location
 from converters.storage.file_list import OutputFile, by_path
 from converters.storage.files import read_bounded

@@ -65,6 +65,11 @@ class Plan(MadeSequence[Shard]):
         shard = plan.shard(int(index))
         return shard if shard.key == key else None
 
+    def of(self, split: Split) -> Iterator[Shard]:
+        """The shards of one split."""
+        plan = self._by_title[split.title]
+        return map(plan.shard, range(plan.count))
+
     def without(self, keys: Collection[str]) -> Sequence[Shard]:
         """The shards but those of these keys, in order."""
         numbers = (number for number, shard in enumerate(self) if shard.key not in keys)

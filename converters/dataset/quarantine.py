@@ -13,7 +13,7 @@ from converters.dataset.description import Split
 from converters.dataset.filenames import safe_path, unsafe_name
 
 if TYPE_CHECKING:
-    from converters.dataset.report import SourceFacts
+    from converters.dataset.source_facts import SourceFacts
 
 FOLDER = "quarantine"
 LIST = f"{FOLDER}/records.json"

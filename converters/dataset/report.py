@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from converters.dataset.decode import Count, Sha256, encode
+from converters.dataset.decode import encode
 from converters.dataset.description import Description, Split
-from converters.dataset.filenames import unsafe_name
 from converters.dataset.fingerprint import Fingerprint
 from converters.dataset.quarantine import Quarantine
-from converters.dataset.source import Compression
+from converters.dataset.source_facts import SourceFacts
 from converters.errors import ConverterError
 from converters.storage.file_list import OutputFile
 
@@ -44,37 +43,6 @@ class Check:
 
 def _not_false(indexed: bool | None) -> str | None:
     return "a file that disagrees with its index is not converted" if indexed is False else None
-
-
-def _unsafe_path(path: str) -> str | None:
-    return next(filter(None, map(unsafe_name, path.split("/"))), None)
-
-
-@dataclass(frozen=True)
-class SourceFacts:
-    """A source file as it was read.
-
-    Attributes:
-        name: its name, relative to the source folder.
-        bytes: its size as stored.
-        sha256: of its bytes as stored.
-        records: their number.
-        example_bytes: size of the Examples in it, without their framing.
-        compression: how it is compressed.
-        indexed: whether it agreed with its index; None where there is none.
-        published: the digest that a checksum file beside it states, as ``sha256:…`` or ``md5:…``.
-        md5: of its bytes, where that is what is published.
-    """
-
-    name: Annotated[str, _unsafe_path]
-    bytes: Count
-    sha256: Sha256
-    records: Count
-    example_bytes: Count
-    compression: Compression
-    indexed: Annotated[bool | None, _not_false]
-    published: str | None = None
-    md5: str | None = None
 
 
 @dataclass(frozen=True)

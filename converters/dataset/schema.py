@@ -135,7 +135,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Schema:
-    """The columns of a config, in their order.
+    """The columns of a config, in their order; none where they are not known before the records are.
 
     Raises:
         ValueError: two columns have one name or hold one feature, or a role contradicts its column's type or another.
@@ -219,9 +219,10 @@ class Schema:
             raise CallError("--without leaves no column.")
         return Schema(left)
 
-    def joined(self, *names: str) -> Schema:
-        """The schema with further columns of text at its end, which no feature holds."""
-        return Schema((*self.columns, *(Column(name, pa.string()) for name in names)))
+    def joined(self, meanings: Mapping[str, str]) -> Schema:
+        """The schema with further columns of text at its end, which no feature holds; ``meanings`` by their names."""
+        columns = (Column(name, pa.string(), meaning=meaning) for name, meaning in meanings.items())
+        return Schema((*self.columns, *columns))
 
 
 def with_derived_label(columns: tuple[Column, ...]) -> Schema:
@@ -249,8 +250,6 @@ def with_derived_label(columns: tuple[Column, ...]) -> Schema:
 
 
 def _problems(columns: tuple[Column, ...]) -> Iterator[str]:
-    if not columns:
-        yield "at least one column is needed"
     for part in ("name", "feature"):
         seen: set[str] = set()
         for value in (getattr(column, part) for column in columns):

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from converters.dataset.description import Description, Split
 from converters.dataset.quarantine import Quarantine
+from converters.dataset.source_facts import Compression, SourceFacts
 from converters.errors import DataError, Location
 from converters.storage.object_store import Place
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from converters.dataset.plan import Plan
-    from converters.dataset.report import Report, SourceFacts
+    from converters.dataset.report import Report
     from converters.dataset.shard import Shard, SliceFacts
     from converters.storage.file_list import OutputFile
 
@@ -28,10 +29,7 @@ if TYPE_CHECKING:
 MAX_RECORD_BYTES = 256 << 20
 
 FileState = tuple[int, int | str]
-"""Size in bytes, and a token that changes whenever the file does: its mtime in nanoseconds, or a store's version."""
-
-
-Compression = Literal["none", "gzip", "zlib"]
+"""Size in bytes, and a token that changes whenever the file does; see :func:`~converters.storage.files.file_state`."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +40,11 @@ class SourceFile:
         name: how outputs name it.
         path: where it is.
         size: in bytes.
-        version: a token that changes whenever the file does: its mtime in nanoseconds, or its version in a store.
+        version: a token that changes whenever the file does.
         compression: how it is compressed.
         index: its ``.idx`` file, where there is one.
         published: the digest that a checksum file beside it states; see :class:`~converters.dataset.report.SourceFacts`.
+        may_be_empty: whether it may hold no record, as one of several whose published number fits.
     """
 
     name: str
@@ -55,6 +54,7 @@ class SourceFile:
     compression: Compression = "none"
     index: Place | None = None
     published: str | None = None
+    may_be_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,6 +176,10 @@ class Source(Protocol):
         Raises:
             DataError: a byte of the source was not read, or a file changed since it was.
         """
+        ...
+
+    def account_of(self, found: SourceSplit, facts: Sequence[SliceFacts]) -> Account:
+        """The same of one split alone."""
         ...
 
     @property

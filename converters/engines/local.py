@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -13,16 +15,22 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext
 from multiprocessing.queues import SimpleQueue
+from pathlib import Path
 
 from converters.dataset.shard import Progress, Shard, ShardResult, Task
 from converters.engines import suitable_workers
 from converters.errors import CallError, MachineError
+from converters.storage.processes import safe_children
 
 # So many shards are looked at together: within them the largest begins first, and no more results wait for an
 # earlier one.
 _WINDOW = 64
 _POLL_SECONDS = 0.2
+
+_NO_SEMAPHORES = (errno.EACCES, errno.ENOSYS, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOSPC)
+_ENDED_BY_US = 1  # see _wait_and_end
 
 _Events = SimpleQueue[tuple[str, int]]
 
@@ -43,13 +51,13 @@ class LocalEngine:
         if workers is None:
             workers = suitable_workers(sum(shard.source_bytes for shard in shards))
         others = min(workers, len(shards)) - 1
-        if others < 1:
+        # Not forked: the threads of pyarrow would not come along.
+        context = multiprocessing.get_context("spawn")
+        events = _events(context) if others > 0 else None
+        if events is None:
             for shard in shards:
                 yield task(shard, progress)
             return
-        # Not forked: the threads of pyarrow would not come along.
-        context = multiprocessing.get_context("spawn")
-        events: _Events = context.SimpleQueue()
         # Workers end when the pipe's other end closes: when we say so, or with this process, however that ends.
         alive, ours = context.Pipe(duplex=False)
         with alive, ours:
@@ -62,15 +70,13 @@ class LocalEngine:
             done = False
             try:
                 # Ctrl-C reaches every process of the terminal; the parent decides what becomes of the workers.
-                with _ignored_interrupts():
+                with _ignored_interrupts(), safe_children():
                     for _ in range(others):
                         pool.submit(os.getpid)  # starts a process
                 yield from _Sharing(task, pool, threads, events, progress).run(shards)
                 done = True
             except BrokenProcessPool as error:
-                raise MachineError(
-                    "a worker process died (out of memory, or killed). Try fewer --workers"
-                ) from error
+                raise MachineError(_death(pool, error)) from error
             except BaseException:
                 ours.close()
                 raise
@@ -78,6 +84,48 @@ class LocalEngine:
                 threads.shutdown(wait=False, cancel_futures=True)
                 # When all is done, the processes are idle and may end while this one goes on.
                 pool.shutdown(wait=not done, cancel_futures=True)
+
+
+def _events(context: SpawnContext) -> _Events | None:
+    """How workers tell of their progress; None where this process can have no workers."""
+    if multiprocessing.current_process().daemon:
+        return None  # it must not have children
+    try:
+        return context.SimpleQueue()
+    except OSError as error:
+        if error.errno not in _NO_SEMAPHORES:
+            raise
+        return None  # no writable /dev/shm, for one
+
+
+def _death(pool: ProcessPoolExecutor, error: BrokenProcessPool) -> str:
+    """What a worker died of, and what to do about it."""
+    processes = list((pool._processes or {}).values())
+    codes = sorted(
+        {process.exitcode for process in processes if process.exitcode not in (None, 0, _ENDED_BY_US)}
+    )
+    if any(code is not None and code < 0 for code in codes):
+        names = " and ".join(signal.Signals(-code).name for code in codes if code is not None and code < 0)
+        memory = "; SIGKILL often means that memory ran out" if "SIGKILL" in names else ""
+        return f"a worker process was ended by {names}{memory}. Try fewer --workers"
+    if threading.current_thread() is threading.main_thread() and _main_is_unguarded():
+        return (
+            "the worker processes could not start: they import the main program again, so what it runs must stand below "
+            'if __name__ == "__main__":'
+        )
+    status = f" (exit status {', '.join(map(str, codes))})" if codes else ""
+    return (
+        f"a worker process died while it started or worked{status}: {error}. Try --workers 1, which shows why"
+    )
+
+
+def _main_is_unguarded() -> bool:
+    """Whether the main program is a script that has no guard, so that workers would run it again."""
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    try:
+        return path is not None and "__main__" not in Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)

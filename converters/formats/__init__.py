@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
@@ -138,15 +139,7 @@ def load_format(name: str, **options: object) -> Format:
     Raises:
         CallError: no such format is installed, it cannot be imported, or it does not take these options.
     """
-    entries = available_formats()
-    if name not in entries:
-        raise CallError(f"no format {name!r} is installed; there are {', '.join(entries)}.")
-    try:
-        target = entries[name].load()
-    except Exception as error:  # anything may be wrong with somebody else's module
-        raise CallError(
-            f"the format {name!r} cannot be loaded: {type(error).__name__}: {error}. Is all it needs installed?"
-        ) from error
+    target = _loaded(name)
     if not callable(target):
         if options:
             raise CallError(f"the format {name!r} takes no options.")
@@ -156,6 +149,45 @@ def load_format(name: str, **options: object) -> Format:
     except TypeError as error:
         wanted = ", ".join(f"--{option.replace('_', '-')}" for option in options)
         raise CallError(f"the format {name!r} does not take {wanted or 'no options'}: {error}.") from error
+
+
+def _loaded(name: str) -> Any:  # noqa: ANN401  # a class, or an object
+    entries = available_formats()
+    if name not in entries:
+        raise CallError(f"no format {name!r} is installed; there are {', '.join(entries)}.")
+    try:
+        return entries[name].load()
+    except Exception as error:  # anything may be wrong with somebody else's module
+        raise CallError(
+            f"the format {name!r} cannot be loaded: {type(error).__name__}: {error}. Is all it needs installed?"
+        ) from error
+
+
+def options_of(formats: Sequence[str], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Which of the options that are set each format takes.
+
+    Raises:
+        CallError: none takes one of them.
+    """
+    chosen = {option: value for option, value in given.items() if value}
+    taken = {name: _parameters(name) for name in formats}
+    if lost := next(
+        (option for option in chosen if not any(option in names for names in taken.values())), None
+    ):
+        raise CallError(f"the format {formats[0]!r} does not take --{lost.replace('_', '-')}.")
+    return {
+        name: {option: value for option, value in chosen.items() if option in taken[name]} for name in formats
+    }
+
+
+def _parameters(name: str) -> frozenset[str]:
+    """The options that a format's constructor takes."""
+    target = _loaded(name)
+    return (
+        frozenset(signature(target).parameters)
+        if isinstance(target, type) and "__init__" in vars(target)
+        else frozenset()
+    )
 
 
 def describe_format(name: str) -> str:

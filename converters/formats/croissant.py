@@ -19,9 +19,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from converters.dataset.description import About
+from converters.dataset.description import About, Split
+from converters.dataset.schema import Column
+from converters.formats.readme import column_meaning, config_names, records_word
 from converters.formats.table import features
 from converters.storage.file_list import OutputFile
 from converters.storage.tree import hash_file
@@ -72,16 +74,9 @@ _CONTEXT: dict[str, Any] = {
     "subField": "cr:subField",
     "transform": "cr:transform",
 }
+# Of a feature's dtype; all others are integers. Croissant 1.0 has no type for bytes.
+_TYPES = {"string": "sc:Text", "binary": "sc:Text", "float32": "sc:Float"}
 _CONFORMS_TO = ["http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissant/RAI/1.0"]
-_MEANING = {
-    "image": "The JPEG file as it is stored in the source, byte for byte.",
-    "label_vector": "0 or 1 for each label, in stored order, as in the source.",
-    "height": "Height in pixels.",
-    "width": "Width in pixels.",
-    "depth": "Number of colour channels.",
-    "img_id": "Name of the image in the dataset's label files.",
-    "clip_id": "The video clip that the image was cut from.",
-}
 _FACES = (
     "The images show the faces of real people: personal data, and in many places biometric or otherwise sensitive "
     "data. That an image is in the dataset does not mean that the person in it agreed to a use of it. Do not try to "
@@ -116,25 +111,28 @@ def write_croissant(report: Report, split_names: Mapping[str, str], folder: Path
 def croissant(report: Report, split_names: Mapping[str, str], files: Iterable[OutputFile]) -> dict[str, Any]:
     """The JSON-LD document; it holds no time, no path of a machine and no chance."""
     about = report.description.about
-    configs: dict[str, list[SplitReport]] = {}
-    for split in report.splits:
-        configs.setdefault(split.split.config, []).append(split)
+    configs = config_names([split.split for split in report.splits])
+    taken = set(map(_identifier, configs))
     file_sets, record_sets = [], []
-    for config, splits in configs.items():
+    for config in configs:
+        splits = [split for split in report.splits if split.split.config == config]
+        ids = _Ids(
+            _identifier(config),
+            *(_free(f"{_identifier(config)}_{part}", taken) for part in ("files", "labels", "splits")),
+        )
         names = [split_names[split.split.title] for split in splits]
-        identifier = _identifier(config)
-        file_sets.append(_file_set(identifier, config, names))
+        file_sets.append(_file_set(ids, config, names))
         record_sets += [
-            *([_labels(identifier, splits[0])] if splits[0].split.label_names else []),
-            _splits(identifier, names),
-            _records(identifier, splits, names),
+            *([_labels(ids, splits[0].split)] if splits[0].split.label_names else []),
+            _splits(ids, names),
+            _records(ids, splits, names),
         ]
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": _CONFORMS_TO,
         **_about(about, report.description.name),
-        **_responsible(about),
+        **_responsible(about, [split.split for split in report.splits]),
         "isLiveDataset": False,
         "distribution": [*map(_file_object, files), *file_sets],
         "recordSet": record_sets,
@@ -157,17 +155,21 @@ def _about(about: About, name: str) -> dict[str, Any]:
     return {**{key: value for key, value in stated.items() if value}, "license": licence}
 
 
-def _responsible(about: About) -> dict[str, Any]:
+def _responsible(about: About, splits: Sequence[Split]) -> dict[str, Any]:
     """Responsible-AI terms, of what the description states and of what this program did."""
+    images = any(split.schema.images for split in splits)
+    copied = "images copied byte for byte and never decoded and encoded again, " if images else ""
     terms: dict[str, Any] = {
         "rai:dataUseCases": about.licence.text,
         "rai:dataPreprocessingProtocol": [
-            f"Converted from TFRecords by kfer-convert {version('kfer-convert')}: images copied byte for byte and "
-            "never decoded and encoded again, label vectors as stored, order of the records as stored. The output was "
-            "read back and compared with the source; MANIFEST.json has every check and its result."
+            f"Converted from TFRecords by kfer-convert {version('kfer-convert')}: {copied}every value as stored, order "
+            "of the records as stored. The output was read back and compared with the source; MANIFEST.json has every "
+            "check and its result."
         ],
-        "rai:dataLimitations": [*about.notes, _JUDGED],
     }
+    judged = about.personal_data and any(split.schema.label for split in splits)
+    if limits := [*about.notes, *([_JUDGED] if judged else [])]:
+        terms["rai:dataLimitations"] = limits
     if about.personal_data:
         terms["rai:personalSensitiveInformation"] = [_FACES]
         terms["rai:dataBiases"] = [
@@ -195,24 +197,41 @@ def _identifier(text: str) -> str:
     return re.sub(r"[^\w./-]", lambda match: f"~{ord(match[0]):x}~", text)
 
 
-def _file_set(identifier: str, config: str, names: Sequence[str]) -> dict[str, Any]:
+def _free(identifier: str, taken: set[str]) -> str:
+    """``identifier``, with something added if it is taken; then it is taken."""
+    while identifier in taken:
+        identifier += "_"
+    taken.add(identifier)
+    return identifier
+
+
+class _Ids(NamedTuple):
+    """The ``@id`` of a config's records, files, labels and splits."""
+
+    records: str
+    files: str
+    labels: str
+    splits: str
+
+
+def _file_set(ids: _Ids, config: str, names: Sequence[str]) -> dict[str, Any]:
     return {
         "@type": "cr:FileSet",
-        "@id": f"{identifier}_files",
-        "name": f"{identifier}_files",
+        "@id": ids.files,
+        "name": ids.files,
         "description": f"The Parquet files of {config}, of all splits.",
         "encodingFormat": PARQUET_TYPE,
         "includes": [f"{glob.escape(config)}/{name}-*.parquet" for name in names],
     }
 
 
-def _labels(identifier: str, split: SplitReport) -> dict[str, Any]:
-    name = f"{identifier}_labels"
+def _labels(ids: _Ids, split: Split) -> dict[str, Any]:
+    name = ids.labels
     return {
         "@type": "cr:RecordSet",
         "@id": name,
         "name": name,
-        "description": f"The labels of {split.split.config} by their numbers, which are their places in stored order.",
+        "description": f"The labels of {split.config} by their numbers, which are their places in stored order.",
         "dataType": "sc:Enumeration",
         "key": {"@id": f"{name}/number"},
         "field": [
@@ -221,13 +240,13 @@ def _labels(identifier: str, split: SplitReport) -> dict[str, Any]:
         ],
         "data": [
             {f"{name}/number": number, f"{name}/name": label}
-            for number, label in enumerate(split.split.label_names)
+            for number, label in enumerate(split.label_names)
         ],
     }
 
 
-def _splits(identifier: str, names: Sequence[str]) -> dict[str, Any]:
-    name = f"{identifier}_splits"
+def _splits(ids: _Ids, names: Sequence[str]) -> dict[str, Any]:
+    name = ids.splits
     return {
         "@type": "cr:RecordSet",
         "@id": name,
@@ -240,48 +259,62 @@ def _splits(identifier: str, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _records(identifier: str, splits: Sequence[SplitReport], names: Sequence[str]) -> dict[str, Any]:
+def _records(ids: _Ids, splits: Sequence[SplitReport], names: Sequence[str]) -> dict[str, Any]:
     split = splits[0].split
-    multi = split.kind == "multi-label"
-    labels = f"the record set {identifier}_labels has their names"
-    meaning = {
-        **_MEANING,
-        "label": f"Numbers of the labels that the image has; {labels}."
-        if multi
-        else f"Number of the image's label; {labels}.",
-    }
-    fields = []
-    for column, feature in features(split.schema).items():
-        source: dict[str, Any] = {"fileSet": {"@id": f"{identifier}_files"}, "extract": {"column": column}}
-        kind = "sc:Text" if feature.get("dtype") == "string" else "sc:Integer"
-        if feature["_type"] == "Image":
-            kind = "sc:ImageObject"
-            source["transform"] = {"jsonPath": "bytes"}
-        field = _field(identifier, column, kind, meaning.get(column, column)) | {"source": source}
-        if feature["_type"] == "Sequence":
-            field["repeated"] = True
-        fields.append(field)
+    described = features(split.schema)
+    taken: set[str] = set()
+    fields = [
+        _column(ids, column, described[column.name], _free(_identifier(column.name), taken))
+        for column in split.schema
+    ]
     of_file = {
-        "fileSet": {"@id": f"{identifier}_files"},
+        "fileSet": {"@id": ids.files},
         "extract": {"fileProperty": "fullpath"},
         "transform": {
             "regex": f"(?:{re.escape(split.config)}/)?({'|'.join(map(re.escape, names))})(?:-.+parquet)?$"
         },
     }
-    in_split = _field(identifier, "split", "sc:Text", "The split that the record is in.")
-    fields.append(
-        in_split | {"source": of_file, "references": {"field": {"@id": f"{identifier}_splits/name"}}}
-    )
+    name = _free("split", taken)
+    in_split = _field(ids.records, name, "sc:Text", "The split that the record is in.")
+    fields.append(in_split | {"source": of_file, "references": {"field": {"@id": f"{ids.splits}/name"}}})
+    records = sum(report.fingerprint.records for report in splits)
     return {
         "@type": "cr:RecordSet",
-        "@id": identifier,
+        "@id": ids.records,
         "name": split.config,
-        "description": (
-            f"{sum(report.fingerprint.records for report in splits):,} images, "
-            f"{'one or more labels' if multi else 'one label'} each, of {len(split.label_names)} labels."
-        ),
+        "description": f"{records:,} {records_word([split])}{_of_labels(split)}.",
         "field": fields,
     }
+
+
+def _of_labels(split: Split) -> str:
+    """How many labels the records of a split have, as the end of a sentence."""
+    label = split.schema.label
+    if label is None or not label.label_names:
+        return ""
+    if label.kind == "single-label":
+        each = "one label each, "
+    else:
+        each = "one or more labels each, " if label.kind and not label.unlabelled else ""
+    return f", {each}of {len(label.label_names)} labels" if each else f" with {len(label.label_names)} labels"
+
+
+def _column(ids: _Ids, column: Column, feature: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A column as a field called ``name``; the type is that of a single value."""
+    value = feature.get("feature", feature)
+    source: dict[str, Any] = {"fileSet": {"@id": ids.files}, "extract": {"column": column.name}}
+    if value["_type"] == "Image":
+        kind = "sc:ImageObject"
+        source["transform"] = {"jsonPath": "bytes"}
+    else:
+        kind = _TYPES.get(value.get("dtype"), "sc:Integer")
+    meaning = column_meaning(column) or (f"The feature {column.feature}" if column.feature else column.name)
+    if value.get("dtype") == "binary":
+        meaning += "; bytes, which are no text"
+    if value["_type"] == "ClassLabel":
+        meaning += f"; the record set {ids.labels} has their names"
+    field = _field(ids.records, name, kind, f"{meaning[:1].upper()}{meaning[1:]}.")
+    return field | {"source": source} | ({"repeated": True} if column.is_list else {})
 
 
 def _field(record_set: str, name: str, kind: str, description: str) -> dict[str, Any]:

@@ -6,33 +6,47 @@ imported here: both are slow to import, and nothing they would do is needed to w
 
 from __future__ import annotations
 
-import json
-import re
-import textwrap
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from converters.dataset.description import Licence, Split
+from converters.dataset.description import Split
 from converters.dataset.manifest import DEFINITION, MANIFEST, SUMS
+from converters.dataset.schema import Column, Schema
 from converters.dataset.shard import Shard
 from converters.errors import CallError
+from converters.formats.card_code import Example, snippets
+from converters.formats.croissant import write_croissant
 from converters.formats.parquet import ParquetFormat
+from converters.formats.readme import (
+    LICENCE,
+    README,
+    cell,
+    code,
+    column_table,
+    config_names,
+    configs_yaml,
+    default_config,
+    fence,
+    left_out,
+    licence_yaml,
+    one_line,
+    records_word,
+    to_yaml,
+    write_terms,
+    write_text,
+)
 from converters.formats.table import features
 
 if TYPE_CHECKING:
     from converters.dataset.report import Report, SplitReport
-
-CARD = "README.md"
-LICENCE = "LICENSE"
 
 _TEMPLATE = "card.md.jinja"
 _VALIDATION = "validation"
@@ -40,9 +54,9 @@ _VALIDATION_NAMES = frozenset({"valid", "val", "dev"})
 _FORBIDDEN_CONFIG = "data"
 _GLOB_CHARACTERS = frozenset("[]{}")  # `datasets` takes the card's paths for patterns
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
-_IMAGE_DATA = "image.bytes"
 _OFFSET_BYTES = 4
-_WIDTH = 100
+_CLIP = "clip_id"
+_LABEL_ROWS = 1000  # of a table in the card; the rest stands in the manifest
 
 
 class HfFormat(ParquetFormat):
@@ -54,65 +68,53 @@ class HfFormat(ParquetFormat):
         """What the files of ``split`` are called: ``validation`` is the Hub's name for valid, val and dev."""
         return _VALIDATION if split.name in _VALIDATION_NAMES else split.name
 
-    def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
-        """Write a shard's records to one file.
+    def refuse(self, splits: Sequence[Split]) -> None:
+        """Refuse names that the Hub or ``datasets`` would not take, and splits that would be one on the Hub.
 
         Raises:
-            CallError: the Hub does not take the config's name.
+            CallError: with the config or split, and what to do.
         """
-        if shard.config == _FORBIDDEN_CONFIG or _GLOB_CHARACTERS & set(shard.config):
-            raise CallError(
-                f"{shard.split.title}: Hugging Face takes no config named {shard.config!r}: the name `data` and "
-                "the characters [ ] { } have a meaning of their own there. Rename it in dataset.json, or choose "
-                "another format."
-            )
-        return super().write(batches, shard, folder)
+        super().refuse(splits)
+        for split in splits:
+            if split.config == _FORBIDDEN_CONFIG or _GLOB_CHARACTERS & set(split.config):
+                raise CallError(
+                    f"{split.title}: Hugging Face takes no config named {split.config!r}: the name `data` and "
+                    "the characters [ ] { } have a meaning of their own there. Rename it in dataset.json, or choose "
+                    "another format."
+                )
 
     def summarize(self, folder: Path, shard: Shard) -> dict[str, Any]:
         """The size that `datasets` will say the shard has, and how many images each clip has, where that is known."""
         (path,) = self.paths(folder, shard.split)
         clips: Counter[str] = Counter()
-        with pq.ParquetFile(path, pre_buffer=False) as file:
-            if "clip_id" in file.schema_arrow.names:
-                for rows in file.iter_batches(columns=["clip_id"], use_threads=False):
-                    clips.update(rows["clip_id"].to_pylist())
-        return {"num_bytes": arrow_bytes(path), "clips": dict(clips)}
+        if _has_clips(shard.split):
+            with pq.ParquetFile(path, pre_buffer=False) as file:
+                for rows in file.iter_batches(columns=[_CLIP], use_threads=False):
+                    clips.update(rows[_CLIP].to_pylist())
+        return {"num_bytes": arrow_bytes(path, shard.split.schema), "clips": dict(clips)}
 
     def finish(self, report: Report, folder: Path) -> None:
-        """Write the dataset card, the licence, and the description that Croissant readers take.
-
-        Raises:
-            CallError: two splits of a config would be one on the Hub.
-        """
-        self._refuse_one_name([split.split for split in report.splits])
+        """Write the dataset card, the licence, and the description that Croissant readers take."""
+        names = self.names(report)
         splits = [
             _SplitCard(
                 report=split,
-                name=self.split_name(split.split),
+                name=names[split.split.title],
                 num_bytes=sum(summary["num_bytes"] for summary in split.summaries)
                 + split.fingerprint.image_bytes
-                + _OFFSET_BYTES * split.fingerprint.records,
+                + _OFFSET_BYTES * split.fingerprint.records * len(split.split.schema.images),
                 file_bytes=split.output_bytes,
             )
             for split in report.splits
         ]
-        configs = _configs(splits)
-        shared = [row for config in configs if config.identified for row in _shared_clips(config)]
-        _write(folder / CARD, _card(report, configs, shared))
-        _write(
-            folder / LICENCE, licence_text(report.description.about.title, report.description.about.licence)
-        )
-        super().finish(report, folder)
+        write_text(folder / README, _card(report, _configs(splits)))
+        write_terms(report, folder)
+        write_croissant(report, names, folder)
 
-    def _refuse_one_name(self, splits: Sequence[Split]) -> None:
-        seen: dict[tuple[str, str], Split] = {}
-        for split in splits:
-            other = seen.setdefault((split.config, self.split_name(split)), split)
-            if other != split:
-                raise CallError(
-                    f"{split.config}: the splits {other.name!r} and {split.name!r} would both be "
-                    f"{self.split_name(split)!r} on the Hub. Rename one in dataset.json, or convert only one."
-                )
+
+def _has_clips(split: Split) -> bool:
+    """Whether the clips of the images were joined from label CSVs."""
+    return _CLIP in split.schema and split.schema[_CLIP].feature is None
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,10 @@ class _SplitCard:
     file_bytes: int
 
     @property
+    def split(self) -> Split:
+        return self.report.split
+
+    @property
     def records(self) -> int:
         return self.report.fingerprint.records
 
@@ -134,20 +140,65 @@ class _ConfigCard:
     """A config as the card shows it; ``splits`` are those that were converted."""
 
     name: str
-    kind: Kind
-    label_names: tuple[str, ...]
     splits: tuple[_SplitCard, ...]
     default: bool
 
     @property
-    def identified(self) -> bool:
-        return any(split.report.fingerprint.identities_sha256 is not None for split in self.splits)
+    def split(self) -> Split:
+        return self.splits[0].split
 
     @property
-    def labels_per_image(self) -> list[int]:
-        return sorted(
-            {number for split in self.splits for number in split.report.fingerprint.labels_per_image}
-        )
+    def schema(self) -> Schema:
+        return self.split.schema
+
+    @property
+    def word(self) -> str:
+        return records_word([self.split])
+
+    @property
+    def several(self) -> bool:
+        """Whether a record may have several labels."""
+        label = self.schema.label
+        return label is not None and (label.kind == "multi-label" or (label.kind is None and label.is_list))
+
+    @property
+    def labels_found(self) -> list[int]:
+        """The numbers of labels that records have."""
+        counts = [split.report.fingerprint.labels_per_image for split in self.splits]
+        return sorted({number for count in counts for number in count or ()})
+
+    @property
+    def columns(self) -> str:
+        """A Markdown table of the columns."""
+        described = features(self.schema)
+        return column_table(self.schema, {name: _type(feature) for name, feature in described.items()})
+
+    @property
+    def class_label(self) -> Column | None:
+        """The column whose numbers have names."""
+        described = features(self.schema)
+        named = (column for column in self.schema if "names" in _value(described[column.name]))
+        return next(named, None)
+
+    @property
+    def label_counts(self) -> list[tuple[str, list[int]]]:
+        """Each label, and how many records of each split have it; only so many."""
+        counts = [split.report.fingerprint.label_counts or () for split in self.splits]
+        return list(zip(self.split.label_names, map(list, zip(*counts, strict=True)), strict=True))[
+            :_LABEL_ROWS
+        ]
+
+    @property
+    def about_labels(self) -> str:
+        """How many labels each record has, and how many there are; a sentence."""
+        label, found = self.schema.label, self.labels_found
+        if label is None or not label.label_names:
+            return ""
+        if self.several:
+            often = "One or more labels" if label.kind and not label.unlabelled else "Any number of labels"
+        else:
+            often = "At most one label" if 0 in found or label.unlabelled else "One label"
+        return f"{often} per {self.word[:-1]}, {len(label.label_names):,} labels."
 
 
 @dataclass(frozen=True)
@@ -184,35 +235,37 @@ def _images_of_clips(summaries: Sequence[Any]) -> Counter[str]:
     return images
 
 
-def arrow_bytes(path: Path) -> int:
+def arrow_bytes(path: Path, schema: Schema) -> int:
     """``num_bytes`` as `datasets` counts a Parquet file, without the images' bytes and offsets.
 
     That is the size of the Arrow tables it makes of the file: one for each row group, cut to the number of rows
-    of the first. The images are left unread: they add their bytes and four a row for the offsets.
+    of the first. The images are left unread: they add their bytes and four a row for the offsets; and a bitmap
+    where some are missing, which is that of their paths. (Tables of a single row are gathered by `datasets`, also
+    from several files, so that bitmaps of columns that lack values may come out some bytes smaller there.)
     """
+    images = {image.name for image in schema.images}
     total = 0
     with pq.ParquetFile(path) as file:
-        columns = [file.schema.column(index).path for index in range(len(file.schema))]
-        columns.remove(_IMAGE_DATA)
+        unread = {f"{name}.bytes" for name in images}
+        read = [index for index in range(len(file.schema)) if file.schema.column(index).path not in unread]
         rows = 0
         for group in range(file.num_row_groups):
-            table = file.read_row_group(group, columns=columns, use_threads=False)
+            table = file.reader.read_row_group(group, column_indices=read, use_threads=False)
             rows = rows or len(table)
-            total += sum(table.slice(start, rows).nbytes for start in range(0, len(table), rows or 1))
+            for start in range(0, len(table), rows or 1):
+                part = table.slice(start, rows)
+                total += part.nbytes + sum(_bitmap_bytes(part.column(name)) for name in images)
     return total
 
 
-def licence_text(title: str, licence: Licence) -> str:
-    """The licence file: plain text."""
-    paragraphs = [title, f"Licence: {licence.name}", *re.split(r"\n\s*\n", licence.text)]
-    if licence.link:
-        paragraphs.append(f"Full terms: {licence.link}")
-    return (
-        "\n\n".join(
-            textwrap.fill(one_line(text), _WIDTH, break_long_words=False, break_on_hyphens=False)
-            for text in paragraphs
-        )
-        + "\n"
+def _bitmap_bytes(images: pa.ChunkedArray) -> int:
+    """The size of the bitmap that says which paths of images, and so which bytes, are missing."""
+    paths = [chunk.field("path") for chunk in images.chunks]
+    return sum(
+        path.nbytes
+        - pa.Array.from_buffers(path.type, len(path), [None, *path.buffers()[1:]], offset=path.offset).nbytes
+        for path in paths
+        if path.buffers()[0] is not None
     )
 
 
@@ -226,47 +279,9 @@ def size_category(records: int) -> str:
     return f"n>{_SIZES[-1]}"
 
 
-def slug(name: str) -> str:
-    """A licence name in the characters that the Hub takes."""
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") or "unknown"
-
-
-def yaml_features(split: Split, *, identified: bool) -> list[dict[str, Any]]:
-    """A split's features in the form of a dataset card; ``sequence`` is read by all versions of `datasets`."""
-    return [{"name": name, **_yaml_feature(feature)} for name, feature in features(split.schema).items()]
-
-
-def one_line(text: str) -> str:
-    """``text`` with all white space, line ends among it, made single spaces."""
-    return " ".join(text.split())
-
-
-def cell(text: object) -> str:
-    """``text`` for a cell of a Markdown table."""
-    return one_line(str(text)).replace("|", "\\|")
-
-
-def code(text: object) -> str:
-    """``text`` as a Markdown code span, also in a table."""
-    content = cell(text)
-    if "`" not in content:
-        return f"`{content}`"
-    fence = "`" * (_longest_run(content) + 1)
-    return f"{fence} {content} {fence}"
-
-
-def fence(text: str) -> str:
-    """A fence for a Markdown code block that holds ``text``."""
-    return "`" * max(3, _longest_run(text) + 1)
-
-
-def sql(text: str) -> str:
-    """``text`` as an SQL string."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _longest_run(text: str) -> int:
-    return max(map(len, re.findall("`+", text)), default=0)
+def yaml_features(schema: Schema) -> list[dict[str, Any]]:
+    """The features of a schema in the form of a dataset card; ``sequence`` is read by all versions of `datasets`."""
+    return [{"name": name, **_yaml_feature(feature)} for name, feature in features(schema).items()]
 
 
 def _yaml_feature(feature: Mapping[str, Any]) -> dict[str, Any]:
@@ -283,21 +298,34 @@ def _yaml_feature(feature: Mapping[str, Any]) -> dict[str, Any]:
     return {"dtype": str(kind).lower()}
 
 
+def _value(feature: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The feature of a single value."""
+    return cast("Mapping[str, Any]", feature.get("feature", feature))
+
+
+def _type(feature: Mapping[str, Any]) -> str:
+    """A feature in a few words."""
+    value = _value(feature)
+    if value is feature:
+        return str(value.get("dtype") or value["_type"])
+    return (
+        f"{value['dtype']}[{feature.get('length', '')}]" if "dtype" in value else f"list of {value['_type']}"
+    )
+
+
 def _configs(splits: Sequence[_SplitCard]) -> list[_ConfigCard]:
-    """The converted configs. The default is the multi-label one, of several the last; else the last of all."""
-    by_name: dict[str, list[_SplitCard]] = {}
-    for split in splits:
-        by_name.setdefault(split.report.split.config, []).append(split)
-    first = {name: group[0].report.split for name, group in by_name.items()}
-    multi = [name for name, split in first.items() if split.kind == "multi-label"]
-    default = (multi or list(by_name))[-1]
+    """The converted configs."""
+    found = [split.split for split in splits]
+    default = default_config(found)
     return [
-        _ConfigCard(name, first[name].kind, first[name].label_names, tuple(group), name == default)
-        for name, group in by_name.items()
+        _ConfigCard(
+            name, tuple(split for split in splits if split.split.config == name), default=name == default
+        )
+        for name in config_names(found)
     ]
 
 
-def _card(report: Report, configs: Sequence[_ConfigCard], shared: Sequence[_SharedClips]) -> str:
+def _card(report: Report, configs: Sequence[_ConfigCard]) -> str:
     import jinja2
 
     environment = jinja2.Environment(
@@ -312,21 +340,25 @@ def _card(report: Report, configs: Sequence[_ConfigCard], shared: Sequence[_Shar
         "cell": cell,
         "code": code,
         "fence": fence,
-        "python": partial(json.dumps, ensure_ascii=False),
-        "sql": sql,
         "number": lambda value: f"{value:,}",
     }
     template = resources.files("converters.formats").joinpath(_TEMPLATE).read_text("utf-8")
     default = next(config for config in configs if config.default)
+    splits = [split.split for split in report.splits]
+    clips_known = [config for config in configs if any(_has_clips(split.split) for split in config.splits)]
     return environment.from_string(template).render(
-        front_matter=_front_matter(report, configs),
+        front_matter=to_yaml(_front_matter(report, configs)),
         about=report.description.about,
         report=report,
+        left_out=left_out(report),
         configs=configs,
-        default=default,
-        shared=shared,
-        features={config.name: _described(config) for config in configs},
-        pattern=f"{default.name}/{default.splits[0].name}-*.parquet",
+        snippets=list(snippets(_example(default))),
+        word=records_word(splits),
+        has_images=any(split.schema.images for split in splits),
+        has_labels=any(split.schema.label for split in splits),
+        has_vectors=any(split.fingerprint.labels_sha256 for split in report.splits),
+        unnamed_clips=not clips_known and any(split.published.clips is not None for split in splits),
+        shared=[row for config in clips_known for row in _shared_clips(config)],
         version=version("kfer-convert"),
         definition=DEFINITION,
         manifest=MANIFEST,
@@ -335,72 +367,78 @@ def _card(report: Report, configs: Sequence[_ConfigCard], shared: Sequence[_Shar
     )
 
 
-def _described(config: _ConfigCard) -> list[tuple[str, str, str]]:
-    """Name, type and meaning of each of a config's columns."""
-    width = len(config.label_names)
-    multi = config.kind == "multi-label"
-    types = {
-        "image": ("Image", "the JPEG file as it is stored in the source, byte for byte"),
-        "label": (
-            "list of ClassLabel" if multi else "ClassLabel",
-            "numbers of the labels that the image has" if multi else "number of the image's label",
-        ),
-        "label_vector": (f"uint8[{width}]", "0 or 1 for each label, in stored order, as in the source"),
-        "height": ("int32", "height in pixels"),
-        "width": ("int32", "width in pixels"),
-        "depth": ("int32", "number of colour channels"),
-        "img_id": ("string", "name of the image in the dataset's label files"),
-        "clip_id": ("string", "the video clip that the image was cut from"),
-    }
-    columns = features(config.splits[0].report.split, identified=config.identified)
-    return [(name, *types[name]) for name in columns]
+def _example(config: _ConfigCard) -> Example:
+    """What the card's code shows: an image and another value that all records have."""
+    split = next((split for split in config.splits if split.records), None)
+    label = config.class_label
+    named = Example(
+        config.name,
+        (split or config.splits[0]).name,
+        label=label.name if label is not None else None,
+        is_list=label is not None and label.is_list,
+    )
+    if split is None:
+        return named
+    image = next((image.name for image in config.schema.images if not image.nullable), None)
+    others = (label, config.schema.label, *config.schema)
+    value = next((column.name for column in others if column and column.role != "image"), None)
+    # A stored list may hold -1, which is no label, among others.
+    sure = label is not None and (label.derived or not label.is_list)
+    counts = split.report.fingerprint.labels_per_image
+    return replace(named, image=image, value=value, named=sure and counts is not None and 0 not in counts)
 
 
-def _front_matter(report: Report, configs: Sequence[_ConfigCard]) -> str:
-    import yaml
-
+def _front_matter(report: Report, configs: Sequence[_ConfigCard]) -> dict[str, Any]:
     about = report.description.about
-    link = about.licence.link
-    kinds = {config.kind for config in configs}
-    task_ids = {
-        "single-label": "multi-class-image-classification",
-        "multi-label": "multi-label-image-classification",
-    }
-    gating: dict[str, Any] = {}
-    if about.gating.prompt:
-        gating["extra_gated_prompt"] = about.gating.prompt
-    if about.gating.fields:
-        gating["extra_gated_fields"] = dict(about.gating.fields)
+    splits = [split.split for split in report.splits]
+    names = {split.split.title: split.name for config in configs for split in config.splits}
+    paths = {split.title: f"{split.config}/{names[split.title]}-*" for split in splits}
     optional = {
         "language": list(about.languages),
         "annotations_creators": list(about.annotations_creators),
         "tags": list(about.tags),
     }
-    document = {
+    gating = {
+        "extra_gated_prompt": about.gating.prompt or "",
+        "extra_gated_fields": dict(about.gating.fields),
+    }
+    return {
         "pretty_name": one_line(about.title),
-        "license": "other",
-        "license_name": slug(about.licence.name),
-        "license_link": link if link and link.startswith(("https://", "http://")) else LICENCE,
+        **licence_yaml(about),
         **{key: values for key, values in optional.items() if values},
-        "task_categories": ["image-classification"],
-        "task_ids": [task for kind, task in task_ids.items() if kind in kinds],
+        **_tasks([config.schema for config in configs]),
         "size_categories": [size_category(report.records)],
-        **gating,
-        "configs": [_yaml_config(config) for config in configs],
+        **{key: value for key, value in gating.items() if value},
+        "configs": configs_yaml(splits, paths, names, {}),
         "dataset_info": [_yaml_info(config) for config in configs],
     }
-    return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=_WIDTH))
 
 
-def _yaml_config(config: _ConfigCard) -> dict[str, Any]:
-    files = [{"split": split.name, "path": f"{config.name}/{split.name}-*"} for split in config.splits]
-    return {"config_name": config.name, "data_files": files, **({"default": True} if config.default else {})}
+def _tasks(schemas: Sequence[Schema]) -> dict[str, list[str]]:
+    """The tasks that the data is plainly for: images with labels. A list of labels may be of parts of the image."""
+    kinds = {
+        label.kind or "single-label"
+        for schema in schemas
+        if schema.images and (label := schema.label) and (label.kind or not label.is_list)
+    }
+    task_ids = {
+        "single-label": "multi-class-image-classification",
+        "multi-label": "multi-label-image-classification",
+    }
+    return (
+        {
+            "task_categories": ["image-classification"],
+            "task_ids": [task for kind, task in task_ids.items() if kind in kinds],
+        }
+        if kinds
+        else {}
+    )
 
 
 def _yaml_info(config: _ConfigCard) -> dict[str, Any]:
     return {
         "config_name": config.name,
-        "features": yaml_features(config.splits[0].report.split, identified=config.identified),
+        "features": yaml_features(config.schema),
         "splits": [
             {"name": split.name, "num_bytes": split.num_bytes, "num_examples": split.records}
             for split in config.splits
@@ -408,8 +446,3 @@ def _yaml_info(config: _ConfigCard) -> dict[str, Any]:
         "download_size": sum(split.file_bytes for split in config.splits),
         "dataset_size": sum(split.num_bytes for split in config.splits),
     }
-
-
-def _write(path: Path, text: str) -> None:
-    with path.open("x", encoding="utf-8", newline="\n") as file:
-        file.write(text)

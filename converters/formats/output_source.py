@@ -16,7 +16,7 @@ from converters.dataset.arrays import conform
 from converters.dataset.checks import RecordChecker
 from converters.dataset.description import Description, Split
 from converters.dataset.fingerprint import PartBuilder, Tree
-from converters.dataset.manifest import MANIFEST, Manifest, Origin, StatedSplit, read_manifest
+from converters.dataset.manifest import MANIFEST, Manifest, Origin, StatedOptions, StatedSplit, read_manifest
 from converters.dataset.plan import Plan
 from converters.dataset.quarantine import LIST, list_text
 from converters.dataset.report import Report
@@ -200,19 +200,28 @@ class OutputSource:
         Raises:
             DataError: they are not.
         """
-        for found, slices in zip(self.splits, facts, strict=True):
-            tree = Tree(0)
-            for piece in slices:
-                for node in piece.nodes:
-                    tree.push(node)
-            if tree.root() != self._entry(found).fingerprint.records_sha256:
-                raise DataError(
-                    f"the records of {found.split.title} are not those that its manifest states.",
-                    Location(str(self._folder)),
-                    "The output was changed after it was made: convert the originals again.",
-                )
+        accounts = [self.account_of(found, slices) for found, slices in zip(self.splits, facts, strict=True)]
         side_by_side(self._check_file, self._manifest.files)
-        return [Account(entry.sources, entry.quarantine) for entry in self._entries]
+        return accounts
+
+    def account_of(self, found: SourceSplit, facts: Sequence[SliceFacts]) -> Account:
+        """The first source files of one split, once its records are what the manifest says.
+
+        Raises:
+            DataError: they are not.
+        """
+        tree = Tree(0)
+        for piece in facts:
+            for node in piece.nodes:
+                tree.push(node)
+        entry = self._entry(found)
+        if tree.root() != entry.fingerprint.records_sha256:
+            raise DataError(
+                f"the records of {found.split.title} are not those that its manifest states.",
+                Location(str(self._folder)),
+                "The output was changed after it was made: convert the originals again.",
+            )
+        return Account(entry.sources, entry.quarantine)
 
     def _check_file(self, file: OutputFile) -> None:
         path = self._folder / file.path
@@ -321,6 +330,13 @@ def is_output(place: Place) -> bool:
     return is_folder(place) and is_there(place / MANIFEST)
 
 
+def stated_options(place: Place) -> StatedOptions:
+    """The options that the manifest of an output on this machine states; of one in a store, none are known."""
+    if isinstance(place, Path):
+        return read_manifest(place)[0].options
+    raise CallError(f"{place}: an output in a store is no source to verify against. Copy it here first.")
+
+
 def open_output(
     place: Place,
     *,
@@ -331,6 +347,7 @@ def open_output(
     on_error: str = "fail",
     decode: bool = False,
     without: tuple[str, ...] = (),
+    paranoid: bool = False,
 ) -> OutputSource:
     """An output as a source; see :class:`OutputSource`.
 
@@ -341,6 +358,7 @@ def open_output(
         ("--labels", labels is not None),
         ("--reader tensorflow", reader != "native"),
         ("--on-error quarantine", on_error != "fail"),
+        ("--paranoid", paranoid),
     ):
         if given:
             raise CallError(

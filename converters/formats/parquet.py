@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+import glob
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from converters.dataset.arrays import binary_parts, list_parts
 from converters.dataset.description import Split
+from converters.dataset.filenames import MAX_NAME_BYTES
 from converters.dataset.shard import Shard
-from converters.errors import DataError, Location
+from converters.errors import CallError, DataError, Location
 from converters.formats.croissant import write_croissant
-from converters.formats.table import from_table, table_schema, to_table
+from converters.formats.readme import refuse_names, write_readme, write_terms
+from converters.formats.shard_files import new_shard_file, shard_files
+from converters.formats.table import check_schema, from_table, table_schema, tables
 
 if TYPE_CHECKING:
     from converters.dataset.report import Report
@@ -31,7 +31,7 @@ ROW_GROUP_BYTES = 64 << 20
 _READ_ROWS = 2048
 _READ_IMAGE_BYTES = 8 << 20
 _READ_BYTES = 1 << 18  # read at once; without it, a whole column of a row group is
-_NAME = re.compile(r"(.+)-(\d{5,})-of-(\d{5,})\.parquet")
+_SUFFIX = ".parquet"
 
 
 class ParquetFormat:
@@ -43,20 +43,26 @@ class ParquetFormat:
         """What the files of ``split`` are called."""
         return split.name
 
+    def refuse(self, splits: Sequence[Split]) -> None:
+        """Refuse names that ``datasets`` or a file system would not take.
+
+        Raises:
+            CallError: with the split, and what to do.
+        """
+        refuse_names(splits, self.name, {split.title: self.split_name(split) for split in splits})
+        for split in splits:
+            longest = f"{self.split_name(split)}-{'0' * 8}-of-{'0' * 8}.parquet"
+            if len(longest.encode()) > MAX_NAME_BYTES:
+                raise CallError(
+                    f"{split.title}: the split's name is too long for names of files. Rename it in dataset.json."
+                )
+
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
         """Write a shard's records to one file."""
-        path = folder / shard.config / f"{self.split_name(shard.split)}-{shard.numbered()}.parquet"
-        path.parent.mkdir(parents=True)
-        writer: pq.ParquetWriter | None = None
-        with path.open("xb") as file:
-            try:
-                for rows in _row_groups(_tables(batches, shard)):
-                    if writer is None:
-                        writer = _writer(file, rows.schema)
-                    writer.write_table(rows, row_group_size=len(rows))
-            finally:
-                if writer is not None:
-                    writer.close()
+        path = new_shard_file(folder, shard, _SUFFIX, self.split_name(shard.split))
+        with path.open("xb") as file, _writer(file, table_schema(shard.split.schema)) as writer:
+            for rows in tables(batches, shard, ROW_GROUP_ROWS, ROW_GROUP_BYTES):
+                writer.write_table(rows, row_group_size=len(rows))
         return [path]
 
     def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
@@ -68,14 +74,21 @@ class ParquetFormat:
 
     def paths(self, folder: Path, split: Split) -> list[Path]:
         """The files of a split, in order."""
-        name = self.split_name(split)
-        found = [(_NAME.fullmatch(path.name), path) for path in sorted((folder / split.config).iterdir())]
-        return [path for match, path in found if match and match[1] == name]
+        return shard_files(folder, split, _SUFFIX, self.split_name(split))
 
     def finish(self, report: Report, folder: Path) -> None:
-        """Write the description that Croissant readers take; to all others the files describe themselves."""
-        names = {split.split.title: self.split_name(split.split) for split in report.splits}
-        write_croissant(report, names, folder)
+        """Write the terms, a README that tells `datasets` of configs and splits, and the Croissant description."""
+        write_terms(report, folder)
+        data_files = {
+            split.split.title: f"{glob.escape(split.split.config)}/{self.split_name(split.split)}-*.parquet"
+            for split in report.splits
+        }
+        write_readme(report, folder, data_files)
+        write_croissant(report, self.names(report), folder)
+
+    def names(self, report: Report) -> dict[str, str]:
+        """What the files of each split are called, by the split's title."""
+        return {split.split.title: self.split_name(split.split) for split in report.splits}
 
 
 def _writer(file: object, schema: pa.Schema) -> pq.ParquetWriter:
@@ -109,48 +122,6 @@ def _leaves(schema: pa.Schema) -> list[str]:
     return leaves
 
 
-def _tables(batches: Iterable[pa.RecordBatch], shard: Shard) -> Iterator[pa.RecordBatch]:
-    first = shard.first_record
-    for batch in batches:
-        yield to_table(batch, shard.split, first)
-        first += len(batch)
-
-
-def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """The same rows, cut after so many rows or so many bytes of images, wherever the batches end."""
-    pending: list[pa.RecordBatch] = []
-    rows = size = 0
-    for batch in batches:
-        offsets = _edges(batch)
-        start = 0
-        while start < len(batch):
-            room = int(np.searchsorted(offsets, offsets[start] + ROW_GROUP_BYTES - size, "right")) - 1
-            end = min(len(batch), start + ROW_GROUP_ROWS - rows, max(room, start + (not rows)))
-            pending.append(batch.slice(start, end - start))
-            rows += end - start
-            size += int(offsets[end] - offsets[start])
-            if end < len(batch) or rows == ROW_GROUP_ROWS:
-                yield pa.Table.from_batches(pending)
-                pending, rows, size = [], 0, 0
-            start = end
-    if rows:
-        yield pa.Table.from_batches(pending)
-
-
-def _edges(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
-    """int64, one more than rows: how many bytes of long values are in the rows before each, and in all."""
-    edges = np.zeros(len(batch) + 1, np.int64)
-    for column in batch.columns:
-        values = column.field("bytes") if pa.types.is_struct(column.type) else column
-        if pa.types.is_binary(values.type) or pa.types.is_string(values.type):
-            offsets, _ = binary_parts(values)
-            edges += offsets - offsets[0]
-        elif pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
-            counts, items = list_parts(values)
-            edges[1:] += np.cumsum(counts) * (items.nbytes // max(1, len(items)))
-    return edges
-
-
 def _rows_at_once(metadata: pq.FileMetaData) -> int:
     """How many rows to read at once: as many as hold some megabytes where the images are largest."""
     largest = 1
@@ -164,14 +135,7 @@ def _read_file(path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]
         with pq.ParquetFile(
             path, page_checksum_verification=True, pre_buffer=False, buffer_size=_READ_BYTES
         ) as file:
-            schema = file.schema_arrow
-            expected = table_schema(split.schema)
-            # Reading adds metadata to nested fields (their Parquet ids), so the schema's own is compared.
-            if not schema.equals(expected) or schema.metadata != expected.metadata:
-                raise DataError(
-                    f"the file's schema is not the one of {split.title}: columns, label names or features differ.",
-                    Location(str(path)),
-                )
+            check_schema(file.schema_arrow, split, path)
             for rows in file.iter_batches(_rows_at_once(file.metadata), use_threads=False):
                 yield from_table(rows, split, str(path), first)
                 first += len(rows)

@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.dataset.description import About, Licence, Split
+from converters.dataset.description import DESCRIPTION_FILE, About, Licence, Split
 from converters.dataset.filenames import folded
 from converters.dataset.manifest import MANIFEST, SUMS
 from converters.dataset.schema import Column, Role, Schema, type_name
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 README = "README.md"
 LICENCE = "LICENSE"
 
-_FILES = frozenset(map(folded, (README, LICENCE, "croissant.json", MANIFEST, SUMS)))
+_FILES = frozenset(map(folded, (README, LICENCE, DESCRIPTION_FILE, "croissant.json", MANIFEST, SUMS)))
 _ALL = "all"  # `datasets` takes it for the union of all splits, in any case
 _WIDTH = 100
 
@@ -76,14 +76,14 @@ def write_readme(
         columns: whether the columns are shown; not where the layout writes others than the schema's.
     """
     splits = [split.split for split in report.splits]
-    front_matter = {"pretty_name": one_line(report.description.about.title)}
+    front_matter: dict[str, Any] = {"pretty_name": one_line(report.description.about.title)}
     front_matter |= licence_yaml(report.description.about)
     if data_files:
         front_matter |= {"configs": configs_yaml(splits, data_files, names or {}, settings or {})}
     blocks = [
         *_introduction(report),
         "## How to load it",
-        loading or _loading(default_config(splits)),
+        loading or datasets_loading(default_config(splits)),
         *_structure(report, names or {}, columns=columns),
         "## Licence",
         f"The terms of the data are in the file [`{LICENCE}`]({LICENCE}). Converting the data changed nothing about "
@@ -119,14 +119,14 @@ def refuse_names(splits: Sequence[Split], target: str, names: Mapping[str, str] 
             )
         if folded(name) == _ALL:
             raise CallError(
-                f"{split.title}: no split of a {target} output can be named {split.name!r}: to `datasets` that is "
-                "all splits together, and it refuses to load it. Rename it in dataset.json, or choose another format."
+                f"{split.title}: with --to {target} no split can be named {split.name!r}: to `datasets` that is all "
+                "splits together, and it refuses to load it. Rename it in dataset.json, or choose another format."
             )
         other = seen.setdefault((split.config, folded(name)), split)
         if other.name != split.name:
             raise CallError(
-                f"{split.config}: the splits {other.name!r} and {split.name!r} would both be {name!r} in a {target} "
-                "output. Rename one in dataset.json, or convert only one (--split)."
+                f"{split.config}: with --to {target} the splits {other.name!r} and {split.name!r} would both be "
+                f"{name!r}. Rename one in dataset.json, or convert only one (--split)."
             )
 
 
@@ -164,6 +164,13 @@ def default_config(splits: Sequence[Split]) -> str:
     return (multi or [split.config for split in splits])[-1]
 
 
+def example_split(report: Report) -> Split:
+    """The split that a README loads as an example."""
+    splits = [split.split for split in report.splits]
+    config = default_config(splits)
+    return next(split for split in splits if split.config == config)
+
+
 def licence_yaml(about: About) -> dict[str, str]:
     """The licence in a front matter: by the Hub's identifier where it has one, else by name and text."""
     licence, link = about.licence, about.licence.link
@@ -194,19 +201,32 @@ def column_meaning(column: Column) -> str:
     """What a column's values are, in a few words without a full stop; empty where nothing is known of it."""
     if column.meaning or column.role is None:
         return one_line(column.meaning).rstrip(".")
+    if column.kind is not None:
+        return "0 or 1 for each label, in stored order, as in the source"
+    if column.role == "label" and column.is_list:
+        return "the labels as they are stored in the source"
     return _MEANINGS[column.role]
+
+
+def records_word(splits: Sequence[Split]) -> str:
+    """What people call the records: images, where each is one image."""
+    alone = all(
+        len(split.schema.images) == 1 and not any(image.nullable for image in split.schema.images)
+        for split in splits
+    )
+    return "images" if alone else "records"
 
 
 def column_table(schema: Schema, types: Mapping[str, str]) -> str:
     """A Markdown table of the columns; ``types`` has their types where they are not the schema's."""
-    sourced = any(column.feature not in (None, column.name) for column in schema)
     lines = ["| column | type | meaning |", "|---|---|---|"]
     for column in schema:
         kind = types.get(column.name) or ("image" if column.role == "image" else type_name(column.type))
-        words = [column_meaning(column)]
+        words = [cell(column_meaning(column))]
         words += ["may be missing"] if column.nullable else []
-        words += [f"feature `{column.feature}` of the source"] if sourced and column.feature else []
-        lines.append(f"| {code(column.name)} | {cell(kind)} | {cell('; '.join(filter(None, words)))} |")
+        if column.feature not in (None, column.name):
+            words.append(f"the feature {code(column.feature)} of the source")
+        lines.append(f"| {code(column.name)} | {cell(kind)} | {'; '.join(filter(None, words))} |")
     return "\n".join(lines)
 
 
@@ -283,7 +303,8 @@ def _introduction(report: Report) -> Iterator[str]:
         yield warning
 
 
-def _loading(config: str) -> str:
+def datasets_loading(config: str) -> str:
+    """Markdown that says how ``datasets`` loads a config of the output."""
     return textwrap.dedent(f"""\
         With this folder as working directory; or put its path in the place of `str(Path.cwd())`:
 

@@ -9,16 +9,20 @@ feature without a word. ``Sequence`` is read by all versions, ``List`` from 4 on
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from converters.dataset.arrays import list_parts, numbers, string_array, valid_rows, with_nulls
+from converters.dataset.arrays import binary_parts, list_parts, numbers, string_array, valid_rows, with_nulls
 from converters.dataset.description import Split
 from converters.dataset.image_names import image_names
 from converters.dataset.labels import UNLABELLED, derived_label
 from converters.dataset.schema import Column, Schema, type_name
+from converters.dataset.shard import Shard
 from converters.errors import DataError, Location
 
 _IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
@@ -99,6 +103,61 @@ def from_table(rows: pa.RecordBatch, split: Split, path: str, first: int) -> pa.
     return batch
 
 
+def tables(
+    batches: Iterable[pa.RecordBatch], shard: Shard, max_rows: int, max_bytes: int
+) -> Iterator[pa.Table]:
+    """The rows of a shard's records, cut after so many rows or bytes of long values, wherever the batches end."""
+    pending: list[pa.RecordBatch] = []
+    first = shard.first_record
+    rows = size = 0
+    for records in batches:
+        batch = to_table(records, shard.split, first)
+        first += len(batch)
+        offsets = _edges(batch)
+        start = 0
+        while start < len(batch):
+            room = int(np.searchsorted(offsets, offsets[start] + max_bytes - size, "right")) - 1
+            end = min(len(batch), start + max_rows - rows, max(room, start + (not rows)))
+            pending.append(batch.slice(start, end - start))
+            rows += end - start
+            size += int(offsets[end] - offsets[start])
+            if end < len(batch) or rows == max_rows:
+                yield pa.Table.from_batches(pending)
+                pending, rows, size = [], 0, 0
+            start = end
+    if rows:
+        yield pa.Table.from_batches(pending)
+
+
+def _edges(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
+    """int64, one more than rows: how many bytes of long values are in the rows before each, and in all."""
+    edges = np.zeros(len(batch) + 1, np.int64)
+    for column in batch.columns:
+        values = column.field("bytes") if pa.types.is_struct(column.type) else column
+        if pa.types.is_binary(values.type) or pa.types.is_string(values.type):
+            offsets, _ = binary_parts(values)
+            edges += offsets - offsets[0]
+        elif pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
+            counts, items = list_parts(values)
+            edges[1:] += np.cumsum(counts) * (items.nbytes // max(1, len(items)))
+    return edges
+
+
+def check_schema(schema: pa.Schema, split: Split, path: Path) -> None:
+    """Check that a file's schema is the one of its split's tables.
+
+    Raises:
+        DataError: it is another.
+    """
+    expected = table_schema(split.schema)
+    # Parquet adds metadata to nested fields (their ids), so only the schema's own is compared.
+    if not schema.equals(expected) or schema.metadata != expected.metadata:
+        raise DataError(
+            f"the file's schema is not the one of {split.title}: columns, label names or features differ.",
+            Location(str(path)),
+        )
+
+
 def label_contradiction(schema: Schema, batch: pa.RecordBatch, found: pa.Array) -> int | None:
     """The first row in which the ranks of labels, as they were read, are not what is stored; None if there is none.
 
@@ -109,11 +168,15 @@ def label_contradiction(schema: Schema, batch: pa.RecordBatch, found: pa.Array) 
     stored = batch.column(label.name)
     if label.kind is not None:
         matrix = np.zeros((len(batch), len(label.label_names)), np.int64)
-        for row, ranks in enumerate(found.to_pylist()):
-            chosen = ranks if isinstance(ranks, list) else [] if ranks is None else [ranks]
-            if not all(0 <= rank < matrix.shape[1] for rank in chosen) or chosen != sorted(set(chosen)):
-                return row
-            matrix[row, chosen] = 1
+        several = pa.types.is_list(found.type)
+        counts, ranks = list_parts(found) if several else (valid_rows(found).astype(np.int64), found)
+        chosen = numbers(ranks) if several else numbers(ranks)[counts.astype(np.bool_)]
+        rows = np.repeat(np.arange(len(batch)), counts)
+        wrong = (chosen < 0) | (chosen >= matrix.shape[1])
+        wrong[1:] |= (rows[1:] == rows[:-1]) & (chosen[1:] <= chosen[:-1])  # twice, or out of order
+        if wrong.any():
+            return int(rows[np.argmax(wrong)])
+        matrix[rows, chosen] = 1
         expected = np.zeros_like(matrix)
         valid = valid_rows(stored)
         expected[valid] = numbers(list_parts(stored)[1]).reshape(-1, matrix.shape[1])

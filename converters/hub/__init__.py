@@ -10,11 +10,13 @@ Whatever stops it, stops it there: what is not private and gated by the Hub's ow
 from __future__ import annotations
 
 from converters.hub.destination import Destination, Gating, check_endpoint, configured_endpoint
+from converters.plugins import require_extra
 
+require_extra("hf", "a push to the Hub", "datasets", "huggingface_hub", "httpx2")
 # huggingface_hub reads the address when it is imported, and fails without words on what is none.
 check_endpoint(configured_endpoint())
 
-from converters.hub.plan import Plan  # noqa: E402
+from converters.hub.changes import Changes  # noqa: E402
 from converters.hub.upload import PushReport, check, push  # noqa: E402
 
-__all__ = ["Destination", "Gating", "Plan", "PushReport", "check", "push"]
+__all__ = ["Changes", "Destination", "Gating", "PushReport", "check", "push"]

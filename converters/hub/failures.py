@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
 from converters.errors import CallError, ConverterError, DataError, Location
-from converters.formats.hf import CARD
+from converters.formats.readme import README
 from converters.hub.destination import Destination
 
 _SECRET = re.compile(r"\bhf_[A-Za-z0-9]{8,}|\b[Bb]earer\s+\S+|(?<=\?)[^\s'\">]+")
@@ -87,7 +87,7 @@ def _explained(
     error = chain[0]
     text = clean(error, token)
     if isinstance(error, ValueError) and str(error).startswith("Invalid metadata in"):
-        return _rejected_card(text.split(CARD, 1)[-1])
+        return _rejected_card(text.split(README, 1)[-1])
     if isinstance(error, ValueError) and str(error).startswith("LFS batch"):
         advice = _space_advice() if _NO_SPACE.search(text) else _RESUME
         return HubError(f"{where}: the Hub does not take a file: {text}. {advice}")
@@ -102,7 +102,7 @@ def _explained(
 def _rejected_card(said: str) -> DataError:
     return DataError(
         f"the Hub's validator rejects the card's front matter: {said.strip(' .')}.",
-        Location(CARD),
+        Location(README),
         "Nothing of this push was committed. Correct what the dataset's description (dataset.json, `about`) says "
         "there, convert again, and push that.",
     )

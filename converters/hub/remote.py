@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import httpx2
-from huggingface_hub import HfApi, RepoFile, RepoFolder, hf_hub_url
+from huggingface_hub import HfApi, RepoFile, RepoFolder, get_session, hf_hub_url, hf_raise_for_status
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import hf_raise_for_status, http_stream_backoff  # type: ignore[attr-defined]
 
+from converters.hub.changes import RemoteFile
 from converters.hub.destination import MAIN, Destination, Gating
-from converters.hub.failures import clean, in_words
-from converters.hub.plan import RemoteFile
+from converters.hub.failures import HubError, clean, in_words
 from converters.hub.session import HubSession, after_rate_limits, patiently
 from converters.storage.file_list import OutputFile
 
@@ -29,7 +27,6 @@ _log = logging.getLogger(__name__)
 _TYPE = "dataset"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _READ_BYTES = 1 << 20
-_READ_TRIES = 3
 _BAD_TOKEN = "Invalid credentials in Authorization header"
 
 
@@ -49,6 +46,7 @@ class Remote:
         self._destination = destination
         self._token = token
         self._session = session
+        self._client = get_session()
         self._api = HfApi(endpoint=destination.endpoint, token=token, library_name="kfer-convert")
         self._repo = destination.repo
         self.revision = destination.revision
@@ -59,7 +57,7 @@ class Remote:
         """What the Hub says of the repo; None where there is none, or none that the token may see."""
         with self._words("looking at the repo"):
             try:
-                info = patiently(partial(self._api.dataset_info, self._repo))
+                info = patiently(self._api.dataset_info, self._repo)
             except HfHubHTTPError as error:
                 if _no_repo(error):
                     return None
@@ -71,7 +69,7 @@ class Remote:
         """Make the repo, private; no error where there is one, and nothing is changed about that."""
         with self._words("creating the repo"):
             try:
-                patiently(partial(self._api.create_repo, self._repo, repo_type=_TYPE, private=True))
+                patiently(self._api.create_repo, self._repo, repo_type=_TYPE, private=True)
             except HfHubHTTPError as error:
                 # `exist_ok` would have huggingface_hub look for an address in this answer, which may have none.
                 if error.response.status_code != 409:
@@ -84,19 +82,13 @@ class Remote:
     def set_gating(self, gating: Gating) -> None:
         """Say who is let in."""
         with self._words(f"setting the gating to {gating}"):
-            patiently(
-                partial(
-                    self._api.update_repo_settings,
-                    self._repo,
-                    repo_type=_TYPE,
-                    gated=False if gating == "no" else gating,
-                )
-            )
+            gated = False if gating == "no" else gating
+            patiently(self._api.update_repo_settings, self._repo, repo_type=_TYPE, gated=gated)
 
     def publish(self) -> None:
         """Let everybody see the repo."""
         with self._words("making the repo public"):
-            patiently(partial(self._api.update_repo_settings, self._repo, repo_type=_TYPE, private=False))
+            patiently(self._api.update_repo_settings, self._repo, repo_type=_TYPE, private=False)
 
     def make_branch(self) -> None:
         """Make the branch of the destination, where it is another than main and no pull request's."""
@@ -104,9 +96,7 @@ class Remote:
             return
         with self._words(f"making the branch {self.revision}"):
             patiently(
-                partial(
-                    self._api.create_branch, self._repo, branch=self.revision, repo_type=_TYPE, exist_ok=True
-                )
+                self._api.create_branch, self._repo, branch=self.revision, repo_type=_TYPE, exist_ok=True
             )
 
     def files(self) -> dict[str, RemoteFile]:
@@ -191,19 +181,19 @@ class Remote:
         )
         headers = {"authorization": f"Bearer {self._token}", "accept-encoding": "identity"}
         with self._words(f"reading {file.path} back"):
-            for last in [False] * (_READ_TRIES - 1) + [True]:
-                try:
-                    return _digest(url, headers, file.size)
-                except HfHubHTTPError as error:
-                    if error.response.status_code == 404:
-                        return None
-                    raise
-                except httpx2.TransportError:
-                    if last:
-                        raise
-        raise AssertionError
+            try:
+                return patiently(_digest, url, headers, file.size)
+            except HfHubHTTPError as error:
+                if error.response.status_code == 404:
+                    return None
+                raise
 
     def _words(self, doing: str) -> AbstractContextManager[None]:
+        if get_session() is not self._client:
+            raise HubError(
+                f"{self._repo}: {doing}: another part of this program closed the connections of huggingface_hub, and "
+                "with them the guard on where requests go. Run the push again, alone."
+            )
         return in_words(doing, self._destination, self._token)
 
 
@@ -220,7 +210,7 @@ def _no_repo(error: HfHubHTTPError) -> bool:
 def _digest(url: str, headers: Mapping[str, str], size: int) -> str:
     digest = hashlib.sha256()
     found = 0
-    with http_stream_backoff("GET", url, headers=dict(headers), follow_redirects=True) as response:
+    with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
         hf_raise_for_status(response)
         for chunk in response.iter_bytes(_READ_BYTES):
             digest.update(chunk)

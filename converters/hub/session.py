@@ -1,11 +1,12 @@
 """The way to the Hub: to its address alone, quietly, and never with the token in sight.
 
-``huggingface_hub`` sends everything through one client, which anybody may replace. For the time of a push it is
-the user's own client with a guard before each request and a watch on its connections, so that Ctrl-C can cut them.
+``huggingface_hub`` sends everything through one client. For the time of a push it has a guard before each request,
+and a watch on its connections, so that Ctrl-C can cut them.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import re
 import socket
@@ -14,23 +15,16 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from contextlib import contextmanager, nullcontext, suppress
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 from weakref import WeakSet
 
 import httpx2
-from huggingface_hub import constants, get_token, set_client_factory
+from huggingface_hub import constants, get_session, get_token, hf_raise_for_status
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import (  # type: ignore[attr-defined]
-    _http,
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
-    hf_raise_for_status,
-)
+from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 from huggingface_hub.utils import logging as hub_logging
-from huggingface_hub.utils._runtime import is_xet_available
 
 from converters.errors import CallError
 from converters.hub.destination import Destination
@@ -39,6 +33,7 @@ from converters.hub.failures import HubError, asked_wait, clean, rate_limited
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
 
 _TIMEOUT_SECONDS = 300.0
 _CONNECT_SECONDS = 30.0
@@ -82,8 +77,12 @@ def find_token() -> str:
     return token
 
 
+class Unreachable(httpx2.TransportError):
+    """No connection could be opened. Unlike httpx2's own error, it has huggingface_hub neither wait nor reconnect."""
+
+
 class HubSession:
-    """The connections of a push, and what is done with requests that fail or take long."""
+    """The connections of a push, so that Ctrl-C can cut them; :func:`hub_session` makes one."""
 
     def __init__(self) -> None:
         self._sockets: WeakSet[socket.socket] = WeakSet()
@@ -94,7 +93,7 @@ class HubSession:
         """Remember the connection that a request opens; none goes out any more after :meth:`cut`."""
         if self._stopped.is_set():
             raise HubError("interrupted.")
-        request.extensions["trace"] = self._opened
+        request.extensions["trace"] = self._traced
 
     def cut(self) -> None:
         """End all requests that are under way, also where another thread waits for one."""
@@ -112,7 +111,7 @@ class HubSession:
         By the large file protocol huggingface_hub sends files in threads and, interrupted, waits until each of them
         is through. Xet's uploads it ends itself.
         """
-        if is_xet_available():
+        if not constants.HF_HUB_DISABLE_XET and importlib.util.find_spec("hf_xet"):
             return call()
         done: Future[_T] = Future()
 
@@ -131,74 +130,68 @@ class HubSession:
             thread.join(_CUT_SECONDS)
             raise
 
-    def _opened(self, event: str, info: Mapping[str, Any]) -> None:
-        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+    def _traced(self, event: str, info: Mapping[str, Any]) -> None:
+        """What httpx2 tells of a request's connection."""
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
             with self._lock:
                 self._sockets.add(info["return_value"].get_extra_info("socket"))
             if self._stopped.is_set():
                 self.cut()
+        failed = event.endswith(("connect_tcp.failed", "start_tls.failed"))
+        if failed and isinstance(error := info["exception"], Exception):
+            # At httpx2's own ConnectError huggingface_hub makes a new client, which would have no guard.
+            raise Unreachable(str(error)) from None
 
 
 @contextmanager
 def hub_session(destination: Destination, *, bars: bool = False) -> Iterator[HubSession]:
     """Within it, huggingface_hub reaches ``destination`` alone, logs nothing of its own, and waits with limits.
 
-    ``bars`` lets it show how far an upload is.
+    Its client is the one that all of this process shares, with the user's own proxies and certificates; it is given
+    back as it was. ``bars`` lets huggingface_hub show how far an upload is.
     """
-    factory = _http._GLOBAL_CLIENT_FACTORY  # there is no public way to learn what is set
+    session = HubSession()
+    client = get_session()
+    hooks, timeout = client.event_hooks, client.timeout
     verbosity = hub_logging.get_verbosity()
     no_xet, no_telemetry = constants.HF_HUB_DISABLE_XET, constants.HF_HUB_DISABLE_TELEMETRY
-    session = HubSession()
-
-    def guarded() -> httpx2.Client:
-        client = factory()
-        client.timeout = httpx2.Timeout(_TIMEOUT_SECONDS, connect=_CONNECT_SECONDS)
-        hooks = client.event_hooks
-        client.event_hooks = {
-            "request": [_guard(destination), *hooks["request"], session.follow],
-            "response": [*hooks["response"], _watch],
-        }
-        return client
-
-    set_client_factory(guarded)
+    client.event_hooks = {
+        "request": [_guard(destination), *hooks["request"], session.follow],
+        "response": [*hooks["response"], _watch],
+    }
+    client.timeout = httpx2.Timeout(_TIMEOUT_SECONDS, connect=_CONNECT_SECONDS)
     hub_logging.set_verbosity(logging.CRITICAL)
-    silenced = not bars and not are_progress_bars_disabled()
-    if silenced:
-        disable_progress_bars()
     constants.HF_HUB_DISABLE_TELEMETRY = True
     # Xet is a protocol of the official Hub's storage, at addresses of its own, spoken by a library that no guard of
     # ours sees. Other Hubs get the files at their own address by the large file protocol.
     constants.HF_HUB_DISABLE_XET = no_xet or not destination.official
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"), nullcontext() if bars else disable_progress_bars():
             yield session
     finally:
         constants.HF_HUB_DISABLE_XET, constants.HF_HUB_DISABLE_TELEMETRY = no_xet, no_telemetry
-        if silenced:
-            enable_progress_bars()
         hub_logging.set_verbosity(verbosity)
-        set_client_factory(factory)
+        client.event_hooks, client.timeout = hooks, timeout
 
 
-def patiently(call: Callable[[], _T]) -> _T:
+def patiently(call: Callable[_P, _T], *arguments: _P.args, **options: _P.kwargs) -> _T:
     """The result of a request that may be made twice: made again where a rate limit or a passing fault stopped it.
 
     A Hub that is not there at all is no passing fault.
     """
     for pause in _WAITS_SECONDS:
         try:
-            return call()
+            return call(*arguments, **options)
         except HfHubHTTPError as error:
             if error.response.status_code not in _TRANSIENT:
                 raise
             wait = asked_wait(error.response)
             time.sleep(pause if wait is None else wait)
-        except httpx2.ConnectError:
+        except Unreachable:
             raise
         except httpx2.TransportError:
             time.sleep(pause)
-    return call()
+    return call(*arguments, **options)
 
 
 def after_rate_limits(call: Callable[[], _T]) -> _T:

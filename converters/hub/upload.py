@@ -14,9 +14,9 @@ from converters.dataset.report import CheckError, Report
 from converters.dataset.shard import Progress
 from converters.errors import CallError, DataError, Location
 from converters.formats.hf import HfFormat
+from converters.hub.changes import Changes, find_changes, groups, local_files
 from converters.hub.destination import MAIN, RIGHT_NEEDED, Destination
 from converters.hub.failures import HubError
-from converters.hub.plan import Plan, groups, local_files, make_plan
 from converters.hub.remote import Remote, RepoState
 from converters.hub.session import find_token, hub_session
 from converters.storage.file_list import OutputFile
@@ -34,7 +34,7 @@ class PushReport:
 
     Attributes:
         destination: where to.
-        plan: what was to be sent, replaced, left, and what else is there.
+        changes: what was to be sent, replaced, left, and what else is there.
         state: the repo as the Hub described it last; None if it was not there or not looked at.
         looked: whether the Hub was asked at all (a dry run without a token asks nothing).
         licence: the terms of the data.
@@ -47,7 +47,7 @@ class PushReport:
     """
 
     destination: Destination
-    plan: Plan
+    changes: Changes
     state: RepoState | None
     looked: bool
     licence: str
@@ -82,12 +82,12 @@ class PushReport:
             "gated": self.destination.gating,
             "dry_run": self.dry_run,
             "looked_at_the_repo": self.looked,
-            "new": [file.path for file in self.plan.new],
-            "replaced": [file.path for file in self.plan.replaced],
-            "unchanged": [file.path for file in self.plan.unchanged],
-            "extra": list(self.plan.extra),
+            "new": [file.path for file in self.changes.new],
+            "replaced": [file.path for file in self.changes.replaced],
+            "unchanged": [file.path for file in self.changes.unchanged],
+            "extra": list(self.changes.extra),
             "deleted": list(self.deleted),
-            "bytes": self.plan.pending_bytes,
+            "bytes": self.changes.pending_bytes,
             "verified_files": self.verified,
             "pull_request": self.pull_request,
             "warnings": list(self.warnings),
@@ -104,7 +104,7 @@ def push(
     announce: Callable[[PushReport], None] | None = None,
     progress: Progress | None = None,
 ) -> PushReport:
-    """Verify an ``hf`` output, upload it, and compare what the Hub then hands out, byte for byte.
+    """Verify an ``hf`` output, load it with `datasets`, upload it, and compare what the Hub then hands out.
 
     Args:
         out: the output.
@@ -125,10 +125,10 @@ def push(
     about = report.description.about
     intent = PushReport(
         destination,
-        make_plan(out, files, {}),
+        find_changes(out, files, {}),
         None,
         looked=False,
-        licence=f"{about.licence.name}: {' '.join(about.licence.text.split())}",
+        licence=str(about.licence),
         quarantined=report.quarantined,
         dry_run=dry_run,
     )
@@ -141,21 +141,21 @@ def push(
         remote = Remote(destination, token, session)
         state = remote.state()
         _refuse_public(destination, state)
-        plan = make_plan(out, files, remote.files() if state else {}, remote.holds)
-        intent = replace(intent, plan=plan, state=state, looked=True)
+        changes = find_changes(out, files, remote.files() if state else {}, remote.holds)
+        intent = replace(intent, changes=changes, state=state, looked=True)
         announce(intent)
         if dry_run:
             return intent
         state = _prepare(remote, destination, state)
         if destination.revision != MAIN:
             remote.make_branch()
-            plan = make_plan(out, files, remote.files(), remote.holds)
-        warnings, deleted = _upload(remote, out, report, destination, plan, state)
+            changes = find_changes(out, files, remote.files(), remote.holds)
+        warnings, deleted = _upload(remote, out, report, destination, changes, state)
         _compare(remote, files, deleted, destination, progress)
         state = _settle(remote, destination)
         return replace(
             intent,
-            plan=plan,
+            changes=changes,
             state=state,
             verified=len(files),
             deleted=tuple(deleted),
@@ -191,7 +191,7 @@ def _verified(out: Path, progress: Progress | None) -> Report:
             f"{out}: this is an output of --to {manifest.format}; only one of --to hf can be pushed. "
             "Nothing was sent."
         )
-    report = verify_output(out, None, "native", progress)
+    report = verify_output(out, None, "datasets", progress)
     if report.failures():
         raise CheckError(f"{out}: this output does not verify; nothing was sent.", report)
     return report
@@ -255,17 +255,17 @@ def _seen(remote: Remote, destination: Destination) -> RepoState:
 
 
 def _upload(
-    remote: Remote, out: Path, report: Report, destination: Destination, plan: Plan, state: RepoState
+    remote: Remote, out: Path, report: Report, destination: Destination, changes: Changes, state: RepoState
 ) -> tuple[list[str], list[str]]:
     """Send what is to be sent, a commit at a time; the Hub's warnings, and what was deleted."""
     warnings: list[str] = []
-    deleted = list(plan.extra) if destination.delete_extra else []
+    deleted = list(changes.extra) if destination.delete_extra else []
     about = report.description.about
     message = destination.commit_message or (
         f"Upload {' '.join(about.title.split())}: {report.records:,} records, converted and verified by "
         f"kfer-convert {version('kfer-convert')}"
     )
-    parts = groups(plan.pending, None if destination.official else _COMMIT_BYTES) or [[]] * bool(deleted)
+    parts = groups(changes.pending, None if destination.official else _COMMIT_BYTES) or [[]] * bool(deleted)
     if destination.revision == MAIN:
         remote.start_from(state.commit)
     for number, part in enumerate(parts, 1):

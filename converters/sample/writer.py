@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 from converters.dataset.description import DESCRIPTION_FILE, Description, Features, Split, kfer
 from converters.dataset.fingerprint import identity_digest, tree_root
 from converters.errors import CallError
-from converters.formats.tfrecord.writer import TFRecordWriter, encode_example
+from converters.formats.tfrecord.encoder import encode_example
+from converters.formats.tfrecord.writer import TFRecordWriter
 from converters.sample.faces import SIZE, draw_face
 from converters.sample.rows import (
     Part,

@@ -3,3 +3,27 @@
 Promises: the destination is absent, or complete; nothing is written outside the staging until then. In an object
 store, the manifest is the commit. Enter by :func:`make_staging`.
 """
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from converters.staging.base import Staging
+    from converters.storage.object_store import Place
+
+
+def make_staging(destination: Place, *, overwrite: bool) -> Staging:
+    """The staging of an output: a folder beside it, or objects beside it in its store.
+
+    Raises:
+        CallError: an output in a store was to be replaced.
+    """
+    if isinstance(destination, Path):
+        from converters.staging.folder import FolderStaging
+
+        return FolderStaging(destination, overwrite=overwrite)
+    from converters.staging.object_store import ObjectStaging
+
+    return ObjectStaging(destination, overwrite=overwrite)

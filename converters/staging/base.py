@@ -116,18 +116,3 @@ def kept_sentence(count: int, place: Place) -> str:
         return ""
     shards = "1 finished shard is" if count == 1 else f"{count} finished shards are"
     return f"{shards} kept in {place}, and the same command goes on from there."
-
-
-def make_staging(destination: Place, *, overwrite: bool) -> Staging:
-    """The staging of an output: a folder beside it, or objects beside it in its store.
-
-    Raises:
-        CallError: an output in a store was to be replaced.
-    """
-    if isinstance(destination, Path):
-        from converters.staging.folder import FolderStaging
-
-        return FolderStaging(destination, overwrite=overwrite)
-    from converters.staging.object_store import ObjectStaging
-
-    return ObjectStaging(destination, overwrite=overwrite)

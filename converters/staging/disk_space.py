@@ -30,7 +30,7 @@ def require_space(destination: Path, source: Source, present: int) -> None:
     """
     needed = source_bytes(source) - present
     free, _ = _free(destination.parent)
-    if free < needed * _CERTAIN_PART:
+    if free is not None and free < needed * _CERTAIN_PART:
         raise MachineError(describe_space(destination, source, present))
 
 
@@ -38,6 +38,11 @@ def describe_space(destination: Path, source: Source, present: int) -> str:
     """How much space an output needs and how much there is, as a sentence."""
     needed = max(0, source_bytes(source) - present)
     free, files = _free(destination.parent)
+    if free is None:
+        return (
+            f"About {_megabytes(needed)} are needed in {destination.parent}; how much is free, the file system does not "
+            "say"
+        )
     entries = " and no further file has room" if files == 0 else ""
     return f"About {_megabytes(needed)} are needed in {destination.parent}, where {_megabytes(free)} are free{entries}"
 
@@ -46,7 +51,8 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.3f} MB" if size < 1_000_000 else f"{size / 1e6:,.0f} MB"
 
 
-def _free(folder: Path) -> tuple[int, int | None]:
-    """Bytes and files that an ordinary user can still write; None where the file system does not count files."""
+def _free(folder: Path) -> tuple[int | None, int | None]:
+    """Bytes and files that an ordinary user can still write; None where the file system does not count them."""
     status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize, status.f_favail if status.f_files else None
+    free = status.f_bavail * status.f_frsize if status.f_blocks else None
+    return free, status.f_favail if status.f_files else None

@@ -11,7 +11,8 @@ from pathlib import Path
 from converters.storage.tree import walk_files
 
 _MANY_FILES = 1000
-_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EROFS)
+# What file systems say that cannot do this: FUSE, network and read-only ones among them.
+_CANNOT_SYNC = (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.EACCES, errno.ENOTSUP, errno.EROFS)
 
 
 def sync_tree(folder: Path) -> None:
@@ -24,10 +25,7 @@ def sync_tree(folder: Path) -> None:
         return
     for path in walk_files(folder):
         descriptor = os.open(folder / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _fsync(descriptor)
     for root, _, _ in os.walk(folder, topdown=False):
         sync_folder(Path(root))
 
@@ -41,6 +39,8 @@ def _sync_file_system(folder: Path) -> bool:
     try:
         if function(descriptor) != 0:
             number = ctypes.get_errno()
+            if number in _CANNOT_SYNC:
+                return False
             raise OSError(number, os.strerror(number), str(folder))
     finally:
         os.close(descriptor)
@@ -49,11 +49,15 @@ def _sync_file_system(folder: Path) -> bool:
 
 def sync_folder(folder: Path) -> None:
     """Have the system write a folder's entries to disk, where it can."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _fsync(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+
+def _fsync(descriptor: int) -> None:
+    """Have the system write what is open to disk, where it can, and close it."""
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in _CANNOT_SYNC:  # some file systems cannot sync a folder
+        if error.errno not in _CANNOT_SYNC:
             raise
     finally:
         os.close(descriptor)

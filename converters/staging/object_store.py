@@ -1,21 +1,25 @@
 """An output in an object store: the shards are stored where they stay, and the manifest, stored last, is the commit.
 
-There is no rename and no lock in a store. So the destination is complete if, and only if, it has a manifest; until
-then ``<destination>.incomplete/`` beside it holds what describes the run and the result of every shard that is
-stored and was read back. Objects that no result names are swept by the next run. Two runs at once store the same
-bytes under the same names, or one of them is refused; what one sweeps from under the other is missed at its end.
+There is no rename in a store. So the destination is complete if, and only if, it has a manifest; until then
+``<destination>.incomplete/`` beside it holds a lock, what describes the run, and the result of every shard that is
+stored and was read back. The lock is an object that only one run can make; whoever holds it alone stores and deletes,
+and objects that no result names are swept by the next run. A lock stays behind a run that was killed. It is taken from
+a dead process of this machine; of another machine nobody can tell, so a person must delete it.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import socket
 import tempfile
+import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from converters.dataset.manifest import MANIFEST, SUMS
 from converters.dataset.plan import Plan
@@ -43,11 +47,13 @@ from converters.storage.object_store import (
     list_objects,
     put_bytes,
     put_file,
+    put_new,
     side_by_side,
 )
 from converters.storage.tree import hash_file, join_files, walk_empty_folders, walk_files
 
 _RESULTS = "results"
+_LOCK = "lock.json"
 _HUB = "hf://"
 
 
@@ -138,6 +144,7 @@ class ObjectStaging:
         self._claimed: object | None = None
         self._parts: list[ObjectPath] = []
         self._begun = False
+        self._holder = {"host": socket.gethostname(), "process": os.getpid(), "run": uuid.uuid4().hex}
 
     @property
     def destination(self) -> Place:
@@ -152,24 +159,72 @@ class ObjectStaging:
         return Path(self._scratch.name)
 
     def __enter__(self) -> Self:
+        self._refuse_foreign()
+        if MANIFEST in list_objects(self._destination):
+            self._refuse_published()
+        self._acquire()
+        try:
+            self._look()
+        except BaseException:
+            self._release()
+            raise
+        self._scratch = tempfile.TemporaryDirectory(prefix=SCRATCH)
+        return self
+
+    def _look(self) -> None:
+        """Refuse a destination that is taken; the lock is ours."""
         there = list_objects(self._destination)
         if MANIFEST in there:
             if self._run() is not None:
                 self._clear()  # it was published; what is left was only being cleared away
-            raise CallError(f"{self._destination}: exists already. Choose another --out.")
+            self._refuse_published()
         if there and self._run() is None:
             raise CallError(
                 f"{self._destination}: {next(iter(there))!r} is there, no {MANIFEST}, and no run of kfer-convert that "
                 "was interrupted. Choose another --out."
             )
+
+    def _refuse_published(self) -> NoReturn:
+        raise CallError(f"{self._destination}: exists already. Choose another --out.")
+
+    def _refuse_foreign(self) -> None:
         staged = list_objects(self.place)
-        if foreign := sorted(path for path in staged if not _is_ours(path) or RUN not in staged):
+        ours = RUN in staged or _LOCK in staged
+        if foreign := sorted(path for path in staged if not ours or not _is_ours(path)):
             raise CallError(
                 f"{self.place / foreign[0]}: this is no object of kfer-convert, which needs {self.place}/ for itself. "
                 "Move it away, or choose another --out."
             )
-        self._scratch = tempfile.TemporaryDirectory(prefix=SCRATCH)
-        return self
+
+    def _acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            CallError: another run holds it, or may hold it.
+        """
+        lock = self.place / _LOCK
+        mine = json.dumps(self._holder).encode()
+        if put_new(mine, lock):
+            return
+        holder = read_json(lock)
+        if _is_dead(holder):
+            delete_object(lock)
+            if put_new(mine, lock):
+                return
+            holder = read_json(lock)
+        who = (
+            f"process {holder.get('process')} on {holder.get('host')}"
+            if isinstance(holder, dict)
+            else "another run"
+        )
+        raise CallError(
+            f"{self._destination}: another run is writing this output ({who}). Wait for it; if it is dead, delete {lock} "
+            "and repeat this run."
+        )
+
+    def _release(self) -> None:
+        if read_json(self.place / _LOCK) == self._holder:
+            delete_object(self.place / _LOCK)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -177,11 +232,14 @@ class ObjectStaging:
         if self._scratch is not None:
             self._scratch.cleanup()
         keep = isinstance(error, KEPT_AFTER)
+        if read_json(self.place / _LOCK) != self._holder:
+            return  # somebody took it for dead: what is there is not ours any more
         if self.published or (self._begun and not keep):
             there = [] if self.published else list_objects(self._destination)
-            if MANIFEST not in there:  # else another run has published meanwhile, and it is complete
+            if MANIFEST not in there:
                 side_by_side(delete_object, [self._destination / path for path in there])
             self._clear()
+        self._release()
 
     def claim(self, run: Mapping[str, Any]) -> None:
         """See :class:`~converters.staging.base.Staging`."""
@@ -208,7 +266,7 @@ class ObjectStaging:
             return result.shard.key, place, {file.path for file in result.files}
 
         there = list_objects(self._destination)
-        self._refuse_published(there)
+        self._still_ours(there)
         names = list(list_objects(self._results))
         found = dict(zip(names, side_by_side(intact, names), strict=True))
         side_by_side(delete_object, [self._results / name for name, known in found.items() if known is None])
@@ -253,25 +311,30 @@ class ObjectStaging:
         store_files(self.output, self._destination, tuple(file for file in files if file.path in here))
         side_by_side(delete_object, self._parts)
         there = {path: state.size for path, state in list_objects(self._destination).items()}
-        self._refuse_published(there)
+        self._still_ours(there)
         expected = {file.path: file.size for file in files}
         if odd := sorted(path for path in there.keys() | expected if there.get(path) != expected.get(path)):
             raise MachineError(
                 f"{self._destination / odd[0]}: it came, went or changed while this run stored the output. Is another "
                 "run writing it?"
             )
-        for file in manifest:
-            store_files(self.output, self._destination, (file,))
+        store_files(self.output, self._destination, manifest[:1])
+        if not put_new((self.output / MANIFEST).read_bytes(), self._destination / MANIFEST):
+            raise CallError(f"{self._destination}: another run has published this output meanwhile.")
         self.published = True
+        if not _holds(self._destination, manifest[1]):
+            raise MachineError(
+                f"{self._destination / MANIFEST}: the store gives back other bytes than were stored"
+            )
 
     def kept(self) -> str:
         """See :class:`~converters.staging.base.Staging`."""
         return kept_sentence(0 if self.published else len(list_objects(self._results)), self._destination)
 
-    def _refuse_published(self, there: Collection[str]) -> None:
+    def _still_ours(self, there: Collection[str]) -> None:
         if MANIFEST in there:
             raise CallError(f"{self._destination}: another run has published this output meanwhile.")
-        if self._run() != self._claimed:
+        if self._run() != self._claimed or read_json(self.place / _LOCK) != self._holder:
             raise MachineError(f"{self.place / RUN}: another run has begun to write this output")
 
     def _run(self) -> object | None:
@@ -291,4 +354,20 @@ class ObjectStaging:
 
 
 def _is_ours(path: str) -> bool:
-    return path == RUN or (path.startswith(f"{_RESULTS}/") and path.endswith(RESULT))
+    return path in (RUN, _LOCK) or (path.startswith(f"{_RESULTS}/") and path.endswith(RESULT))
+
+
+def _is_dead(holder: object) -> bool:
+    """Whether a lock is that of a process of this machine which is no more."""
+    if not isinstance(holder, dict) or holder.get("host") != socket.gethostname():
+        return False
+    process = holder.get("process")
+    if not isinstance(process, int) or process <= 0:
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False

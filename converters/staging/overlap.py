@@ -19,8 +19,8 @@ def refuse_nesting(out: Place, inputs: Sequence[Place]) -> None:
     """
     grows: Place
     if isinstance(out, Path):
-        grows = staging_place(out)
         folders = _real_folders(out)
+        grows = staging_place(out)
         nests: list[Place] = [
             read for read in inputs if isinstance(read, Path) and _nests(folders, _resolved(out, read))
         ]
@@ -55,8 +55,10 @@ def _real_folders(out: Path) -> list[Path]:
     except UnicodeEncodeError:
         raise CallError(f"{os.fspath(out)!r}: this path is not UTF-8. Choose another --out.") from None
     place = _resolved(out, out)
-    if not place.name:
-        raise CallError(f"{out}: this cannot be an output folder.")
+    if not place.name or not out.name:
+        raise CallError(
+            f"{out}: this cannot be an output folder. Name a new folder, such as {out / 'kfer-parquet'}"
+        )
     return [place, _resolved(out, staging_place(place))]
 
 

@@ -97,7 +97,10 @@ def is_there(place: Place) -> bool:
 
 
 def file_state(place: Place) -> tuple[int, int | str]:
-    """The size of a file in bytes, and what is another after it was changed: a time in nanoseconds, or a version.
+    """The size of a file in bytes, and a token that changes whenever the file does.
+
+    That is its inode and its times in nanoseconds, of which no program can set that of the last change; or its version
+    in a store.
 
     Raises:
         OSError: there is none.
@@ -106,7 +109,7 @@ def file_state(place: Place) -> tuple[int, int | str]:
         state = objects.object_state(place)
         return state.size, state.version
     status = place.stat()
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, f"{status.st_ino}-{status.st_mtime_ns}-{status.st_ctime_ns}"
 
 
 def _refused(path: str | os.PathLike[str], reason: str) -> OSError:

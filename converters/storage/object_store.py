@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "hf": "hf"}
 # fsspec has two names for this machine's files, and RFC 8089 two forms of URLs.
 _LOCAL = re.compile(r"(file|local)://(localhost(?=/))?", re.IGNORECASE)
 SCRATCH = "kfer-convert-"  # what temporary folders for what goes to or comes from a store begin with
@@ -156,7 +156,10 @@ def list_objects(folder: ObjectPath) -> dict[str, ObjectState]:
     return {
         path.lstrip("/").removeprefix(root.lstrip("/")): _state(details)
         for path, details in found.items()
-        if details["type"] == "file" and path.lstrip("/").startswith(root.lstrip("/"))
+        # S3's consoles make empty objects called "folder/", which hold nothing.
+        if details["type"] == "file"
+        and path.lstrip("/").startswith(root.lstrip("/"))
+        and not path.endswith("/")
     }
 
 
@@ -282,6 +285,25 @@ def put_bytes(data: bytes, place: ObjectPath) -> None:
     with store_errors(place):
         system, target = _file_system(place)
         system.pipe_file(target, data)
+
+
+def put_new(data: bytes, place: ObjectPath) -> bool:
+    """Store a few bytes as an object that must not be there yet; False if it is.
+
+    Where the store has conditional writes (S3's ``If-None-Match``), just one of several that try at once succeeds.
+    """
+    with store_errors(place):
+        system, target = _file_system(place)
+        system.invalidate_cache()
+        try:
+            system.pipe_file(target, data, mode="create")
+        except FileExistsError:
+            return False
+        except TypeError:  # no such mode in this file system
+            if system.exists(target):
+                return False
+            system.pipe_file(target, data)
+    return True
 
 
 def delete_object(place: ObjectPath) -> None:

@@ -7,13 +7,16 @@ from dataclasses import replace
 
 from converters.dataset.description import Published, Split
 from converters.dataset.fingerprint import Fingerprint
+from converters.dataset.members import missing_files
 from converters.dataset.quarantine import Quarantine
-from converters.dataset.report import Check, SourceFacts
+from converters.dataset.report import Check
+from converters.dataset.source_facts import SourceFacts
 
 RECORDS = "records"
 LABEL_COUNTS = "counts per label"
 LABELS_PER_IMAGE = "labels per image"
 LABEL_ORDER = "label order"
+MEMBERS = "members"
 SHARD_LENGTHS = "records per file"
 EXAMPLE_BYTES = "bytes of Examples"
 CHECKSUMS = "checksums"
@@ -23,8 +26,8 @@ EVERY_BYTE = "every byte"
 _SHOWN = 20
 
 REORDERED = (
-    "the label vectors are not the published ones, in order, while all counts agree: the records were written in another "
-    "order, or labels stand on other images than their own. Nothing outside can tell which"
+    "the label vectors are not the published ones, in order, while all counts agree: the records were written in "
+    "another order, or labels stand on other images than their own. Nothing outside can tell which"
 )
 
 
@@ -53,7 +56,7 @@ def compare(
         checks += [_label_counts(split, expected, found), _labels_per_image(published, expected, found)]
     if split.kind is not None:
         checks.append(_label_order(published, expected, found, counts_agree=_agree(checks)))
-    checks += _facts_of_files(published, sources)
+    checks += _facts_of_files(split, sources)
     values = f"{found.records} records of {len(split.schema.stored)} columns"
     if found == expected:
         images = f", {found.image_bytes} bytes of images," if split.schema.images else ""
@@ -65,12 +68,17 @@ def compare(
     return tuple(checks)
 
 
-def _facts_of_files(published: Published, sources: Sequence[SourceFacts]) -> Iterator[Check]:
+def _facts_of_files(split: Split, sources: Sequence[SourceFacts]) -> Iterator[Check]:
     """The checks of what is published about the files themselves, where anything is."""
+    published = split.published
+    lost = missing_files(split.files, [source.name for source in sources])
+    if lost is not None and lost[0]:
+        reason = f"{_listed(lost[1], lost[0])}: not here"
+        yield Check(MEMBERS, "failed", reason, published=True)
+    elif lost is not None:
+        yield Check(MEMBERS, "passed", "all are here, as their names say", published=True)
     if published.shard_lengths is not None:
-        yield _published(
-            SHARD_LENGTHS, _listed([source.records for source in sources]), _listed(published.shard_lengths)
-        )
+        yield _shard_lengths(sources, published.shard_lengths)
     if published.num_bytes is not None:
         size = sum(source.example_bytes for source in sources)
         yield _published(EXAMPLE_BYTES, str(size), str(published.num_bytes))
@@ -78,7 +86,7 @@ def _facts_of_files(published: Published, sources: Sequence[SourceFacts]) -> Ite
     wrong = [
         source.name
         for source in stated
-        if source.published not in (f"sha256:{source.sha256}", f"md5:{source.md5}")
+        if source.published not in (f"sha256:{source.sha256}", source.md5 and f"md5:{source.md5}")
     ]
     if wrong:
         yield Check(CHECKSUMS, "failed", f"{_listed(wrong)}: not the published digest", published=True)
@@ -86,9 +94,26 @@ def _facts_of_files(published: Published, sources: Sequence[SourceFacts]) -> Ite
         yield Check(CHECKSUMS, "passed", f"{len(stated)} files have their published digests", published=True)
 
 
-def _listed(values: Sequence[object]) -> str:
+def _shard_lengths(sources: Sequence[SourceFacts], published: Sequence[int]) -> Check:
+    found = [source.records for source in sources]
+    if found == list(published):
+        return _published(SHARD_LENGTHS, _listed(found), _listed(published))
+    differs = next(
+        (
+            f"{source.name} has {source.records} records, {length} are published"
+            for source, length in zip(sources, published, strict=False)
+            if source.records != length
+        ),
+        f"{len(found)} files, {len(published)} are published",
+    )
+    return Check(SHARD_LENGTHS, "failed", differs, published=True)
+
+
+def _listed(values: Sequence[object], count: int | None = None) -> str:
+    """The first of the values, of which there are ``count``."""
     shown = ", ".join(map(str, values[:_SHOWN]))
-    return shown if len(values) <= _SHOWN else f"{shown} … ({len(values)})"
+    count = len(values) if count is None else count
+    return shown if count <= _SHOWN else f"{shown} … ({count})"
 
 
 def explain(

@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any, Literal
 
 from converters.dataset.decode import encode
 from converters.dataset.description import IDENTITIES, Split
@@ -18,25 +20,39 @@ from converters.dataset.fingerprint import Fingerprint, Part, PartBuilder, merge
 from converters.dataset.manifest import MANIFEST, SUMS, Manifest, StatedSplit, read_manifest, sums_text
 from converters.dataset.quarantine import LIST, Quarantine, list_text
 from converters.dataset.report import Check, Report, SplitReport
-from converters.dataset.shard import Progress
-from converters.dataset.source import SourceSplit
+from converters.dataset.shard import Progress, SliceFacts
+from converters.dataset.source import Source, SourceSplit
+from converters.dataset.source_facts import SourceFacts
 from converters.errors import CallError, ConverterError, DataError, Location
 from converters.formats import Format, load_format
 from converters.formats.fetch import fetch
-from converters.formats.tfrecord.source import Reader, TFRecordSource, open_tfrecords
+from converters.formats.output_source import is_output, stated_options
+from converters.formats.sources import open_source
+from converters.formats.tfrecord.source import Reader, TFRecordSource
 from converters.formats.tfrecord.tensorflow import require_tensorflow
 from converters.storage.file_list import OutputFile
 from converters.storage.files import read_bounded
 from converters.storage.object_store import Place
 from converters.storage.tree import hash_file, walk_empty_folders, walk_files
 from converters.verify import compare
+from converters.verify.datasets_reader import confirm, require_datasets, require_known_layout
 from converters.verify.read_back import read_back
 
 SOURCE = "source"
 
+_SHOWN = 200
 
-def verify_output(out: Place, source: Place | None, reader: Reader, progress: Progress | None) -> Report:
+
+OutputReader = Reader | Literal["datasets"]
+"""Who gives a second opinion: TensorFlow on the source, or `datasets` on the output."""
+
+
+def verify_output(
+    out: Place, source: Place | None, reader: OutputReader, progress: Progress | None
+) -> Report:
     """See :func:`converters.api.verify`."""
+    if reader == "datasets":
+        require_datasets()
     if isinstance(out, Path):
         return _verify_folder(out, source, reader, progress)
     with fetch(out) as folder:
@@ -44,7 +60,9 @@ def verify_output(out: Place, source: Place | None, reader: Reader, progress: Pr
     return replace(report, out=str(out))
 
 
-def _verify_folder(out: Path, source: Place | None, reader: Reader, progress: Progress | None) -> Report:
+def _verify_folder(
+    out: Path, source: Place | None, reader: OutputReader, progress: Progress | None
+) -> Report:
     if reader == "tensorflow":
         if source is None:
             raise CallError("--reader tensorflow reads the originals, so --source is needed with it.")
@@ -56,6 +74,8 @@ def _verify_folder(out: Path, source: Place | None, reader: Reader, progress: Pr
         raise CallError(
             "this output has records in quarantine, and TensorFlow stops at the first damage: leave --reader out."
         )
+    if reader == "datasets":
+        require_known_layout(manifest.format)
     try:
         problems = _check_files(out, manifest, data) + _check_list(manifest)
     except OSError as error:
@@ -89,6 +109,9 @@ def _verify_folder(out: Path, source: Place | None, reader: Reader, progress: Pr
         allow_mismatch=manifest.allow_mismatch,
         options=encode(manifest.options),
     )
+    if reader == "datasets":
+        report = confirm(report, out, target, progress)
+        reader = "native"  # of the source
     if source is None:
         return report
     return _verify_source(report, manifest, [stored for _, stored in read], source, reader, progress)
@@ -224,41 +247,74 @@ def _verify_source(
     reader: Reader,
     progress: Progress | None,
 ) -> Report:
-    """Read the originals again and compare them with the output, file by file and record by record."""
-    source = open_tfrecords(
+    """Read the originals again and compare them with the output, file by file and record by record.
+
+    They are opened by their own description: names, columns and splits are not taken from the manifest.
+    """
+    source = open_source(
         folder,
-        description=manifest.dataset,
         configs=tuple(dict.fromkeys(entry.config for entry in manifest.splits)),
         reader=reader,
         max_record_bytes=manifest.options.max_record_bytes,
-        without=manifest.options.without,
+        without=_left_out(manifest, folder),
     )
+    problems = list(report.problems)
+    if (source.description.document, source.description.name) != (
+        manifest.dataset.document,
+        manifest.dataset.name,
+    ):
+        differs = _difference(source.description.document, manifest.dataset.document)
+        problems.append(f"the description in {MANIFEST} is not the one of {folder}: {differs}")
     found = {found.split.title: found for found in source.splits}
     digests = {file.path: file.sha256 for file in report.files}
     splits = []
-    for split, read in zip(report.splits, stored, strict=True):
+    for split, read, entry in zip(report.splits, stored, manifest.splits, strict=True):
         original = found.get(split.split.title)
         if original is None:
             check = Check(SOURCE, "failed", f"{split.split.file} is not in {folder}")
         else:
             try:
-                check = _compare_source(source, original, split, read, progress)
+                check = _compare_source(
+                    source, original, split, read, manifest.options.max_shard_bytes, progress
+                )
                 if check.result == "passed" and split.quarantine is not None:
                     check = _compare_quarantine(source, original, split.quarantine, digests, check)
             except ConverterError as error:
                 check = Check(SOURCE, "failed", str(error))
         splits.append(replace(split, checks=(*split.checks, check)))
-    return replace(report, splits=tuple(splits))
+    return replace(report, splits=tuple(splits), problems=tuple(problems))
+
+
+def _left_out(manifest: Manifest, folder: Place) -> tuple[str, ...]:
+    """The columns to leave out of a source, so that it has those of an output: of another output, what it still has."""
+    if not is_output(folder):
+        return manifest.options.without
+    return tuple(name for name in manifest.options.without if name not in stated_options(folder).without)
+
+
+def _difference(theirs: Any, stated: Any, place: str = "") -> str:  # noqa: ANN401  # JSON
+    """Where two JSON documents first differ, and how."""
+    if isinstance(theirs, dict) and isinstance(stated, dict):
+        for key in [*theirs, *stated]:
+            if theirs.get(key) != stated.get(key):
+                return _difference(theirs.get(key), stated.get(key), f"{place} {key}".strip())
+    if isinstance(theirs, list) and isinstance(stated, list) and len(theirs) == len(stated):
+        for number, (their, our) in enumerate(zip(theirs, stated, strict=True)):
+            if their != our:
+                return _difference(their, our, f"{place} {number}".strip())
+    return f"{place or 'it'} is {theirs!r:.{_SHOWN}} there and {stated!r:.{_SHOWN}} in the manifest"
 
 
 def _compare_quarantine(
-    source: TFRecordSource,
+    source: Source,
     original: SourceSplit,
     quarantine: Quarantine,
     digests: Mapping[str, str],
     passed: Check,
 ) -> Check:
     """The bytes in quarantine must be the originals'."""
+    if not isinstance(source, TFRecordSource):
+        return passed  # the ranges are the originals'; another output has copies of them
     piece = source.differing_range(original, quarantine, digests)
     if piece is not None:
         return Check(
@@ -272,22 +328,39 @@ def _compare_quarantine(
 
 
 def _compare_source(
-    source: TFRecordSource,
+    source: Source,
     original: SourceSplit,
     split: SplitReport,
     stored: Fingerprint,
+    max_shard_bytes: int,
     progress: Progress | None,
 ) -> Check:
+    """Read a split of the source, and compare its columns, its records and its files with what the output says."""
+    theirs = [column.to_json() for column in original.split.schema]
+    ours = [column.to_json() for column in split.split.schema]
+    joined = {"img_id", "clip_id"} - {column["name"] for column in theirs}
+    if theirs != [column for column in ours if column["name"] not in joined]:
+        return Check(SOURCE, "failed", f"the columns are others: {_difference(theirs, ours)}")
+    facts: list[SliceFacts] = []
+
     def parts() -> Iterator[Part]:
-        for shard in source.plan_around(original, split.quarantine, split.sources):
+        if isinstance(source, TFRecordSource):
+            plan = source.plan_around(original, split.quarantine, split.sources, max_shard_bytes)
+        else:
+            plan = source.plan(max_shard_bytes)
+        for shard in plan.of(original.split):
             builder = PartBuilder(shard.first_record, original.split.schema)
-            for batch in source.reading.read(shard):
+            shard_reader = source.reading.read(shard)
+            for batch in shard_reader:
                 builder.add(batch)
                 if progress is not None:
                     progress("read", len(batch))
+            facts.extend(shard_reader.facts)
             yield builder.part()
 
     found = merge(parts(), original.split.schema)
+    if joined or found.identities_sha256 is None:
+        found, stored = replace(found, identities_sha256=None), replace(stored, identities_sha256=None)
     if found != stored:
         names = [
             name for name in ("records", "labels_sha256") if getattr(found, name) != getattr(stored, name)
@@ -295,4 +368,16 @@ def _compare_source(
         return Check(
             SOURCE, "failed", f"the source's {', '.join(names) or 'records_sha256'} is not the output's"
         )
+    account = source.account_of(original, facts)
+    for now, then in zip_longest(account.files, split.sources):
+        if now is None or then is None or _identity(now) != _identity(then):
+            name = (now or then).name if now or then else ""
+            return Check(
+                SOURCE, "failed", f"{name}: the manifest states other facts of this file than it has"
+            )
     return Check(SOURCE, "passed", f"{found.records:,} records read again from the source equal the output's")
+
+
+def _identity(facts: SourceFacts) -> SourceFacts:
+    """What must be the same of a source file, whether or not its index and its checksum file are still beside it."""
+    return replace(facts, indexed=None, published=None, md5=None)

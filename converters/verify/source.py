@@ -14,9 +14,11 @@ from converters.dataset.fingerprint import Fingerprint, Merger, Part, PartBuilde
 from converters.dataset.report import Check
 from converters.dataset.schema import Schema
 from converters.dataset.shard import Progress, Shard, SliceFacts
-from converters.dataset.source import Compression, ShardReader, Source, SourceFile, SourceSplit
+from converters.dataset.source import ShardReader, Source, SourceFile, SourceSplit
+from converters.dataset.source_facts import Compression
 from converters.errors import DataError
-from converters.formats.tfrecord.source import open_tfrecords, source_facts
+from converters.formats.sources import open_source
+from converters.formats.tfrecord.source import source_facts
 from converters.storage.object_store import Place
 from converters.verify import compare
 
@@ -218,7 +220,7 @@ def inspect_source(folder: Place, progress: Progress | None = None) -> Inspectio
         CallError: there is no such folder, no file of the dataset in it, or its description is wrong.
         DataError: a file cannot be matched to a split.
     """
-    source = open_tfrecords(folder)
+    source = open_source(folder, allow_mismatch=True, progress=progress)
     # One slice per file, so that the digest of the slice is that of the file.
     plan = source.plan(sys.maxsize)
     splits = tuple(
@@ -241,10 +243,7 @@ def _inspect_split(
         files = _files(found.files, reader.facts)
         return InspectedSplit(split, files, found.note, "damaged", error=str(error))
     files = _files(found.files, reader.facts)
-    sources = [
-        source_facts(file, [piece], piece.sha256)
-        for file, piece in zip(found.files, reader.facts, strict=True)
-    ]
+    sources = [source_facts(file, [piece]) for file, piece in zip(found.files, reader.facts, strict=True)]
     checks = tuple(
         replace(check, reason=check.reason.removesuffix(_NO_OUTPUT))
         for check in compare.compare(split, fingerprint, fingerprint, sources, identified=False)

@@ -4,9 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from conftest import RECORDS, digests, flip, tfrecords
+from conftest import RECORDS, digests, edit_description, flip, tfrecords
+
+import converters
+
+PACKAGE = Path(converters.__file__).parent
 
 
 @pytest.fixture
@@ -174,8 +179,49 @@ def test_help_names_every_option_and_command(kfer_convert):
         assert word in done.out
 
 
-def test_version(kfer_convert):
-    assert kfer_convert("--version").out.split()[-1][0].isdigit()
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_version(kfer_convert, flag):
+    assert kfer_convert(flag).out.split()[-1][0].isdigit()
+
+
+def test_the_licence_of_the_description_is_printed_and_no_other(kfer_convert, source, tmp_path):
+    def state(licence):
+        def change(document):
+            document["about"] |= {"personal_data": True, "licence": licence}
+
+        edit_description(source, change)
+
+    def convert(out):
+        return kfer_convert(source, "--to", "parquet", "--config", "22_emo", "--out", tmp_path / out).out
+
+    state({"name": "ours-1.0", "text": "Ask \n first.\x1b[31m"})
+    out = convert("stated")
+    assert "Licence of the data: ours-1.0: Ask first.?[31m\n" in out
+    state({})
+    assert "Licence" not in convert("not stated")
+    for text in ("KFER", "non-commercial"):
+        assert text not in out
+
+
+def test_no_code_holds_a_fact_of_kfer():
+    description = json.loads((PACKAGE / "dataset" / "kfer.json").read_text("utf-8"))
+    facts = [*description["configs"], description["about"]["licence"]["name"], "Chung-Ang", "71,430", "Drama"]
+    for path in [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.jinja")]:
+        text = path.read_text("utf-8")
+        assert not [fact for fact in facts if fact in text and fact != "multi-label"], path
+
+
+def test_an_upload_s_option_without_an_upload_is_named_as_it_was_given(kfer_convert, sample, tmp_path):
+    for given, named in (("--public", "--private/--public"), ("--dry-run", "--dry-run")):
+        done = kfer_convert(sample, "--to", "hf", "--out", tmp_path / "out", given)
+        assert done.status == 2
+        assert f"{named} is an option of an upload and needs --push-to-hub." in done.err
+
+
+def test_a_sample_is_made_on_this_machine_only(kfer_convert):
+    done = kfer_convert("s3://bucket/sample", "--sample", "--to", "parquet")
+    assert (done.status, done.out) == (2, "")
+    assert "--sample makes a folder on this machine" in done.err
 
 
 @pytest.mark.parametrize("place", ["nowhere", "file", "folder"])

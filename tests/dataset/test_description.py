@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from converters.dataset.description import Features, kfer, load_description, parse_description
+from converters.dataset.description import kfer, load_description, parse_description
 from converters.errors import CallError
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "kfer" / "reference.json"
@@ -56,21 +56,18 @@ def test_kfer_is_what_was_published():
     assert [config.name for config in description.configs] == list(reference)
     for config in description.configs:
         expected = reference[config.name]
-        assert list(config.label_names) == expected["label_names"]  # in stored order
-        assert config.kind == expected["kind"]
+        label = config.schema.label
+        assert list(label.label_names) == expected["label_names"]  # in stored order
+        assert label.kind == expected["kind"]
         assert [split.name for split in config.splits] == list(expected["splits"])
         for split in config.splits:
             facts = expected["splits"][split.name]
-            assert (split.config, split.kind, split.label_names) == (
-                config.name,
-                config.kind,
-                config.label_names,
-            )
+            assert (split.config, split.schema) == (config.name, config.schema)
             assert split.title == f"{config.name}/{split.name}"
             assert (split.file, split.index) == (facts["file"], facts["index"])
             published = split.published
             assert published.records == facts["records"]
-            assert dict(zip(config.label_names, published.label_counts, strict=True)) == facts["label_counts"]
+            assert dict(zip(label.label_names, published.label_counts, strict=True)) == facts["label_counts"]
             assert {str(key): value for key, value in published.labels_per_image.items()} == facts[
                 "labels_per_image"
             ]
@@ -90,14 +87,16 @@ def test_the_reference_is_itself_a_description():
         for split in config["splits"].values():
             del split["identities_sha256"]
     assert description.configs == parse_description(document, "x").configs
-    assert description.features == Features()
 
 
 def test_kfer_without_the_reference():
     """Facts of the paper and of the dataset's readme that anyone can look up."""
     description = kfer()
     totals = {
-        config.name: (len(config.label_names), [split.published.records for split in config.splits])
+        config.name: (
+            len(config.schema.label.label_names),
+            [split.published.records for split in config.splits],
+        )
         for config in description.configs
     }
     assert totals == {
@@ -105,7 +104,13 @@ def test_kfer_without_the_reference():
         "22_emo": (22, [15840, 1980, 1980]),
         "multi-label": (24, [31053, 3882, 3882]),
     }
-    assert description.features.names() == ("image_raw", "label", "height", "width", "depth")
+    for config in description.configs:
+        assert [column.feature for column in config.schema.stored] == [
+            "image_raw", "label", "height", "width", "depth"
+        ]  # fmt: skip
+        assert [column.name for column in config.schema] == [
+            "image", "label", "label_vector", "height", "width", "depth"
+        ]  # fmt: skip
     for split in description.splits():
         published = split.published
         assert sum(published.labels_per_image.values()) == published.records
@@ -119,8 +124,9 @@ def test_a_full_description():
         document(name="mine", features={"image": "jpeg"}, about={"title": "Mine"}), "x"
     )
     assert (description.name, description.about.title) == ("mine", "Mine")
-    assert description.features.names() == ("jpeg", "label", "height", "width", "depth")
     (split,) = description.splits()
+    assert [column.feature for column in split.schema.stored] == ["jpeg", "label", "height", "width", "depth"]
+    assert split.files == ("train.tfrecords",)
     assert split.published.label_counts == (2, 1, 0)  # by the labels' stored order, not the object's
     assert split.published.labels_per_image == {1: 3}
     assert description.config("emotions").splits == (split,)
@@ -210,7 +216,9 @@ def test_what_is_no_object_is_an_error(value):
 
 
 @pytest.mark.parametrize("key", ["file", "index", "labels_csv"])
-@pytest.mark.parametrize("value", ["../x", "a/b", "/etc/passwd", "..", ".", "a\\b", "..\\x", "", "/"])
+@pytest.mark.parametrize(
+    "value", ["../x", "a/../../b", "a//b", "a/", "./a", "/etc/passwd", "..", ".", "a\\b", "..\\x", "", "/"]
+)
 def test_files_stay_in_the_source_folder(key, value):
     with pytest.raises(CallError, match=key):
         parse_description(changed(f"{SPLIT}/{key}", value), "origin")

@@ -9,36 +9,30 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
+from conftest import Record
+from helpers.proof import kfer_leaf, rfc9162_root
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from converters.dataset import fingerprint
+from converters.dataset.arrays import binary_array, list_array, number_array
 from converters.dataset.decode import encode
+from converters.dataset.description import IDENTITIES
 from converters.dataset.fingerprint import Part, PartBuilder, Tree, merge
-from converters.dataset.arrays import record_batch
+from converters.dataset.schema import SIZES, Column, Schema, parse_type, with_derived_label
 
 MAX_LEAVES = 70
 
 
-def defined_root(leaves: list[bytes]) -> str:
-    """The definition: neighbours are joined, level by level; an odd one at the end moves up unchanged."""
-    if not leaves:
-        return sha256(b"").hexdigest()
+def level_by_level(leaves: list[bytes], prefix: bytes = b"\x01") -> str:
+    """The same tree from below: neighbours are joined, level by level; an odd one at the end moves up unchanged."""
     while len(leaves) > 1:
         joined = [
-            sha256(left + right).digest() for left, right in zip(leaves[::2], leaves[1::2], strict=False)
+            sha256(prefix + left + right).digest()
+            for left, right in zip(leaves[::2], leaves[1::2], strict=False)
         ]
         leaves = joined + leaves[len(leaves) - len(leaves) % 2 :]
     return leaves[0].hex()
-
-
-def rfc9162_shape(leaves: list[bytes]) -> bytes:
-    """RFC 9162, 2.1.1: split at the largest power of two smaller than n (without its prefix bytes)."""
-    if len(leaves) == 1:
-        return leaves[0]
-    power = 1
-    while power * 2 < len(leaves):
-        power *= 2
-    return sha256(rfc9162_shape(leaves[:power]) + rfc9162_shape(leaves[power:])).digest()
 
 
 LEAVES = [sha256(b"leaf %d" % number).digest() for number in range(MAX_LEAVES)]
@@ -51,7 +45,26 @@ def cuts_of(chance: random.Random, count: int, pieces: int) -> list[tuple[int, i
 
 def test_the_two_definitions_agree():
     for count in range(1, MAX_LEAVES):
-        assert defined_root(LEAVES[:count]) == rfc9162_shape(LEAVES[:count]).hex()
+        for prefix in (b"\x01", b""):
+            assert level_by_level(LEAVES[:count], prefix) == rfc9162_root(LEAVES[:count], prefix)
+
+
+def test_the_root_that_rfc_9162_s_reference_has():
+    """Known answers: the test tree of Certificate Transparency's own programs (eight leaves, RFC 6962's hashes)."""
+    inputs = [
+        "",
+        "00",
+        "10",
+        "2021",
+        "3031",
+        "40414243",
+        "5051525354555657",
+        "606162636465666768696a6b6c6d6e6f",
+    ]
+    leaves = [sha256(b"\0" + bytes.fromhex(text)).digest() for text in inputs]
+    tree = Tree(0)
+    tree.extend(leaves)
+    assert tree.root() == "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328"
 
 
 def test_a_tree_of_any_size_filled_in_any_steps():
@@ -61,14 +74,14 @@ def test_a_tree_of_any_size_filled_in_any_steps():
             tree = Tree(0)
             for start, end in cuts_of(chance, count, pieces):
                 tree.extend(LEAVES[start:end])
-            assert tree.root() == defined_root(LEAVES[:count]), (count, pieces)
+            assert tree.root() == rfc9162_root(LEAVES[:count]), (count, pieces)
             # O(log n): one node for each bit of the count.
             assert len(tree.nodes()) == count.bit_count()
 
 
 def test_parts_at_every_cut_merge_to_the_same_tree():
     for count in range(MAX_LEAVES + 1):
-        expected = defined_root(LEAVES[:count])
+        expected = rfc9162_root(LEAVES[:count])
         for cut in range(count + 1):
             whole = Tree(0)
             for start, end in ((0, cut), (cut, count)):
@@ -91,117 +104,208 @@ def test_random_parts_filled_in_random_steps(count, seed, pieces):
             part.extend(LEAVES[start + low : start + high])
         for node in part.nodes():
             whole.push(node)
-    assert whole.root() == defined_root(LEAVES[:count])
+    assert whole.root() == rfc9162_root(LEAVES[:count])
 
 
 def test_order_and_number_of_leaves_matter():
-    assert len({defined_root(LEAVES[:count]) for count in range(MAX_LEAVES)}) == MAX_LEAVES
+    assert len({rfc9162_root(LEAVES[:count]) for count in range(MAX_LEAVES)}) == MAX_LEAVES
     swapped, tree = [LEAVES[1], LEAVES[0], *LEAVES[2:]], Tree(0)
     tree.extend(swapped)
-    assert tree.root() != defined_root(LEAVES)
+    assert tree.root() != rfc9162_root(LEAVES)
 
 
 # ---- Whole fingerprints ------------------------------------------------------------------------------
 
 
-def make(count: int, label_count: int, seed: int = 3):
-    chance = np.random.default_rng(seed)
-    images = [chance.bytes(int(chance.integers(0, 30))) for _ in range(count)]
-    labels = (chance.random((count, label_count)) < 0.3).astype(np.uint8)
-    names = [(f"img{number}", f"클립{number % 3}") for number in range(count)]
-    return images, labels, names
-
-
-def batch(images, labels, names):
-    return record_batch(
-        images,
-        labels,
-        np.zeros((len(images), 3), np.int32),
-        None if names is None else pa.array([name for name, _ in names], pa.string()),
-        None if names is None else pa.array([clip for _, clip in names], pa.string()),
+def schema_of(label_count: int, *, identities: bool = True) -> Schema:
+    columns = (
+        Column("image", pa.binary(), "image"),
+        Column(
+            "label_vector",
+            parse_type(f"uint8[{label_count}]"),
+            "label",
+            label_names=tuple(f"label {number}" for number in range(label_count)),
+            kind="multi-label",
+            unlabelled=True,
+        ),
+        *(Column(size, pa.int32(), size) for size in SIZES),
     )
+    return with_derived_label(columns).joined(*(IDENTITIES if identities else ()))
 
 
-def parts_of(made, cuts, label_count, step=4, identities=True) -> list[Part]:
-    images, labels, names = made
+def make(count: int, label_count: int, seed: int = 3) -> list[Record]:
+    chance = np.random.default_rng(seed)
+    return [
+        Record(
+            chance.bytes(int(chance.integers(0, 30))),
+            tuple((chance.random(label_count) < 0.3).astype(int).tolist()),
+            *chance.integers(0, 1000, 3).tolist(),
+            img_id=f"img{number}",
+            clip_id=f"클립{number % 3}",
+        )
+        for number in range(count)
+    ]
+
+
+def batch_of(records: list[Record], schema: Schema) -> pa.RecordBatch:
+    vectors = np.array([record.label for record in records], np.uint8).reshape(len(records), -1)
+    columns = [
+        binary_array([record.image for record in records]),
+        list_array(number_array(vectors.ravel(), pa.uint8()), schema.arrow.types[1], np.zeros(0, np.int64)),
+        *(pa.array([getattr(record, size) for record in records], pa.int32()) for size in SIZES),
+        *(
+            pa.array([getattr(record, name) for record in records], pa.string())
+            for name in IDENTITIES
+            if name in schema
+        ),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema.arrow)
+
+
+def parts_of(records: list[Record], cuts, schema: Schema, step=4) -> list[Part]:
     parts = []
     for start, end in cuts:
-        builder = PartBuilder(start, label_count)
-        rows = [
-            batch(images[at : min(at + step, end)], labels[at : min(at + step, end)],
-                  names[at : min(at + step, end)] if identities else None)
-            for at in range(start, end, step)
-        ]  # fmt: skip
-        assert list(builder.watch(rows)) == rows
+        builder = PartBuilder(start, schema)
+        for at in range(start, end, step):
+            builder.add(batch_of(records[at : min(at + step, end)], schema))
         assert builder.records == end - start
         parts.append(builder.part())
     return parts
 
 
+def found_of(records: list[Record], schema: Schema, pieces: int = 1, seed: int = 0):
+    cuts = cuts_of(random.Random(seed), len(records), pieces)
+    return merge(parts_of(records, cuts, schema), schema)
+
+
 @pytest.mark.parametrize("label_count", [1, 6, 8, 9, 24])
 @pytest.mark.parametrize("count", [1, 2, 7, 33])
 def test_a_fingerprint_is_what_its_definition_says(count, label_count):
-    images, labels, names = made = make(count, label_count)
-    chance = random.Random(count)
+    records, schema = make(count, label_count), schema_of(label_count)
     for pieces in (1, 3, 6):
-        found = merge(parts_of(made, cuts_of(chance, count, pieces), label_count), label_count)
+        found = found_of(records, schema, pieces, seed=count)
+        labels = [record.label for record in records]
         assert found.records == count
-        assert found.labels_sha256 == sha256(b"".join(bytes(row.tolist()) for row in labels)).hexdigest()
-        assert found.images_sha256 == defined_root([sha256(image).digest() for image in images])
-        assert found.identities_sha256 == defined_root(
-            [sha256(f"{a}\n{b}".encode()).digest() for a, b in names]
+        assert found.records_sha256 == rfc9162_root([kfer_leaf(record) for record in records])
+        assert found.labels_sha256 == sha256(b"".join(map(bytes, labels))).hexdigest()
+        assert found.identities_sha256 == rfc9162_root(
+            [sha256(f"{record.img_id}\n{record.clip_id}".encode()).digest() for record in records], prefix=b""
         )
-        assert found.image_bytes == sum(map(len, images))
-        assert list(found.label_counts) == labels.sum(axis=0).tolist()
-        assert found.labels_per_image == dict(sorted(Counter(labels.sum(axis=1).tolist()).items()))
-        assert found.distinct_label_sets == len({bytes(row.tolist()) for row in labels})
+        assert found.image_bytes == sum(len(record.image) for record in records)
+        assert list(found.label_counts) == [sum(column) for column in zip(*labels, strict=True)]
+        assert found.labels_per_image == dict(sorted(Counter(map(sum, labels)).items()))
+        assert found.distinct_label_sets == len(set(labels))
         text = json.loads(json.dumps(encode(found)))
-        assert text["images_sha256"] == found.images_sha256
+        assert text["records_sha256"] == found.records_sha256
         assert text["labels_per_image"] == {str(key): value for key, value in found.labels_per_image.items()}
 
 
 def test_slices_of_a_batch_count_only_their_rows():
-    images, labels, names = made = make(20, 6)
-    whole, builder = batch(images, labels, names), PartBuilder(0, 6)
+    records, schema = make(20, 6), schema_of(6)
+    whole, builder = batch_of(records, schema), PartBuilder(0, schema)
     for start, size in ((0, 3), (3, 10), (13, 0), (13, 7)):
         builder.add(whole.slice(start, size))
-    assert merge([builder.part()], 6) == merge(parts_of(made, [(0, 20)], 6), 6)
+    assert merge([builder.part()], schema) == found_of(records, schema)
 
 
 def test_identities_of_some_records_are_none():
-    made = make(10, 6)
-    with_, without = (
-        parts_of(made, [(0, 4), (4, 10)], 6),
-        parts_of(made, [(0, 4), (4, 10)], 6, identities=False),
-    )
-    assert merge(without, 6).identities_sha256 is None
-    assert merge([with_[0], without[1]], 6).identities_sha256 is None
-    assert merge([without[0], with_[1]], 6).identities_sha256 is None
-    assert merge(without, 6).images_sha256 == merge(with_, 6).images_sha256
+    records, cuts = make(10, 6), [(0, 4), (4, 10)]
+    with_names, without = schema_of(6), schema_of(6, identities=False)
+    named, nameless = parts_of(records, cuts, with_names), parts_of(records, cuts, without)
+    assert merge(nameless, without).identities_sha256 is None
+    assert merge([named[0], nameless[1]], with_names).identities_sha256 is None
+    assert merge([nameless[0], named[1]], with_names).identities_sha256 is None
+    # Joined columns are in the records' leaves: a name cannot move to another picture.
+    assert merge(nameless, without).records_sha256 != merge(named, with_names).records_sha256
 
 
-def test_any_change_changes_the_fingerprint():
-    images, labels, names = made = make(9, 6)
-    sound = merge(parts_of(made, [(0, 9)], 6), 6)
-    flipped = labels.copy()
-    flipped[4, 2] ^= 1
-    found = merge(parts_of((images, flipped, names), [(0, 9)], 6), 6)
-    assert found.labels_sha256 != sound.labels_sha256
-    moved = [images[1], images[0], *images[2:]]
-    found = merge(parts_of((moved, labels, names), [(0, 9)], 6), 6)
-    assert found.images_sha256 != sound.images_sha256
-    assert found.labels_sha256 == sound.labels_sha256
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: {"image": record.image + b"x"},
+        lambda record: {"label": (1 - record.label[0], *record.label[1:])},
+        lambda record: {"height": record.height + 1},
+        lambda record: {"width": record.width + 1},
+        lambda record: {"depth": record.depth + 1},
+        lambda record: {"img_id": record.img_id + "x"},
+        lambda record: {"clip_id": record.clip_id + "x"},
+    ],
+)
+def test_any_change_of_any_value_changes_the_root(change):
+    records, schema = make(9, 6), schema_of(6)
+    sound = found_of(records, schema)
+    for row in (0, 4, 8):
+        changed = [*records]
+        changed[row] = Record(**vars(records[row]) | change(records[row]))
+        assert found_of(changed, schema).records_sha256 != sound.records_sha256
+
+
+def test_values_that_change_places_change_the_root():
+    """All images, all label vectors and all names are there, in other company."""
+    records, schema = make(9, 6), schema_of(6)
+    sound = found_of(records, schema)
+    for part in ("image", "label", "img_id"):
+        changed = [*records]
+        for one, other in ((0, 1), (1, 0)):
+            changed[one] = Record(**vars(records[one]) | {part: getattr(records[other], part)})
+        found = found_of(changed, schema)
+        assert found.records_sha256 != sound.records_sha256
+        assert (found.labels_sha256 == sound.labels_sha256) == (part != "label")
 
 
 def test_no_records():
-    found = merge([], 6)
+    schema = schema_of(6)
+    found = merge([], schema)
     assert (found.records, found.label_counts, found.labels_per_image) == (0, (0,) * 6, {})
-    assert found.labels_sha256 == found.images_sha256 == sha256(b"").hexdigest()
-    assert found == merge([PartBuilder(0, 6).part()], 6)
+    assert found.labels_sha256 == found.records_sha256 == sha256(b"").hexdigest()
+    assert found == merge([PartBuilder(0, schema).part()], schema)
+
+
+def test_without_named_labels_nothing_is_said_of_them():
+    schema = Schema((Column("text", pa.string()), Column("number", pa.int64(), "label")))
+    builder = PartBuilder(0, schema)
+    builder.add(pa.RecordBatch.from_pydict({"text": ["a", "b"], "number": [1, 1]}, schema=schema.arrow))
+    found = merge([builder.part()], schema)
+    assert (found.label_counts, found.labels_per_image, found.distinct_label_sets, found.labels_sha256) == (
+        None,
+    ) * 4
+    assert (found.records, found.image_bytes) == (2, 0)
+
+
+def test_labels_that_are_numbers_are_counted_by_their_names():
+    label = Column("label", pa.list_(pa.int64()), "label", label_names=("a", "b", "c"))
+    schema = Schema((label,))
+    builder = PartBuilder(0, schema)
+    builder.add(pa.RecordBatch.from_pydict({"label": [[2], [], [0, 2], [2, 0], [1, 1]]}, schema=schema.arrow))
+    found = merge([builder.part()], schema)
+    assert found.label_counts == (2, 1, 3)  # records, not values
+    assert found.labels_per_image == {0: 1, 1: 2, 2: 2}
+    assert found.distinct_label_sets == 4
+    assert found.labels_sha256 is None
+
+
+def test_of_too_many_label_sets_only_the_counts_are_kept(monkeypatch):
+    monkeypatch.setattr(fingerprint, "MAX_LABEL_SETS", 3)
+    records, schema = make(30, 6), schema_of(6)
+    assert len({record.label for record in records}) > 3
+    for pieces in (1, 30):
+        found = found_of(records, schema, pieces)
+        assert found.distinct_label_sets is None
+        assert found.labels_per_image is None
+        assert list(found.label_counts) == [
+            sum(column) for column in zip(*(r.label for r in records), strict=True)
+        ]
 
 
 @pytest.mark.parametrize("picked", [[1], [0, 2], [1, 0], [0, 0], [0, 1, 1], [2, 1, 0]])
 def test_parts_that_do_not_follow_each_other_are_refused(picked):
-    parts = parts_of(make(12, 6), [(0, 5), (5, 8), (8, 12)], 6)
+    schema = schema_of(6)
+    parts = parts_of(make(12, 6), [(0, 5), (5, 8), (8, 12)], schema)
     with pytest.raises(ValueError, match="starts at record"):
-        merge([parts[number] for number in picked], 6)
+        merge([parts[number] for number in picked], schema)
+
+
+def test_a_part_of_other_labels_is_refused():
+    (part,) = parts_of(make(5, 6), [(0, 5)], schema_of(6))
+    with pytest.raises(ValueError, match="expected 8 counts of labels"):
+        merge([part], schema_of(8))

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from converters import image_header
+from converters.dataset import image_header
+from converters.dataset.arrays import binary_array
 from converters.dataset.image_header import (
     ENCODINGS,
     NO_IMAGE,
@@ -26,7 +27,6 @@ from converters.dataset.image_header import (
     read_header,
     sniff,
 )
-from converters.dataset.arrays import binary_array
 
 # The depth of what Pillow writes of an image in each of its modes.
 DEPTHS = {

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters.dataset.jpeg_header import JpegError, JpegSizes, read_jpeg_header
 from converters.dataset.arrays import binary_array
+from converters.dataset.jpeg_header import JpegError, JpegSizes, read_jpeg_header
 
 
 def jpeg(width=16, height=24, mode="RGB", seed=0, exif=False, **options) -> bytes:

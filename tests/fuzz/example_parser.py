@@ -14,11 +14,14 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.internal import api_implementation
 from google.protobuf.message import DecodeError
+from helpers.examples import field
+from helpers.examples import to_varint as varint
 
 from converters.formats.tfrecord.strict_parser import ExampleError, parse_example
 
@@ -65,19 +68,6 @@ def example_class():
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("fuzz.Example"))
-
-
-def varint(value: int) -> bytes:
-    value &= 2**64 - 1
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def field(number: int, payload: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(payload)) + payload
 
 
 class Maker:
@@ -164,7 +154,7 @@ class Maker:
 
 
 def ours(data: bytes) -> dict | None:
-    """Features by name: kind and values (floats as their four bytes); None where it is refused."""
+    """Features by name: kind and values (floats as texts, for no NaN equals itself); None where it is refused."""
     try:
         parsed = parse_example(data)
     except ExampleError as error:
@@ -173,11 +163,12 @@ def ours(data: bytes) -> dict | None:
     found = {}
     for name, feature in parsed.features.items():
         if feature.kind == "bytes_list":
-            values = [data[start:end] for start, end in feature.spans]
+            spans = zip(feature.starts.tolist(), feature.sizes.tolist(), strict=True)
+            values = [data[start : start + size] for start, size in spans]
         elif feature.kind == "int64_list":
-            values = list(feature.integers)
+            values = feature.integers.tolist()
         else:
-            values = feature.count
+            values = texts(feature.floats.tolist()) if feature.kind else None
         found[name] = (feature.kind, values)
     return found
 
@@ -192,19 +183,23 @@ def theirs(cls, data: bytes) -> dict | None:
     for name, feature in message.features.feature.items():
         kind = feature.WhichOneof("kind")
         values = list(getattr(feature, kind).value) if kind else None
-        found[name] = (kind, len(values) if kind == "float_list" else values)
+        found[name] = (kind, texts(values) if kind == "float_list" else values)
     return found
+
+
+def texts(floats: list[float]) -> list[str]:
+    return [value.hex() for value in floats]
 
 
 def tensorflows(tf, data: bytes, mine: dict) -> dict:
     """What TensorFlow's own parser reads of the features that ours found."""
     dtypes = {"bytes_list": tf.string, "int64_list": tf.int64, "float_list": tf.float32}
-    form = {name: tf.io.VarLenFeature(dtypes[kind]) for name, (kind, _) in mine.items() if name}
+    form = {name: tf.io.VarLenFeature(dtypes[kind]) for name, (kind, _) in mine.items()}
     parsed = tf.io.parse_single_example(data, form) if form else {}
     found = {}
     for name in form:
         kind, values = mine[name][0], parsed[name].values.numpy().tolist()
-        found[name] = (kind, len(values) if kind == "float_list" else values)
+        found[name] = (kind, texts(values) if kind == "float_list" else values)
     return found
 
 
@@ -230,10 +225,9 @@ def main() -> None:
             only_theirs += other is not None
             continue
         accepted += 1
-        if mine != other or (
-            tf is not None
-            and tensorflows(tf, data, mine) != {name: value for name, value in mine.items() if name}
-        ):
+        # TensorFlow finds no features without a name, and no kind where there is none.
+        known = {name: value for name, value in mine.items() if name and value[0]}
+        if mine != other or (tf is not None and tensorflows(tf, data, known) != known):
             sys.exit(f"after {tried:,}: they disagree about {data.hex()}\nours: {mine}\nprotobuf: {other}")
     print(
         f"{tried:,} Examples against protobuf ({api_implementation.Type()})"

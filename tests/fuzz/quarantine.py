@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import pyarrow.parquet as pq
-from conftest import Record, _masked_crc, encode_record
+from conftest import Record, encode_record
+from helpers.examples import framed, masked_crc
 from PIL import Image
 
 from converters import convert, verify
@@ -44,15 +45,9 @@ def label(number: int) -> tuple[int, ...]:
     return tuple(int(place == number % 3) for place in range(3))
 
 
-def framed(data: bytes) -> bytearray:
-    length = struct.pack("<Q", len(data))
-    return bytearray(length + _masked_crc(length) + data + _masked_crc(data))
-
-
 IMAGES = [jpeg(number) for number in range(RECORDS)]
 SOUND = [
-    bytes(framed(encode_record(Record(image, label(number), 16, 16, 3))))
-    for number, image in enumerate(IMAGES)
+    framed(encode_record(Record(image, label(number), 16, 16, 3))) for number, image in enumerate(IMAGES)
 ]
 
 
@@ -71,7 +66,7 @@ def damage_length(draw: random.Random, stored: bytearray) -> None:
     ways = [
         lambda: stored.__setitem__(place := draw.randrange(12), stored[place] ^ draw.randrange(1, 256)),
         lambda: stored.__setitem__(slice(0, 8), length),
-        lambda: stored.__setitem__(slice(0, 12), length + _masked_crc(length)),
+        lambda: stored.__setitem__(slice(0, 12), length + masked_crc(length)),
         lambda: stored.__setitem__(slice(0, 12), draw.choice([bytes(12), draw.randbytes(12)])),
     ]
     draw.choice(ways)()
@@ -83,9 +78,9 @@ def damage_data(draw: random.Random, number: int) -> bytearray:
     stored = bytearray(SOUND[number])
     way = draw.randrange(4)
     if way == 0:
-        return framed(encode_record(Record(IMAGES[number], (0, 0, 0), 16, 16, 3)))
+        return bytearray(framed(encode_record(Record(IMAGES[number], (0, 0, 0), 16, 16, 3))))
     if way == 1:
-        return framed(encode_record(Record(IMAGES[number], label(number), 17, 16, 3)))
+        return bytearray(framed(encode_record(Record(IMAGES[number], label(number), 17, 16, 3))))
     start = draw.randrange(12, len(stored) - 40)
     for place in range(start, start + draw.choice([1, 40])):
         stored[place] ^= draw.randrange(1, 256)

@@ -15,7 +15,8 @@ from io import BytesIO
 from pathlib import Path
 
 import google_crc32c
-from conftest import Record, _field, _masked_crc, encode_features, encode_record, to_varint, write_frames
+from conftest import Record, encode_record
+from helpers.examples import encode_features, field, framed, masked_crc, to_varint, write_frames
 from PIL import Image
 
 MIB = 1 << 20
@@ -78,11 +79,7 @@ def tfrecord(folder: Path) -> Path:
 
 def header(size: int) -> bytes:
     length = struct.pack("<Q", size)
-    return length + _masked_crc(length)
-
-
-def framed(data: bytes) -> bytes:
-    return header(len(data)) + data + _masked_crc(data)
+    return length + masked_crc(length)
 
 
 def masked_crc_of_zeros(size: int, after: int = 0) -> bytes:
@@ -269,7 +266,7 @@ def features(**changes) -> dict[str, bytes | list[int]]:
 
 
 def entry(name: str, feature: bytes) -> bytes:
-    return _field(1, _field(1, name.encode()) + _field(2, feature))
+    return field(1, field(1, name.encode()) + field(2, feature))
 
 
 def with_label(feature: bytes) -> bytes:
@@ -279,50 +276,50 @@ def with_label(feature: bytes) -> bytes:
     _, start = to_varint(0), 1
     while inner[start] & 0x80:
         start += 1
-    return _field(1, inner[start + 1 :] + entry("label", feature))
+    return field(1, inner[start + 1 :] + entry("label", feature))
 
 
-ONE_ZERO = _field(1, b"\x01\x00")
+ONE_ZERO = field(1, b"\x01\x00")
 EXAMPLES = {
     "no bytes": b"",
     "no feature": b"\x0a\x00",
     "text": b"this is no Example at all, but a line of text",
-    "a key twice": with_label(_field(3, ONE_ZERO))[:0]
-    + _field(1, b"".join(entry(n, _field(3, ONE_ZERO)) for n in ("label", "label"))),
+    "a key twice": with_label(field(3, ONE_ZERO))[:0]
+    + field(1, b"".join(entry(n, field(3, ONE_ZERO)) for n in ("label", "label"))),
     "features twice": encode_features(features()) * 2,
     "an empty features after": encode_features(features()) + b"\x0a\x00",
-    "two int64_lists": with_label(_field(3, _field(1, b"\x01")) + _field(3, _field(1, b"\x00"))),
-    "two kinds": with_label(_field(1, b"") + _field(3, ONE_ZERO)),
-    "packed, then unpacked": with_label(_field(3, _field(1, b"\x01") + b"\x08\x00")),
-    "unpacked, then packed": with_label(_field(3, b"\x08\x01" + _field(1, b"\x00"))),
-    "two packed runs": with_label(_field(3, _field(1, b"\x01") + _field(1, b"\x00"))),
-    "labels as floats": with_label(_field(2, _field(1, struct.pack("<2f", 1, 0)))),
-    "labels as bytes": with_label(_field(1, _field(1, b"\x01") + _field(1, b"\x00"))),
-    "labels as fixed64": with_label(_field(3, b"\x09" + bytes(8) + b"\x09" + bytes(8))),
-    "labels as fixed32": with_label(_field(3, b"\x0d" + bytes(4) + b"\x0d" + bytes(4))),
-    "an unknown field in a list": with_label(_field(3, ONE_ZERO + b"\x10\x01")),
-    "an unknown field in a feature": with_label(_field(3, ONE_ZERO) + _field(9, b"")),
-    "an unknown field in an entry": _field(
-        1, _field(1, _field(1, b"label") + _field(2, _field(3, ONE_ZERO)) + _field(3, b""))
+    "two int64_lists": with_label(field(3, field(1, b"\x01")) + field(3, field(1, b"\x00"))),
+    "two kinds": with_label(field(1, b"") + field(3, ONE_ZERO)),
+    "packed, then unpacked": with_label(field(3, field(1, b"\x01") + b"\x08\x00")),
+    "unpacked, then packed": with_label(field(3, b"\x08\x01" + field(1, b"\x00"))),
+    "two packed runs": with_label(field(3, field(1, b"\x01") + field(1, b"\x00"))),
+    "labels as floats": with_label(field(2, field(1, struct.pack("<2f", 1, 0)))),
+    "labels as bytes": with_label(field(1, field(1, b"\x01") + field(1, b"\x00"))),
+    "labels as fixed64": with_label(field(3, b"\x09" + bytes(8) + b"\x09" + bytes(8))),
+    "labels as fixed32": with_label(field(3, b"\x0d" + bytes(4) + b"\x0d" + bytes(4))),
+    "an unknown field in a list": with_label(field(3, ONE_ZERO + b"\x10\x01")),
+    "an unknown field in a feature": with_label(field(3, ONE_ZERO) + field(9, b"")),
+    "an unknown field in an entry": field(
+        1, field(1, field(1, b"label") + field(2, field(3, ONE_ZERO)) + field(3, b""))
     ),
-    "an unknown field after": encode_features(features()) + _field(2, b"x"),
-    "a value before its key": _field(1, _field(1, _field(2, _field(3, ONE_ZERO)) + _field(1, b"label"))),
-    "an overlong value": with_label(_field(3, _field(1, b"\x81\x00\x00"))),
-    "a value of eleven bytes": with_label(_field(3, _field(1, b"\x80" * 10 + b"\x01\x00"))),
-    "a value of 70 bits": with_label(_field(3, _field(1, b"\xff" * 9 + b"\x7f\x00"))),
+    "an unknown field after": encode_features(features()) + field(2, b"x"),
+    "a value before its key": field(1, field(1, field(2, field(3, ONE_ZERO)) + field(1, b"label"))),
+    "an overlong value": with_label(field(3, field(1, b"\x81\x00\x00"))),
+    "a value of eleven bytes": with_label(field(3, field(1, b"\x80" * 10 + b"\x01\x00"))),
+    "a value of 70 bits": with_label(field(3, field(1, b"\xff" * 9 + b"\x7f\x00"))),
     "an overlong length": b"\x0a\xff\x80\x00" + bytes(127),
     "a length of 2**64 - 1": b"\x0a" + b"\xff" * 9 + b"\x01",
     "a million open groups": b"\x0a" + to_varint(1_000_000) + b"\x0b" * 1_000_000,
     "a hundred thousand submessages in each other": b"\x0a\xff\xff\xff\x7f" * 100_000,
-    "300,000 features": lambda: _field(
-        1, entry("#######", _field(3, b"\x0a\0")).replace(b"#######", b"%07d") * 300_000 % (*range(300_000),)
+    "300,000 features": lambda: field(
+        1, entry("#######", field(3, b"\x0a\0")).replace(b"#######", b"%07d") * 300_000 % (*range(300_000),)
     ),
-    "a feature's name of 20 MB": lambda: _field(1, entry("n" * 20_000_000, _field(3, ONE_ZERO))),
-    "a feature's name that is not UTF-8": _field(1, _field(1, _field(1, b"\xff\xfe"))),
+    "a feature's name of 20 MB": lambda: field(1, entry("n" * 20_000_000, field(3, ONE_ZERO))),
+    "a feature's name that is not UTF-8": field(1, field(1, field(1, b"\xff\xfe"))),
     "a feature's name with a NUL": encode_features(features() | {"label\0": [1]}),
-    "fifty million labels": lambda: with_label(_field(3, _field(1, bytes(50_000_000)))),
-    "ten million unpacked labels": lambda: with_label(_field(3, b"\x08\x00" * 10_000_000)),
-    "ten million images": lambda: _field(1, entry("image_raw", _field(1, b"\x0a\x00" * 10_000_000))),
+    "fifty million labels": lambda: with_label(field(3, field(1, bytes(50_000_000)))),
+    "ten million unpacked labels": lambda: with_label(field(3, b"\x08\x00" * 10_000_000)),
+    "ten million images": lambda: field(1, entry("image_raw", field(1, b"\x0a\x00" * 10_000_000))),
     "no label": encode_features({name: value for name, value in features().items() if name != "label"}),
     "another feature": encode_features(features(extra=[1])),
     "three labels": encode_features(features(label=[1, 0, 0])),
@@ -602,7 +599,7 @@ SOUND: dict[str, Case] = {
         ["--decode"],
     )[-1],
     "bytes after the image": lambda folder: image(folder, JPEG + bytes(100)),
-    "unpacked labels": lambda folder: put(folder, framed(with_label(_field(3, b"\x08\x01\x08\x00")))),
+    "unpacked labels": lambda folder: put(folder, framed(with_label(field(3, b"\x08\x01\x08\x00")))),
 }
 
 

@@ -19,18 +19,20 @@ from urllib.parse import quote
 import httpx2
 import huggingface_hub.constants
 import pytest
-from conftest import edit_description, flip
-from huggingface_hub.utils import are_progress_bars_disabled
+from conftest import edit_description, flip, renew
+from huggingface_hub import close_session, get_session
+from huggingface_hub.utils import are_progress_bars_disabled, http_backoff
 from standin_hub import TOKEN, Fault, File, Hub, Repo
 
 import converters.hub.upload
 from converters import CallError, CheckError, DataError, convert
 from converters import push as push_api
 from converters.hub import Destination
+from converters.hub.changes import git_oid, groups
 from converters.hub.failures import HubError, clean
-from converters.hub.plan import git_oid, groups
-from converters.hub.session import HubSession, _guard
+from converters.hub.session import HubSession, Unreachable, _guard, hub_session
 from converters.storage.file_list import OutputFile
+from converters.verify.datasets_reader import confirm
 
 REPO = "me/kfer"
 
@@ -375,6 +377,18 @@ def test_what_does_not_verify_is_not_sent(hub, push, hf_output, tmp_path):
     assert hub.requests == []
     (out / "extra").write_text("")
     assert push(out=out).status == 1
+
+
+def test_what_datasets_reads_otherwise_is_not_sent(hub, push, hf_output, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["converters.verify.output"], "confirm", confirm)
+    out = Path(shutil.copytree(hf_output, tmp_path / "out"))
+    card = (out / "README.md").read_text("utf-8").replace("path: 22_emo/test-*", "path: 22_emo/train-*")
+    (out / "README.md").write_text(card, "utf-8")
+    renew(out)
+    done = push(out=out)
+    assert done.status == 1
+    assert "22_emo/test: datasets: " in done.err
+    assert hub.requests == []
 
 
 def test_only_hf_outputs(hub, push, kfer_convert, sample, tmp_path):
@@ -928,13 +942,33 @@ def test_connections_are_cut_in_the_clear_and_encrypted(event, late):
     stream = SimpleNamespace(get_extra_info={"socket": ours}.get)
     if late:
         session.cut()
-    session._opened(event, {"return_value": stream})
+    session._traced(event, {"return_value": stream})
     if not late:
         session.cut()
     with ours, theirs:
         assert theirs.recv(1) == b""
     with pytest.raises(HubError):
         session.follow(httpx2.Request("GET", "https://hub.example"))
+
+
+def test_no_client_without_the_guard_takes_the_place_of_one_that_cannot_connect(hub):
+    away = "http://127.0.0.1:9"
+    with hub_session(Destination(REPO, away)):
+        client = get_session()
+        with pytest.raises(Unreachable):
+            http_backoff("GET", f"{away}/x")  # which makes a new client where it meets httpx2's own error
+        assert get_session() is client
+        with pytest.raises(HubError, match="another address"):
+            http_backoff("GET", f"{hub.endpoint}/x")
+    assert hub.requests == []
+
+
+def test_a_client_that_is_replaced_meanwhile_stops_it(hub, push_small):
+    hub.faults = [Fault(STEPS["gate"], first=close_session)]
+    done = push_small()
+    assert done.status == 2
+    assert "closed the connections" in done.err
+    assert hub.called("/preupload/") == []
 
 
 # --- What it leaves behind in this process, and says ----------------------------------------------------
@@ -982,12 +1016,14 @@ def test_the_token_is_in_no_exception(hub, hf_output):
 
 
 def test_huggingface_hub_is_left_as_it_was(hub, push, hf_output):
-    from huggingface_hub.utils import _http
     from huggingface_hub.utils import logging as hub_logging
 
     def settings():
+        client = get_session()
         return (
-            _http._GLOBAL_CLIENT_FACTORY,
+            client,
+            client.timeout,
+            *map(tuple, client.event_hooks.values()),
             hub_logging.get_verbosity(),
             huggingface_hub.constants.HF_HUB_DISABLE_XET,
             huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY,
@@ -1006,7 +1042,7 @@ def test_the_api(hub, hf_output, tmp_path):
     report = push_api(hf_output, REPO, announce=seen.append)
     assert report.url == f"{hub.endpoint}/datasets/{REPO}"
     assert report.verified == len(contents(hf_output))
-    assert seen[0].plan == report.plan
+    assert seen[0].changes == report.changes
     with pytest.raises(CallError, match="have-the-right"):
         push_api(hf_output, REPO, public=True)
     hub.tamper = lambda path, data: data + b" "

@@ -9,15 +9,14 @@ import random
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.examples import decode_example, read_frames
 from PIL import Image
 
 from converters.dataset.description import Description, Split, kfer, load_description, parse_description
 from converters.errors import CallError
-from converters.formats.tfrecord.framing import read_frames
 from converters.sample import writer as sample
 from converters.sample.faces import draw_face
 from converters.sample.rows import deal, full_rows, read_label_files, small_rows
@@ -26,50 +25,8 @@ from converters.sample.writer import LABELS_FOLDER, make_sample
 AUTHORS_LABELS = Path(__file__).parents[3] / "shared" / "kfer" / "labels"
 
 
-def read_records(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        for frames in read_frames(file, str(path)):
-            for start, size in zip(frames.starts.tolist(), frames.sizes.tolist(), strict=True):
-                yield frames.buffer[start : start + size]
-
-
-def varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        value |= (byte & 0x7F) << shift
-        position, shift = position + 1, shift + 7
-        if byte < 0x80:
-            return value, position
-
-
-def fields(data: bytes) -> list[tuple[int, bytes]]:
-    """Field numbers and contents of a protobuf message that has nothing but delimited fields."""
-    found, position = [], 0
-    while position < len(data):
-        tag, position = varint(data, position)
-        assert tag & 7 == 2
-        size, position = varint(data, position)
-        found.append((tag >> 3, data[position : position + size]))
-        position += size
-    assert position == len(data)
-    return found
-
-
-def decode_example(data: bytes) -> dict[str, bytes | list[int]]:
-    """A tf.train.Example, read with nothing of the package."""
-    features: dict[str, bytes | list[int]] = {}
-    [(_, message)] = fields(data)
-    for _, entry in fields(message):
-        (_, name), (_, feature) = fields(entry)
-        [(kind, values)] = fields(feature)
-        [(_, value)] = fields(values)
-        features[name.decode()] = value if kind == 1 else list(value)  # all integers here are under 128
-    return features
-
-
 def read_split(folder: Path, split: Split) -> list[dict[str, bytes | list[int]]]:
-    return [decode_example(data) for data in read_records(folder / split.file)]
+    return [decode_example(data) for data in read_frames(folder / split.file)]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -179,7 +136,7 @@ def test_the_small_sample_is_one_per_cent_with_every_label(small: Path) -> None:
         counts = zip(*(split.published.label_counts or () for split in config.splits), strict=True)
         assert all(map(sum, counts)), config.name
         numbers = {number for split in config.splits for number in split.published.labels_per_image or {}}
-        assert numbers == ({1} if config.kind == "single-label" else {1, 2, 3, 4})
+        assert numbers == ({1} if config.splits[0].kind == "single-label" else {1, 2, 3, 4})
 
 
 def test_ids_are_unique_over_all_configs(small: Path) -> None:
@@ -297,7 +254,7 @@ def test_any_number_of_records_is_met_exactly(records: int) -> None:
         counts = [sum(column) for column in zip(*(row.label for row in rows), strict=True)]
         assert sum(map(bool, counts)) == min(len(counts), sum(counts))
         sizes = {sum(row.label) for row in rows}
-        assert sizes <= ({1} if config.kind == "single-label" else {1, 2, 3, 4})
+        assert sizes <= ({1} if config.splits[0].kind == "single-label" else {1, 2, 3, 4})
 
 
 def test_full_rows_have_the_published_counts() -> None:

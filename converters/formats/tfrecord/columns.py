@@ -30,9 +30,8 @@ class ColumnReader:
     """
 
     def __init__(self, schema: Schema, ignored: Collection[str] = ()) -> None:
-        self._parser = BatchParser()
+        self._parser = BatchParser(ignored)
         self._schema = schema
-        self._ignored = frozenset(ignored)
         self._features = frozenset(column.feature for column in schema if column.feature is not None)
 
     def read(self, frames: Frames) -> pa.RecordBatch:
@@ -61,7 +60,7 @@ class ColumnReader:
                 f"the feature {name!r} is not in the dataset's description and would be lost",
             )
             for name, found in values.items()
-            if name not in self._features and name not in self._ignored and found.kind is not None
+            if name not in self._features and found.kind is not None
         ]
 
 

@@ -16,9 +16,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import IO, Self
 
-from converters.dataset.source import Compression
+from converters.dataset.source_facts import Compression
 from converters.errors import CallError, DataError, Location
-from converters.formats.tfrecord.framing import HEADER_BYTES, ByteStream, is_header
+from converters.formats.tfrecord.framing import ByteStream, is_header
 from converters.storage.files import open_regular
 from converters.storage.object_store import ObjectPath, Place, open_object
 
@@ -32,7 +32,7 @@ MAX_EMPTY_MEMBERS = 1000
 # What inflate gets at once: it expands to 16 MiB at most. Inflate copies what it did not take, so with many members
 # this must be little.
 _PIECE_BYTES = 16 << 10
-_WINDOW_BITS = {"gzip": 31, "zlib": 15}
+WINDOW_BITS = {"gzip": 31, "zlib": 15}
 
 _GZIP_HEADER_BYTES = 10
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -114,22 +114,16 @@ def _open(path: Place) -> tuple[IO[bytes], int]:
     return file, os.fstat(file.fileno()).st_size
 
 
-def detect_compression(path: Place) -> Compression:
-    """How the file is compressed, from its first bytes.
-
-    Raises:
-        DataError: the file cannot be read, is no regular file, or is empty.
-    """
-    with StoredFile(path) as file:
-        head = file.read(HEADER_BYTES)
-    if not head:
-        raise DataError("the file is empty.", Location(str(path)), "Copy it again from where you got it.")
+def compression_of(head: bytes) -> Compression:
+    """How a file that begins so is compressed."""
     if is_header(head):
         return "none"
     if head.startswith(_GZIP_MAGIC):
         return "gzip"
-    # RFC 1950: method 8, window up to 32 KiB, and the two bytes are a multiple of 31.
-    if len(head) > 1 and head[0] & 0x8F == 0x08 and int.from_bytes(head[:2], "big") % 31 == 0:
+    # RFC 1950: method 8, window up to 32 KiB, and the two bytes are a multiple of 31. A damaged length may be so;
+    # yet its upper half is zero, and deflated bytes are not at this place.
+    zlib_header = len(head) > 1 and head[0] & 0x8F == 0x08 and int.from_bytes(head[:2], "big") % 31 == 0
+    if zlib_header and head[4:8] != bytes(4):
         return "zlib"
     return "none"
 
@@ -202,7 +196,7 @@ class DecompressedStream:
 
     def _inflated(self) -> Iterator[bytes]:
         """The decompressed bytes, member by member."""
-        inflate = zlib.decompressobj(_WINDOW_BITS[self._compression])
+        inflate = zlib.decompressobj(WINDOW_BITS[self._compression])
         stored = produced = 0  # bytes that went in, and that came out
         member_stored = member_produced = 0  # of these, before the member
         header, empty_members = b"", 0
@@ -212,7 +206,7 @@ class DecompressedStream:
                 if inflate.eof:
                     empty_members = empty_members + 1 if produced == member_produced else 0
                     member_stored, member_produced, header = stored, produced, b""
-                    inflate = zlib.decompressobj(_WINDOW_BITS[self._compression])
+                    inflate = zlib.decompressobj(WINDOW_BITS[self._compression])
                     if reason := self._refused_member(empty_members):
                         break
                 data, taken, reason = self._decompress(inflate, piece)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from converters.dataset.damage import LostRange
-from converters.dataset.source import Compression
+from converters.dataset.source_facts import Compression
 from converters.errors import DataError, Location
 from converters.formats.tfrecord.compression import DecompressedStream, StoredFile
 from converters.formats.tfrecord.framing import ByteStream

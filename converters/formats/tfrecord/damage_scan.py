@@ -25,13 +25,13 @@ from converters.formats.tfrecord.columns import ColumnReader
 from converters.formats.tfrecord.discovery import FoundSource
 from converters.formats.tfrecord.framing import Frames
 from converters.formats.tfrecord.reader import frame_location, read_columns
-from converters.formats.tfrecord.recovery import Examination, examine
+from converters.formats.tfrecord.recovery import Check, Examination, examine
 from converters.storage.object_store import Place
 
-# What it means that a record was found again so.
+# What it means for the output that a record was found again in this way.
 _FOUND_AGAIN: Mapping[FoundAgain, str] = {
-    "by checksums": "A record that lay whole inside a damaged one (in a JPEG's comment, say) would be in the output.",
-    "by index": "The index and the checksums agree.",
+    "by checksums": "A record that lies whole inside a damaged one (in a JPEG's comment, say) comes out as well.",
+    "by index": "The index agrees with all records that were found.",
 }
 
 
@@ -119,9 +119,12 @@ def examine_source(
             raise CallError(
                 f"--on-error quarantine needs the folder {FOLDER!r}, which is a config's name here."
             )
-        check = _RecordCheck(found, without, decode=decode)
+        check = _record_check(found, without, decode=decode)
         examined = [
-            examine(file.path, file.compression, file.index, check, max_record_bytes) for file in found.files
+            Examination(0, 0, (), None, None)
+            if file.may_be_empty
+            else examine(file.path, file.compression, file.index, check, max_record_bytes)
+            for file in found.files
         ]
         identities = None if labels is None else read_identities(labels, found.split)
         resolved = _resolved(found, examined, identities)
@@ -144,16 +147,15 @@ def examine_source(
     return ExaminedSource(splits, damage, tuple(warnings))
 
 
-class _RecordCheck:
+def _record_check(found: SourceSplit, without: tuple[str, ...], *, decode: bool) -> Check:
     """Holds records against all that a conversion checks."""
+    columns = ColumnReader(found.split.schema, without)
+    checker = RecordChecker(found.split.schema, decode=decode)
 
-    def __init__(self, found: SourceSplit, without: tuple[str, ...], *, decode: bool) -> None:
-        self._columns = ColumnReader(found.split.schema, without)
-        self._checker = RecordChecker(found.split.schema, decode=decode)
+    def check(frames: Frames) -> None:
+        checker.check(read_columns(columns, "", frames), partial(frame_location, "", frames))
 
-    def __call__(self, frames: Frames) -> None:
-        batch = read_columns(self._columns, "", frames)
-        self._checker.check(batch, partial(frame_location, "", frames))
+    return check
 
 
 def _resolved(
@@ -239,11 +241,11 @@ def _ranges(
 
 
 def _found_again(title: str, ranges: Sequence[QuarantinedRange]) -> Iterator[str]:
-    """Which records follow damage that does not tell where it ends."""
-    for how, what in _FOUND_AGAIN.items():
+    """Where records were found again after damage that does not tell its end, and what that means."""
+    for how, meaning in _FOUND_AGAIN.items():
         if count := sum(piece.found_again == how for piece in ranges):
-            places = f"{count:,} damaged range" + "s" * (count != 1)
-            yield f"{title}: {places} did not tell where the next record begins; it was found again {how}. {what}"
+            places = "1 damaged range does" if count == 1 else f"{count:,} damaged ranges do"
+            yield f"{title}: {places} not tell where the next record begins; it was found again {how}. {meaning}"
 
 
 def _csv_published(identities: Identities | None, found: SourceSplit) -> tuple[bool | None, bool | None]:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from converters.dataset.description import Description, Split
+from converters.dataset.description import DESCRIPTION_FILE, Description, Split
+from converters.dataset.filenames import unsafe_name
+from converters.dataset.members import COMPRESSED_SUFFIXES, is_pattern, member_sets, plain_name, same_name
 from converters.dataset.source import SourceFile, SourceSplit
 from converters.errors import CallError, DataError, Location
-from converters.formats.tfrecord.compression import detect_compression
+from converters.formats.tfrecord.checksums import published_digests
+from converters.formats.tfrecord.file_names import is_sidecar_name
+from converters.formats.tfrecord.foreign import Look, look_at
+from converters.formats.tfrecord.listing import Listing, list_source, pattern_of
 from converters.formats.tfrecord.reader import first_label_count
-from converters.storage.files import file_state, is_folder, names_in
-from converters.storage.object_store import Place, side_by_side
-
-# Extensions that a compressed copy of a file may have in addition.
-_COMPRESSED_SUFFIXES = ("", ".gz", ".gzip", ".zlib", ".zz")
+from converters.storage.files import file_state
+from converters.storage.object_store import ObjectPath, Place, side_by_side
 
 _TFRECORD_NAME = re.compile(r"\.tfrecords?\b", re.IGNORECASE)
 
@@ -27,20 +29,37 @@ _SPLIT_WORDS = (
     frozenset({"valid", "validation", "val", "dev"}),
     frozenset({"test", "testing"}),
 )
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
 class FoundSource:
-    """What was found in a source folder: the splits that are there, and those that are not."""
+    """What was found in a source: the splits that are there, and those that are not.
+
+    Attributes:
+        folder: the folder that the names of files are relative to.
+        description: of the dataset.
+        splits: those that are there, of those asked for.
+        absent: those that are not.
+        passed_over: files and folders that are no part of the dataset, as far as they are worth a word.
+        companions: files whose content counts, besides the TFRecords and their indexes.
+        others: splits that are there and were not asked for.
+    """
 
     folder: Place
     description: Description
     splits: tuple[SourceSplit, ...]
     absent: tuple[Split, ...]
+    passed_over: tuple[str, ...] = ()
+    companions: tuple[Place, ...] = ()
+    others: tuple[SourceSplit, ...] = ()
 
 
 def find_source(
-    folder: Place, description: Description, configs: Collection[str] = (), splits: Collection[str] = ()
+    source: Place | Listing,
+    description: Description,
+    configs: Collection[str] = (),
+    splits: Collection[str] = (),
 ) -> FoundSource:
     """Find the files of the wanted configs and splits (all, where none are named).
 
@@ -48,42 +67,46 @@ def find_source(
     the number of its labels and a split's name in its own, where both are unambiguous.
 
     Raises:
-        CallError: the folder is not there, a name is unknown, or nothing that was asked for is there.
-        DataError: a file cannot belong to any split, or could belong to more than one.
+        CallError: the folder is not there, a name is unknown, outputs cannot hold the name of a file, or nothing that
+            was asked for is there.
+        DataError: a file cannot belong to any split, or could belong to more than one; it is no TFRecord; a member of
+            ``-of-N`` is there twice.
     """
-    if not is_folder(folder):
-        raise CallError(f"{folder}: there is no such folder. Name the folder that holds the TFRecord files.")
+    listing = source if isinstance(source, Listing) else list_source(source)
+    folder = listing.folder
     wanted = _wanted(description, configs, splits)
-    try:
-        names = names_in(folder)
-    except OSError as error:
-        raise CallError(f"{folder}: cannot be read: {error.strerror}.") from error
-    found: dict[Split, list[str]] = {
-        split: [name for file in split.files for name in _matching(file, names)]
-        for split in description.splits()
-    }
+    found = _by_name(description, listing.names)
     _refuse_shared(found, folder)
     notes: dict[Split, str] = {}
     known = {name for files in found.values() for name in files}
-    for name in names:
-        if _TFRECORD_NAME.search(name) and name not in known and not name.endswith(".idx"):
-            split = _match_unknown(folder / name, description, found)
-            found[split] = [name]
-            notes[split] = (
-                f"{name} was taken for {split.title} by its {len(split.label_names)} labels and its name"
-            )
-    present = [
-        SourceSplit(
-            split,
-            tuple(_look(partial(_source_file, split, folder, frozenset(names)), found[split])),
-            notes.get(split),
+    for name in _unknown(listing, known):
+        split = _match_unknown(folder / name, description, found)
+        found[split] = [name]
+        notes[split] = (
+            f"{name} was taken for {split.title} by its {len(split.label_names)} labels and its name"
         )
-        for split in wanted
+    for split, names in found.items():
+        _check_members(names, split, folder)
+    digests, digest_files = published_digests(folder, listing.beside)
+    files = _look_at_all(found, listing, digests)
+    there = [
+        SourceSplit(split, tuple(files[name] for name in found[split]), notes.get(split))
+        for split in description.splits()
         if found[split]
     ]
-    _refuse_absent(folder, description, wanted, present, configs, splits)
+    asked = set(wanted)
+    present = [source for source in there if source.split in asked]
+    _refuse_absent(listing, description, wanted, present, configs, splits)
+    used = {name for names in found.values() for name in names} | set(digest_files) | {DESCRIPTION_FILE}
+    used |= {file.index.name for file in files.values() if file.index is not None}
     return FoundSource(
-        folder, description, tuple(present), tuple(split for split in wanted if not found[split])
+        folder,
+        description,
+        tuple(present),
+        tuple(split for split in wanted if not found[split]),
+        tuple(_passed_over(listing, used, description)),
+        tuple(folder / name for name in digest_files),
+        tuple(source for source in there if source.split not in asked),
     )
 
 
@@ -103,29 +126,74 @@ def _wanted(description: Description, configs: Collection[str], splits: Collecti
     ]
 
 
-def _matching(pattern: str, names: Sequence[str]) -> list[str]:
-    """The names that a split's ``file`` means: itself, or all that match if it is a pattern; compressed or not."""
-    literal = [name for suffix in _COMPRESSED_SUFFIXES if (name := pattern + suffix) in names]
-    if literal or not re.search(r"[*?\[]", pattern):
-        return literal
-    return [
-        name
-        for name in names
-        if any(fnmatch.fnmatchcase(name, pattern + suffix) for suffix in _COMPRESSED_SUFFIXES)
-        and not name.endswith(".idx")
-    ]
+# ---- By name ------------------------------------------------------------------------------------------
 
 
-def _refuse_shared(found: dict[Split, list[str]], folder: Place) -> None:
+def _by_name(description: Description, names: Sequence[str]) -> dict[Split, list[str]]:
+    """The files of each split, by the names and patterns that the description has, in their order."""
+    index = _NameIndex(names)
+    return {
+        split: list(dict.fromkeys(name for file in split.files for name in index.matching(file)))
+        for split in description.splits()
+    }
+
+
+class _NameIndex:
+    """Names to be looked up by many names and patterns."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._exact = dict.fromkeys(names)
+        self._same = {same_name(name): name for name in reversed(names)}
+        self._sorted = sorted((same_name(plain_name(name)), name) for name in names)
+        self._reversed = sorted((plain[::-1], name) for plain, name in self._sorted)
+
+    def matching(self, file: str) -> list[str]:
+        """What a ``file`` means: itself, or all that match if it is a pattern; compressed or not."""
+        literal = [
+            name
+            for suffix in COMPRESSED_SUFFIXES
+            if (
+                name := file + suffix
+                if file + suffix in self._exact
+                else self._same.get(same_name(file + suffix))
+            )
+        ]
+        if literal or not is_pattern(file):
+            return literal
+        file = same_name(plain_name(file))
+        pattern = pattern_of(file)
+        return sorted(
+            name
+            for plain, name in self._candidates(file)
+            if pattern.fullmatch(plain) and not is_sidecar_name(name)
+        )
+
+    def _candidates(self, pattern: str) -> list[tuple[str, str]]:
+        """The plain names, and the names, that begin as the pattern does, or end so: whichever are fewer."""
+        starting = _range(self._sorted, re.split(r"[*?\[]", pattern, maxsplit=1)[0])
+        ending = _range(self._reversed, re.split(r"[*?\]]", pattern[::-1], maxsplit=1)[0])
+        if len(starting) <= len(ending):
+            return self._sorted[starting.start : starting.stop]
+        return [(plain[::-1], name) for plain, name in self._reversed[ending.start : ending.stop]]
+
+
+def _range(entries: list[tuple[str, str]], start: str) -> range:
+    """Which of the sorted entries begin so."""
+    return range(bisect_left(entries, (start,)), bisect_left(entries, (start + "\U0010ffff",)))
+
+
+def _refuse_shared(found: Mapping[Split, list[str]], folder: Place) -> None:
     owners: dict[str, Split] = {}
     for split, names in found.items():
-        if len(names) > 1 and not re.search(r"[*?\[]", split.file):
-            raise DataError(
-                f"{' and '.join(names)} both look like {split.title}.",
-                Location(str(folder)),
-                "Keep one of them here.",
-            )
+        plain: dict[str, str] = {}
         for name in names:
+            other = plain.setdefault(same_name(plain_name(name)), name)
+            if other != name:
+                raise DataError(
+                    f"{other} and {name} both look like {split.title}: one is a copy of the other.",
+                    Location(str(folder)),
+                    "Keep one of them here.",
+                )
             if name in owners:
                 raise DataError(
                     f"the description gives this file to {owners[name].title} and to {split.title}.",
@@ -134,22 +202,62 @@ def _refuse_shared(found: dict[Split, list[str]], folder: Place) -> None:
             owners[name] = split
 
 
-def _match_unknown(path: Place, description: Description, found: dict[Split, list[str]]) -> Split:
-    """The one split that a file of unknown name can belong to."""
-    feature = (
-        next((label.feature for config in description.configs if (label := config.schema.label)), None) or ""
-    )
-    label_count = first_label_count(path, detect_compression(path), feature)
-    configs = [
-        config
-        for config in description.configs
-        if config.schema.label is not None and len(config.schema.label.label_names) == label_count
+def _check_members(names: Sequence[str], split: Split, folder: Place) -> None:
+    """Refuse members of ``-of-N`` that contradict each other."""
+    try:
+        member_sets(names)
+    except ValueError as error:
+        raise DataError(
+            f"{split.title}: {error}.", Location(str(folder)), "Keep the files of one set here."
+        ) from None
+
+
+# ---- By content ---------------------------------------------------------------------------------------
+
+
+def _unknown(listing: Listing, known: Collection[str]) -> Iterator[str]:
+    """TFRecord files beside those that the description names; those of folders below, only if there are no others."""
+    names = [
+        name
+        for name in listing.names
+        if name not in known and _TFRECORD_NAME.search(name) and not is_sidecar_name(name)
     ]
+    top = [name for name in names if "/" not in name]
+    yield from top if top or known else names
+
+
+def _match_unknown(path: Place, description: Description, found: Mapping[Split, list[str]]) -> Split:
+    """The one split that a file of unknown name can belong to."""
+    look = look_at(path)
+    _refuse_foreign(path, look)
+    if look.kind == "empty":
+        raise _empty(path)
+    feature = (
+        next(
+            (
+                label.feature
+                for config in description.configs
+                if (label := config.schema.label) and label.kind
+            ),
+            None,
+        )
+        or ""
+    )
+    configs = []
+    if feature:
+        label_count = first_label_count(path, look.compression, feature)
+        configs = [
+            config
+            for config in description.configs
+            if config.schema.label is not None and len(config.schema.label.label_names) == label_count
+        ]
     words = set(re.split(r"[^a-z]+", path.name.lower()))
     splits = [split for config in configs for split in config.splits if words & _words(split.name)]
     if len(configs) == 1 and len(splits) == 1 and not found[splits[0]]:
         return splits[0]
-    if not configs:
+    if not feature:
+        reason = "the description does not name it"
+    elif not configs:
         reason = f"its {label_count} labels fit no config"
     elif len(configs) > 1:
         reason = f"its {label_count} labels fit {', '.join(config.name for config in configs)}"
@@ -160,7 +268,7 @@ def _match_unknown(path: Place, description: Description, found: dict[Split, lis
     else:
         reason = f"it looks like {splits[0].title}, for which {found[splits[0]][0]} is there already"
     expected = (
-        ", ".join(split.file for split in description.splits() if not found[split]) or "none is missing"
+        _listed([split.file for split in description.splits() if not found[split]]) or "none is missing"
     )
     raise DataError(
         f"this TFRecord file cannot be matched to the dataset: {reason}.",
@@ -174,30 +282,98 @@ def _words(split_name: str) -> frozenset[str]:
     return next((row for row in _SPLIT_WORDS if name in row), frozenset({name}))
 
 
-def _look(look: Callable[[str], SourceFile], names: Sequence[str]) -> Iterable[SourceFile]:
-    """What is found at each name. Where there are many, requests to a store go side by side."""
-    return side_by_side(look, names) if len(names) > 1 else map(look, names)
+def _look_at_all(
+    found: Mapping[Split, list[str]], listing: Listing, digests: Mapping[str, str]
+) -> dict[str, SourceFile]:
+    """Every file of every split. Where there are many, requests to a store go side by side."""
+    names = [(split, name) for split, names in found.items() for name in names]
+    look = partial(_source_file, listing, digests)
+    many = side_by_side if isinstance(listing.folder, ObjectPath) else map
+    looked = list(many(lambda entry: look(*entry), names))
+    files = {name: file for (_, name), file in zip(names, looked, strict=True)}
+    for split, own in found.items():
+        empty = [name for name in own if files[name].may_be_empty]
+        if empty and (split.published.records is None or len(empty) == len(own)):
+            raise _empty(files[empty[0]].path)
+    return files
 
 
-def _source_file(split: Split, folder: Place, there: Collection[str], name: str) -> SourceFile:
-    path = folder / name
+def _source_file(listing: Listing, digests: Mapping[str, str], split: Split, name: str) -> SourceFile:
+    path = listing.folder / name
+    for part in name.split("/"):
+        if problem := unsafe_name(part):
+            raise CallError(
+                f"{path}: the name {problem}, so that outputs cannot hold it. Rename the file, or make a link of "
+                "another name to it."
+            )
+    look = look_at(path)
+    _refuse_foreign(path, look)
     index = split.index if split.index and name.startswith(split.file) else None
     # A link that leads nowhere is an index that cannot be read, not one that is absent; its name is there.
-    if index is None or index not in there:
-        index = next((other for other in _index_names(path) if other in there), None)
-    compression = detect_compression(path)
+    if index is None or index not in listing.beside:
+        index = next((other for other in _index_names(name) if other in listing.beside), None)
     return SourceFile(
-        path.name, path, *file_state(path), compression, None if index is None else folder / index
+        name,
+        path,
+        *file_state(path),
+        look.compression,
+        None if index is None else listing.folder / index,
+        digests.get(name),
+        look.kind == "empty",
     )
 
 
-def _index_names(path: Place) -> tuple[str, str]:
+def _index_names(name: str) -> tuple[str, str]:
     """What DALI's tools call the index of a file: with the extension replaced or added."""
-    return path.with_suffix(".idx").name, f"{path.name}.idx"
+    folder, slash, own = name.rpartition("/")
+    stem = own.rpartition(".")[0] if "." in own.lstrip(".") else own
+    return f"{folder}{slash}{stem}.idx", f"{name}.idx"
+
+
+def _refuse_foreign(path: Place, look: Look) -> None:
+    if look.kind == "foreign":
+        raise foreign_file(path, look)
+
+
+def foreign_file(path: Place, look: Look) -> DataError:
+    """The error of a file that should be a TFRecord and is something else."""
+    return DataError(
+        f"this is no TFRecord file: it is {look.words}.",
+        Location(str(path)),
+        "Put the TFRecord file itself here, or move this one elsewhere.",
+    )
+
+
+def _empty(path: Place) -> DataError:
+    return DataError("the file is empty.", Location(str(path)), "Copy it again from where you got it.")
+
+
+# ---- What is left -------------------------------------------------------------------------------------
+
+
+def _passed_over(listing: Listing, used: Collection[str], description: Description) -> Iterable[str]:
+    """What is in the source and is no part of the dataset, nor known to lie beside one."""
+    expected = {split.labels_csv for split in description.splits()}
+    for name in listing.names:
+        own = name.rpartition("/")[2]
+        if name not in used and own not in expected and own not in used:
+            yield name
+    if not listing.chosen:
+        yield from listing.hidden
+
+
+def passed_over_note(names: Sequence[str]) -> str:
+    """A sentence that lists what was passed over."""
+    return f"passed over, as no part of the dataset: {_listed(names)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 
 def _refuse_absent(
-    folder: Place,
+    listing: Listing,
     description: Description,
     wanted: Sequence[Split],
     present: Sequence[SourceSplit],
@@ -205,18 +381,19 @@ def _refuse_absent(
     splits: Collection[str],
 ) -> None:
     """Nothing there at all, or nothing of what was asked for by name, is a wrong call."""
-    expected = ", ".join(split.file for split in wanted)
+    place = listing.place
+    expected = _listed([split.file for split in wanted])
     if not present:
         raise CallError(
-            f"{folder}: no TFRecord file of dataset {description.name!r} is here; expected {expected}."
+            f"{place}: no TFRecord file of dataset {description.name!r} is here; expected {expected}."
         )
     there = {source.split for source in present}
     for config in configs:
         if not any(split.config == config for split in there):
-            raise CallError(f"{folder}: no file of config {config!r} is here; expected {expected}.")
+            raise CallError(f"{place}: no file of config {config!r} is here; expected {expected}.")
     for name in splits:
         if not any(split.name == name for split in there):
-            raise CallError(f"{folder}: no file of split {name!r} is here; expected {expected}.")
+            raise CallError(f"{place}: no file of split {name!r} is here; expected {expected}.")
     if configs and splits and len(there) < len(wanted):
         missing = next(split for split in wanted if split not in there)
-        raise CallError(f"{folder}: {missing.file} ({missing.title}) is not here.")
+        raise CallError(f"{place}: {missing.file} ({missing.title}) is not here.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Protocol
 
 import google_crc32c
@@ -104,10 +104,19 @@ def masked_crc_of_long(data: memoryview) -> int:
 
 def frame(data: bytes) -> bytes:
     """``data`` as one record: header, data, footer."""
-    length = struct.pack("<Q", len(data))
-    return b"".join(
-        (length, _FOOTER.pack(masked_crc(length)), data, _FOOTER.pack(masked_crc(data))),
-    )
+    return b"".join((header(len(data)), data, footer(data)))
+
+
+@lru_cache(MAX_SIZES_SEEN)
+def header(size: int) -> bytes:
+    """What stands before a record's data of so many bytes: its length, and the length's checksum."""
+    length = struct.pack("<Q", size)
+    return length + _FOOTER.pack(masked_crc(length))
+
+
+def footer(data: bytes) -> bytes:
+    """What stands behind a record's data: its checksum."""
+    return _FOOTER.pack(masked_crc(data))
 
 
 def is_header(data: bytes) -> bool:

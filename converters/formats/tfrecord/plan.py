@@ -46,7 +46,8 @@ class TFRecordSplitPlan:
         ranges = []
         while (number, start) < (last, end):
             file = self.files[number]
-            ranges.append(_part(file, start, end if number == last else file.end, first_in_file))
+            if file.end:
+                ranges.append(_part(file, start, end if number == last else file.end, first_in_file))
             number, start, first_in_file = number + 1, 0, 0
         size = sum(piece.end - piece.start for piece in ranges)
         return Shard(self.split, index, self.count, first, tuple(ranges), size)
@@ -79,7 +80,9 @@ def plan_shards(
 
 
 def _whole_file(file: SourceFile, damage: FileDamage | None) -> SourceRange:
-    whole = SourceRange(file.path, 0, file.size, 0, file.compression, file.index)
+    whole = SourceRange(
+        file.path, 0, file.size, 0, file.compression, file.index, may_be_empty=file.may_be_empty
+    )
     if damage is None:
         return whole
     index = file.index if damage.indexed else None

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from converters.dataset.damage import LostRange
 from converters.dataset.shard import SliceFacts
-from converters.dataset.source import MAX_RECORD_BYTES, Compression
+from converters.dataset.source import MAX_RECORD_BYTES
+from converters.dataset.source_facts import Compression
 from converters.errors import DataError, Location
 from converters.formats.tfrecord.columns import ColumnReader
 from converters.formats.tfrecord.compression import DecompressedStream, StoredFile
@@ -48,6 +49,7 @@ class SourceRange:
         index: the file's ``.idx``, where there is one.
         lost: damaged ranges in it, in order, that are passed over; what lies between them is read as strictly.
         any_header: whether a gzip header that no writer writes is passed over too; no record is in it.
+        may_be_empty: whether it may hold no record.
     """
 
     path: Place
@@ -58,6 +60,7 @@ class SourceRange:
     index: Place | None = None
     lost: tuple[LostRange, ...] = ()
     any_header: bool = False
+    may_be_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class RangeReader:
                 everywhere = sum(piece.records or 0 for piece in source.lost)
                 checker.skip(everywhere - lost)
                 checker.finish(source.first_record + self.records + everywhere)
-            if not self.records and not source.lost:
+            if not self.records and not source.lost and not source.may_be_empty:
                 raise DataError("the file holds no record.", Location(file.path), "Copy it again.")
             drain(file)
             self.sha256 = file.sha256()

@@ -19,7 +19,8 @@ from functools import partial
 import numpy as np
 
 from converters.dataset.damage import FoundAgain, LostRange
-from converters.dataset.source import MAX_RECORD_BYTES, Compression
+from converters.dataset.source import MAX_RECORD_BYTES
+from converters.dataset.source_facts import Compression
 from converters.errors import DataError, Location
 from converters.formats.tfrecord.compression import DecompressedStream, StoredFile
 from converters.formats.tfrecord.framing import (
@@ -215,7 +216,7 @@ class _Examiner:
             end = self._indexed_end() or self._scan(start + 1)
             found = self.window.end if end is None else end
             records = 1 if found - start - OVERHEAD_BYTES in sizes else None
-            if end is not None:
+            if not self.window.ends_at(found):
                 found_again = "by checksums" if self.index is None else "by index"
         if self.index is not None:
             passed = self.index.pass_over(start, end)

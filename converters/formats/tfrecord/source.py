@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
 from converters.dataset.checks import RecordChecker
 from converters.dataset.damage import FileDamage
-from converters.dataset.description import Description, Split, load_description, with_columns
+from converters.dataset.description import (
+    Description,
+    Split,
+    described_columns,
+    parse_description,
+    with_columns,
+)
 from converters.dataset.identity import Identities, Rows, read_identities
-from converters.dataset.plan import MAX_SHARD_BYTES, Plan
+from converters.dataset.plan import Plan
 from converters.dataset.quarantine import Quarantine, QuarantinedRange
-from converters.dataset.report import Report, SourceFacts
-from converters.dataset.shard import Shard, SliceFacts
+from converters.dataset.report import Report
+from converters.dataset.shard import Progress, Shard, SliceFacts
 from converters.dataset.source import (
     MAX_RECORD_BYTES,
     Account,
@@ -28,18 +35,24 @@ from converters.dataset.source import (
     SourceSplit,
     changed_file,
 )
+from converters.dataset.source_facts import SourceFacts
 from converters.errors import CallError, DataError, Location
 from converters.formats.tfrecord.columns import ColumnReader
 from converters.formats.tfrecord.damage_scan import ExaminedSource, examine_source
-from converters.formats.tfrecord.discovery import FoundSource, find_source
+from converters.formats.tfrecord.descriptions import Described, describe
+from converters.formats.tfrecord.discovery import FoundSource, find_source, passed_over_note
 from converters.formats.tfrecord.framing import OVERHEAD_BYTES
+from converters.formats.tfrecord.inference import InferredConfig
+from converters.formats.tfrecord.inference_pass import InferencePass
+from converters.formats.tfrecord.label_maps import find_label_maps
+from converters.formats.tfrecord.listing import Listing, list_source
 from converters.formats.tfrecord.plan import plan_shards
 from converters.formats.tfrecord.quarantine_folder import differing_range, write_quarantine
 from converters.formats.tfrecord.reader import RangeReader, SourceRange, frame_location, read_columns
 from converters.formats.tfrecord.tensorflow import SecondReader, require_tensorflow
 from converters.storage.file_list import OutputFile
 from converters.storage.files import file_state
-from converters.storage.object_store import ObjectPath, Place, side_by_side
+from converters.storage.object_store import Place, side_by_side
 from converters.storage.signals import held_interrupts
 from converters.storage.tree import file_digest, hash_ranges
 
@@ -127,30 +140,36 @@ class TFRecordShardReader:
 
 
 class TFRecordSource:
-    """A folder of TFRecord files.
+    """TFRecord files.
 
     Args:
-        found: its files.
+        found: the files.
+        inferred: what was inferred of the configs that nothing describes.
         labels: folder of the authors' label CSVs, where given.
         reader: who reads the records.
         on_error: what damage means.
         decode: whether every image is decoded.
         max_record_bytes: the longest record that is accepted.
         without: columns that are left out, by their names or those of their features.
+        paranoid: whether every file is hashed once more at the end.
     """
 
     def __init__(
         self,
         found: FoundSource,
         *,
+        inferred: tuple[InferredConfig, ...] = (),
         labels: Path | None = None,
         reader: Reader = "native",
         on_error: OnError = "fail",
         decode: bool = False,
         max_record_bytes: int = MAX_RECORD_BYTES,
         without: tuple[str, ...] = (),
+        paranoid: bool = False,
     ) -> None:
+        self._paranoid = paranoid
         self.description = found.description
+        self.inferred = inferred
         self.identified = labels is not None
         self.without = without
         self.origin = ()
@@ -159,10 +178,11 @@ class TFRecordSource:
             for there in found.splits
         )
         self.absent = found.absent
-        self._found = found = replace(found, splits=self.splits)
+        self._found = replace(found, splits=self.splits)
         self._on_error = on_error
         self._examined: ExaminedSource | None = None
-        self._reading = TFRecordReading(labels, without, reader, decode, max_record_bytes)
+        ignored = tuple(sorted({name for there in found.splits for name in _features(there.split, without)}))
+        self._reading = TFRecordReading(labels, ignored, reader, decode, max_record_bytes)
         _check_label_files(found.splits, labels)
 
     @property
@@ -174,6 +194,9 @@ class TFRecordSource:
     def warnings(self) -> Sequence[str]:
         """How files were matched, and what examining them has shown."""
         notes = [found.note for found in self.splits if found.note]
+        if self._found.passed_over:
+            notes.append(passed_over_note(self._found.passed_over))
+        notes += [f"{config.name}: {note}" for config in self.inferred for note in config.notes]
         return [*notes, *(self._examined.warnings if self._examined else ())]
 
     def inputs(self) -> dict[str, FileState]:
@@ -181,10 +204,24 @@ class TFRecordSource:
         files = [file for found in self.splits for file in found.files]
         read: list[Place] = [file.path for file in files]
         read += [file.index for file in files if file.index is not None]
+        read += self._found.companions
         labels = self._reading.labels
         if labels is not None:
             read += [labels / found.split.labels_csv for found in self.splits if found.split.labels_csv]
         return dict(zip(map(_absolute, read), side_by_side(file_state, read), strict=True))
+
+    def described(self) -> dict[str, Any]:
+        """The description as ``dataset.json`` has it, complete, to be edited.
+
+        Where columns were inferred, roles that all but a few values bear out stand there as promises.
+        """
+        inferred = {config.name: config.to_edit() for config in self.inferred}
+        columns = {
+            config.name: inferred.get(config.name) or described_columns(config.schema)
+            for config in self.description.configs
+            if config.schema.columns
+        }
+        return _with_columns(self.description, columns)
 
     def plan(self, max_shard_bytes: int) -> Plan:
         """Cut the files into shards; damaged ranges are looked for first where they are to be passed over."""
@@ -202,7 +239,11 @@ class TFRecordSource:
         return plan_shards(self.splits, max_shard_bytes, damage, reading.max_record_bytes)
 
     def plan_around(
-        self, split: SourceSplit, quarantine: Quarantine | None, facts: Sequence[SourceFacts]
+        self,
+        split: SourceSplit,
+        quarantine: Quarantine | None,
+        facts: Sequence[SourceFacts],
+        max_shard_bytes: int,
     ) -> Plan:
         """Cut one split into shards that pass over what an earlier conversion of it left out.
 
@@ -210,12 +251,13 @@ class TFRecordSource:
             split: one of :attr:`splits`.
             quarantine: what was left out; None where nothing could be.
             facts: the files as they were then.
+            max_shard_bytes: as it was then.
 
         Raises:
             DataError: the files are other ones, or have other sizes.
         """
         damage = {} if quarantine is None else _stated_damage(split, quarantine, facts)
-        return plan_shards([split], MAX_SHARD_BYTES, damage, self._reading.max_record_bytes)
+        return plan_shards([split], max_shard_bytes, damage, self._reading.max_record_bytes)
 
     def differing_range(
         self, split: SourceSplit, quarantine: Quarantine, digests: Mapping[str, str]
@@ -224,24 +266,32 @@ class TFRecordSource:
         return differing_range(split, quarantine, digests)
 
     def account(self, facts: Sequence[Sequence[SliceFacts]]) -> list[Account]:
-        """What was read of each split; every file is hashed again, since it must still be what was converted.
+        """What was read of each split.
 
         Raises:
             DataError: a byte of a file was not read, or the file changed since it was.
         """
         read = [_files_read(found, slices) for found, slices in zip(self.splits, facts, strict=True)]
-        # Hashing lets other threads run; the largest files go first, so that none is left to one thread at the end.
-        largest_first = sorted(
-            ((number, file) for number, files in enumerate(read) for file in files),
-            key=lambda entry: -entry[1].file.size,
-        )
-        with held_interrupts() as stop, ThreadPoolExecutor(os.cpu_count()) as pool:
-            hashed = {id(file): pool.submit(_source_facts, file, stop) for _, file in largest_first}
-            known = [tuple(hashed[id(file)].result() for file in files) for files in read]
+        if self._paranoid:
+            _hash_again([file for files in read for file in files])
+        files = [file.file for split in read for file in split]
+        for file, state in zip(files, side_by_side(file_state, [file.path for file in files]), strict=True):
+            if state != (file.size, file.version):
+                raise changed_file(file.path)
+        known = [tuple(source_facts(file.file, file.slices) for file in files) for files in read]
         return [
             self._account(found, files, sources)
             for found, files, sources in zip(self.splits, read, known, strict=True)
         ]
+
+    def account_of(self, found: SourceSplit, facts: Sequence[SliceFacts]) -> Account:
+        """What was read of one split.
+
+        Raises:
+            DataError: a byte of a file was not read.
+        """
+        read = _files_read(found, facts)
+        return self._account(found, read, tuple(source_facts(file.file, file.slices) for file in read))
 
     def _account(
         self, found: SourceSplit, files: Sequence[_FileRead], sources: tuple[SourceFacts, ...]
@@ -260,7 +310,7 @@ class TFRecordSource:
 
 
 def open_tfrecords(
-    folder: Place,
+    place: Place,
     *,
     description: Description | None = None,
     configs: Collection[str] = (),
@@ -271,12 +321,16 @@ def open_tfrecords(
     decode: bool = False,
     max_record_bytes: int = MAX_RECORD_BYTES,
     without: tuple[str, ...] = (),
+    paranoid: bool = False,
+    allow_mismatch: bool = False,
+    progress: Progress | None = None,
 ) -> TFRecordSource:
-    """The TFRecord files in a folder, as a source.
+    """TFRecord files as a source. Where nothing describes their columns, all records are read to infer them.
 
     Args:
-        folder: holds the files.
-        description: their description; by default the one that is beside them, or KFER's.
+        place: a folder, which is searched with all below it; a file; or a glob pattern.
+        description: their description; by default the one that is beside them, or KFER's, or TensorFlow Datasets', or
+            what their names say.
         configs: those wanted; all by default.
         splits: likewise.
         labels: see :class:`TFRecordSource`, as for all that follow.
@@ -285,10 +339,14 @@ def open_tfrecords(
         decode: whether every image is decoded.
         max_record_bytes: the longest record that is accepted.
         without: columns that are left out.
+        paranoid: whether every file is hashed once more at the end.
+        allow_mismatch: whether a split may be absent that must be there by what is published.
+        progress: told of the records that columns are inferred from.
 
     Raises:
-        CallError: the folder, the description or the environment is wrong.
-        DataError: a file cannot be matched to a split.
+        CallError: the place, the description or the environment is wrong.
+        DataError: a file cannot be matched to a split, or is no TFRecord of Examples; it is damaged, where columns
+            are inferred.
     """
     if reader not in get_args(Reader):
         raise CallError(f"no reader {reader!r}; there are native and tensorflow.")
@@ -299,19 +357,103 @@ def open_tfrecords(
             raise CallError(
                 "--reader tensorflow does not go with --on-error quarantine: TensorFlow stops at the first damage."
             )
-        if not isinstance(folder, Path):
+        if not isinstance(place, Path):
             raise CallError("--reader tensorflow reads files of this machine: copy the source here first.")
         require_tensorflow()
-    found = find_source(folder, description or load_description(folder), configs, splits)
+    listing = list_source(place)
+    described = describe(listing) if description is None else Described(description)
+    found = find_source(listing, described.description, configs, splits)
+    if described.complete and not configs and not splits and not allow_mismatch:
+        _refuse_incomplete(found)
+    found = replace(
+        found,
+        splits=tuple(
+            replace(split, note=described.notes.get(split.split.name, split.note)) for split in found.splits
+        ),
+        passed_over=tuple(name for name in found.passed_over if name not in described.files),
+    )
+    inference = InferencePass(
+        without=without,
+        max_record_bytes=max_record_bytes,
+        quarantine=on_error == "quarantine",
+        progress=progress,
+    )
+    found, inferred = _with_inferred(found, listing, inference)
     return TFRecordSource(
         found,
+        inferred=inferred,
         labels=labels,
         reader=reader,
         on_error=on_error,
         decode=decode,
         max_record_bytes=max_record_bytes,
         without=without,
+        paranoid=paranoid,
     )
+
+
+def _refuse_incomplete(found: FoundSource) -> None:
+    """A split that TensorFlow Datasets' files promise must be there, if it is not left out by name.
+
+    Raises:
+        DataError: one is not.
+    """
+    if not found.absent:
+        return
+    split = found.absent[0]
+    raise DataError(
+        f"{split.title}: none of its {len(split.files)} files is here, first {split.files[0]}; "
+        f"{split.published.records} records are published.",
+        Location(str(found.folder)),
+        "Name the splits that you want with --split, or go on with --allow-mismatch.",
+    )
+
+
+def _with_inferred(
+    found: FoundSource, listing: Listing, inference: InferencePass
+) -> tuple[FoundSource, tuple[InferredConfig, ...]]:
+    """The source with the columns of those configs that are asked for and have none yet."""
+    unknown = dict.fromkeys(there.split.config for there in found.splits if not there.split.schema.columns)
+    if not unknown:
+        return found, ()
+    label_maps = find_label_maps(found.folder, listing.beside)
+    inference = replace(inference, label_maps=label_maps)
+    inferred = tuple(
+        inference.infer(
+            config, [there for there in (*found.splits, *found.others) if there.split.config == config]
+        )
+        for config in unknown
+    )
+    document = _with_columns(found.description, {config.name: config.described() for config in inferred})
+    description = parse_description(document, f"{listing.place}: what was inferred")
+    by_title = {split.title: split for split in description.splits()}
+    used = [label_map.path for label_map in label_maps]
+    found = replace(
+        found,
+        description=description,
+        splits=tuple(replace(there, split=by_title[there.split.title]) for there in found.splits),
+        absent=tuple(by_title[split.title] for split in found.absent),
+        others=(),
+        passed_over=tuple(name for name in found.passed_over if name not in used),
+        companions=(*found.companions, *(found.folder / path for path in used)),
+    )
+    return found, inferred
+
+
+def _with_columns(description: Description, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """A description's JSON object with the columns of some configs."""
+    configs = {
+        name: config | ({"columns": columns[name]} if name in columns else {})
+        for name, config in description.document["configs"].items()
+    }
+    return {**description.document, "configs": configs}
+
+
+def _features(split: Split, without: Collection[str]) -> Iterator[str]:
+    """The features of columns that are left out."""
+    for column in split.schema.stored:
+        if column.feature is not None and (column.name in without or column.feature in without):
+            yield column.feature
 
 
 @dataclass
@@ -356,37 +498,44 @@ def _files_read(found: SourceSplit, facts: Sequence[SliceFacts]) -> list[_FileRe
     return read
 
 
-def _source_facts(read: _FileRead, stop: Sequence[int]) -> SourceFacts:
-    """The facts of a source file that was read from its first byte to its last.
+def _hash_again(read: Sequence[_FileRead]) -> None:
+    """Hash every file once more.
 
     Raises:
-        DataError: its size, its time or a byte of it changed since.
+        DataError: a byte is another than was converted.
     """
-    file, parts = read.file, [piece.sha256 for piece in read.slices]
-    if isinstance(file.path, ObjectPath) and len(parts) == 1:
-        # What was hashed when it was converted is the whole object, and an object has a version.
-        whole, now = parts[0], parts
-    else:
-        whole, now = hash_ranges(file.path, [piece.end for piece in read.slices], stop)
-    if now != parts or file_state(file.path) != (file.size, file.version):
-        raise changed_file(file.path)
-    return source_facts(file, read.slices, whole)
+
+    def hashed_again(file: _FileRead) -> None:
+        _, now = hash_ranges(file.file.path, [piece.end for piece in file.slices], stop)
+        if now != [piece.sha256 for piece in file.slices]:
+            raise changed_file(file.file.path)
+
+    # Hashing lets other threads run; the largest files go first, so that none is left to one thread at the end.
+    with held_interrupts() as stop, ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(hashed_again, sorted(read, key=lambda file: -file.file.size)))
 
 
-def source_facts(file: SourceFile, slices: Sequence[SliceFacts], sha256: str) -> SourceFacts:
-    """What was found in a file, by its slices."""
+def source_facts(file: SourceFile, slices: Sequence[SliceFacts]) -> SourceFacts:
+    """What was found in a file, by its slices; one of several is hashed as a whole only if that digest is published."""
     indexed = {piece.indexed for piece in slices}
     records = sum(piece.records for piece in slices)
+    algorithm, _, _ = (file.published or "").partition(":")
+    whole = slices[0].sha256 if len(slices) == 1 else None
+    if not slices:
+        whole = hashlib.sha256().hexdigest()
+    if whole is None and algorithm == "sha256":
+        whole = file_digest(file.path, algorithm)
     return SourceFacts(
         file.name,
         file.size,
-        sha256,
+        whole,
         records,
         sum(piece.record_bytes for piece in slices) - OVERHEAD_BYTES * records,
         file.compression,
         indexed.pop() if len(indexed) == 1 else None,
+        tuple((piece.end, piece.sha256) for piece in slices) if len(slices) > 1 else (),
         file.published,
-        file_digest(file.path, "md5") if file.published and file.published.startswith("md5:") else None,
+        file_digest(file.path, algorithm) if algorithm == "md5" else None,
     )
 
 

@@ -33,6 +33,7 @@ from converters.dataset.schema import Column, Schema
 from converters.errors import CallError, DataError, Location
 from converters.formats.tfrecord.columns import kind_of
 from converters.formats.tfrecord.reader import SourceRange
+from converters.storage.processes import child_command
 
 # Importing TensorFlow takes 10 to 15 s on a slow disk; a batch takes milliseconds.
 SILENCE_SECONDS = 300.0
@@ -141,7 +142,7 @@ class _Process:
         require_tensorflow()
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from converters.formats.tfrecord.tensorflow import serve; serve()"],
+            child_command("converters.formats.tfrecord.tensorflow", "serve"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

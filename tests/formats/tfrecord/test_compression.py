@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from converters.errors import CallError, DataError
 from converters.formats.tfrecord import compression as streams
-from converters.formats.tfrecord.compression import DecompressedStream, StoredFile, detect_compression
+from converters.formats.tfrecord.compression import DecompressedStream, StoredFile
+from converters.formats.tfrecord.foreign import look_at
 from converters.formats.tfrecord.framing import frame
 
 PATH = "some/file.tfrecords"
@@ -195,27 +196,29 @@ def test_compression_is_told_from_the_first_bytes(tmp_path):
         # A record whose length makes its first two bytes look like zlib's or gzip's.
         (frame(bytes(0x9C78)), "none"),
         (frame(bytes(0x8B1F)), "none"),
+        # A record's length damaged like that.
+        (b"\x78\x9c" + frame(bytes(9))[2:], "none"),
     ]:
         path.write_bytes(data)
-        assert detect_compression(path) == expected
+        assert look_at(path).compression == expected
 
 
 def test_an_empty_file_is_an_error(tmp_path):
     path = tmp_path / "empty"
     path.touch()
     with pytest.raises(DataError, match="empty") as caught:
-        detect_compression(path)
+        look_at(path).compression
     assert caught.value.at.path == str(path)
 
 
 def test_a_missing_file_is_the_calls_error(tmp_path):
-    for use in (StoredFile, detect_compression):
+    for use in (StoredFile, look_at):
         with pytest.raises(CallError, match="absent"):
             use(tmp_path / "absent")
 
 
 def test_a_directory_is_refused(tmp_path):
-    for use in (StoredFile, detect_compression):
+    for use in (StoredFile, look_at):
         with pytest.raises(DataError) as caught:
             use(tmp_path)
         assert caught.value.at.path == str(tmp_path)
@@ -225,7 +228,7 @@ def test_a_directory_is_refused(tmp_path):
 def test_a_fifo_is_refused_without_waiting(tmp_path):
     path = tmp_path / "fifo"
     os.mkfifo(path)
-    for use in (StoredFile, detect_compression):
+    for use in (StoredFile, look_at):
         with pytest.raises(DataError, match="no regular file"):
             use(path)
 

@@ -33,7 +33,14 @@ def source_split(folder, sizes_of_files, indexed):
         write_frames(path, [bytes(size) for size in sizes], index=index)
         length = path.stat().st_size
         files.append(
-            SourceFile(path.name, path, length, 0, "none", path.with_suffix(".idx") if index else None)
+            SourceFile(
+                path.name,
+                path,
+                length,
+                path.stat().st_mtime_ns,
+                "none",
+                path.with_suffix(".idx") if index else None,
+            )
         )
     return SourceSplit(SPLIT, tuple(files))
 

@@ -10,17 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from converters.dataset.damage import first_lost, records_lost
 from converters.errors import DataError, Location
-from converters.formats.tfrecord.compression import detect_compression
 from converters.formats.tfrecord.damage import lost_bytes
+from converters.formats.tfrecord.foreign import look_at
 from converters.formats.tfrecord.framing import frame, is_header, masked_crc, valid_headers
 from converters.formats.tfrecord.reader import RangeReader, SourceRange
 from converters.formats.tfrecord.recovery import Examination, examine
 
+PACK = {"none": bytes, "gzip": gzip.compress, "zlib": zlib.compress}
 CHUNK = 512  # so that the small files of these tests are several chunks
 
 
@@ -56,16 +57,18 @@ def anything(_frames: object) -> None:
     """A check that every record passes: what is found depends on the framing alone."""
 
 
-def examined(path: Path, index: Path | None = None, check=anything) -> tuple[Examination, list[bytes]]:
+def examined(
+    path: Path, index: Path | None = None, compression: str | None = None
+) -> tuple[Examination, list[bytes]]:
     """What examining a file finds, and the records that a strict reading between the damage gives.
 
     Checks that sound records and lost ranges tile the file, and that the lost bytes are the file's.
     """
-    compression = detect_compression(path)
+    compression = compression or look_at(path).compression
     stored = path.read_bytes()
-    found = examine(path, compression, index, check, chunk_bytes=CHUNK)
+    found = examine(path, compression, index, anything, chunk_bytes=CHUNK)
     used = index if found.index_problem is None else None
-    reader = RangeReader(SourceRange(path, 0, len(stored), 0, compression, used, found.lost))
+    reader = RangeReader(SourceRange(path, 0, len(stored), 0, compression, used, found.lost, True))
     records: list[bytes] = []
     pieces: list[tuple[int, bytes]] = []
     for frames in reader.frames():
@@ -103,10 +106,10 @@ def examined(path: Path, index: Path | None = None, check=anything) -> tuple[Exa
 
 
 def examined_unless_nothing_is_sound(
-    path: Path, index: Path | None
+    path: Path, index: Path | None, compression: str
 ) -> tuple[Examination, list[bytes]] | None:
     try:
-        return examined(path, index)
+        return examined(path, index, compression)
     except DataError as error:
         if "nothing in this file is sound" in error.message or "file is empty" in error.message:
             return None
@@ -155,6 +158,7 @@ def test_a_damaged_record_is_lost_and_no_other(write, place, number, indexed):
     assert sound == records[:number] + records[number + 1 :]
     (lost,) = found.lost
     assert (lost.start, lost.end, lost.records) == (starts[number], starts[number + 1], 1)
+    assert lost.found_again is None
     assert first_lost(found.lost) == [number]
     assert found.index_problem is None
 
@@ -177,6 +181,7 @@ def test_neighbours_that_are_damaged(write, damaged, place, indexed):
 
 @pytest.mark.parametrize("indexed", [False, True])
 def test_header_and_data_of_neighbours_damaged(write, indexed):
+    """Nothing tells where they end; of one alone, the Example's length and what follows agree that it is one."""
     records = some_records(40)
     starts = offsets(records)
     data = framed(records)
@@ -185,7 +190,41 @@ def test_header_and_data_of_neighbours_damaged(write, indexed):
         data[starts[number] + 25] ^= 0x10
     found, sound = examined(*write(data, records if indexed else None))
     assert sound == [data for number, data in enumerate(records) if number not in (10, 11, 20)]
-    assert records_lost(found.lost) == 3
+    assert [lost.records for lost in found.lost] == ([2, 1] if indexed else [None, 1])
+    assert {lost.found_again for lost in found.lost} == {"by index" if indexed else "by checksums"}
+
+
+def test_damaged_data_before_a_damaged_length(write):
+    """Where the first one's header says that it ends, a record begins of which all but the header is sound."""
+    records = some_records(40)
+    starts = offsets(records)
+    data = framed(records)
+    data[starts[10] + 30] ^= 0x10
+    data[starts[11] + 1] ^= 0x10
+    found, sound = examined(*write(data))
+    assert sound == records[:10] + records[12:]
+    assert [(lost.start, lost.records, lost.found_again) for lost in found.lost] == [
+        (starts[10], 1, None),
+        (starts[11], 1, None),
+    ]
+
+
+@pytest.mark.parametrize("number", [0, 20, 39])
+def test_the_index_tells_the_end_of_a_record_that_does_not(write, number):
+    """Header, the beginning of the Example, and data of one record are damaged, and the data of the next."""
+    records = some_records(40)
+    starts = offsets(records)
+    data = framed(records)
+    for place in (1, 12, 25):
+        data[starts[number] + place] ^= 0x10
+    damaged = {number, min(number + 1, 39)}
+    data[starts[max(damaged)] + 30] ^= 0x10
+    found, sound = examined(*write(data, records))
+    assert sound == [data for number, data in enumerate(records) if number not in damaged]
+    assert [(lost.start, lost.records) for lost in found.lost] == [
+        (starts[number], 1) for number in sorted(damaged)
+    ]
+    assert found.lost[0].found_again == (None if number == 39 else "by index")
 
 
 @pytest.mark.parametrize("indexed", [False, True])
@@ -199,6 +238,7 @@ def test_a_block_of_zeros_over_several_records(write, indexed):
     (lost,) = found.lost
     assert (lost.start, lost.end) == (starts[10], starts[14])
     assert lost.records == (4 if indexed else None)
+    assert lost.found_again == ("by index" if indexed else "by checksums")
 
 
 def test_bytes_that_are_gone_shift_the_rest(write):
@@ -209,22 +249,9 @@ def test_bytes_that_are_gone_shift_the_rest(write):
     del data[starts[5] + 30 : starts[5] + 35]
     found, sound = examined(*write(data))
     assert sound == records[:5] + records[6:]
-    assert [(lost.start, lost.end) for lost in found.lost] == [(starts[5], starts[6] - 5)]
-
-
-def test_bytes_that_are_gone_up_to_where_a_record_inside_begins(write):
-    """The damaged record's length leads to a sound header, which is inside the next record."""
-    records = some_records(20)
-    inner = frame(some_records(1, 1)[0])
-    records[6] = example(b"comment" + inner + b"more")
-    starts = offsets(records)
-    data = framed(records)
-    gone = data.index(inner) - starts[6]
-    del data[starts[5] + 15 : starts[5] + 15 + gone]
-    assert data[starts[6] :].startswith(inner)
-    found, sound = examined(*write(data))
-    assert sound == records[:5] + records[6:]
-    assert [(lost.start, lost.end) for lost in found.lost] == [(starts[5], starts[6] - gone)]
+    assert [(lost.start, lost.end, lost.found_again) for lost in found.lost] == [
+        (starts[5], starts[6] - 5, "by checksums")
+    ]
 
 
 def test_an_index_that_does_not_fit_is_not_used(write):
@@ -235,6 +262,17 @@ def test_an_index_that_does_not_fit_is_not_used(write):
     found, sound = examined(*write(data, records))
     assert sound == records[:5] + records[6:]
     assert found.index_problem is not None
+
+
+def test_an_index_that_lacks_a_damaged_record_is_not_used(write):
+    records = some_records(20)
+    data = framed(records)
+    data[-10] ^= 0x10
+    path, index = write(data, records[:-1])
+    found, sound = examined(path, index)
+    assert sound == records[:-1]
+    assert [lost.records for lost in found.lost] == [1]
+    assert "the index has 0 records" in found.index_problem
 
 
 @pytest.mark.parametrize(
@@ -260,6 +298,7 @@ def test_a_file_cut_short(write, cut, indexed):
     (lost,) = found.lost
     assert (lost.start, lost.end) == (offsets(records)[-2], len(data))
     assert lost.records == (1 if indexed else None)
+    assert lost.found_again is None
 
 
 def test_records_that_only_the_index_knows_of(write):
@@ -320,7 +359,7 @@ def test_a_length_beyond_reason_is_not_believed(write, length):
 def test_a_file_in_which_nothing_is_sound_is_an_error(write, data):
     path, _ = write(data)
     with pytest.raises(DataError, match="nothing in this file is sound"):
-        examine(path, detect_compression(path), None, anything)
+        examine(path, look_at(path).compression, None, anything)
 
 
 # --- Records inside records ----------------------------------------------------------------------------
@@ -332,89 +371,162 @@ INSIDE = {
     "ten records": b"".join(map(frame, some_records(10, 2))),
     "a long record": frame(some_records(1, 3, 2000, 2000)[0]),
 }
-# Bytes of the length, its checksum, the Example's beginning, its data.
-PLACES = [(1,), (9,), (12,), (1, 15), (1, 12, 15)]
+LENGTH, CHECKSUM, EXAMPLE, DATA = 1, 9, 12, 15  # bytes of the header and of what follows
 
 
+@pytest.mark.parametrize("inner", INSIDE)
 @pytest.mark.parametrize(
-    ("inner", "place", "indexed"),
+    ("damaged", "indexed"),
     [
-        (inner, place, indexed)
-        for inner in INSIDE
-        for place in PLACES
-        for indexed in (False, True)
-        # Where header and beginning of a record are gone and no index tells, a run inside it that is longer than
-        # twice any record known is taken for the file's.
-        if (inner, place[:2], indexed) != ("ten records", (1, 12), False)
+        *(((place,), indexed) for place in (LENGTH, CHECKSUM, EXAMPLE, DATA) for indexed in (False, True)),
+        ((LENGTH, EXAMPLE, DATA), True),
     ],
 )
 @pytest.mark.parametrize("number", [0, 10, 19])
-def test_a_record_inside_a_damaged_one_is_not_taken_for_one(write, inner, number, place, indexed):
+def test_what_is_inside_a_record_whose_end_is_known_does_not_come_out(write, inner, damaged, number, indexed):
+    """By its header, by the checksum of all but the header, or by the index."""
     records = some_records(20)
     records[number] = example(b"\xff\xd8 a comment: " + INSIDE[inner] + b" and so on" * 20)
     starts = offsets(records)
     data = framed(records)
-    for at in place:
-        data[starts[number] + at] ^= 0x10
+    for place in damaged:
+        data[starts[number] + place] ^= 0x10
     found, sound = examined(*write(data, records if indexed else None))
     assert sound == records[:number] + records[number + 1 :]
-    assert sum(lost.end - lost.start for lost in found.lost) == len(records[number]) + 16
+    assert [(lost.start, lost.end) for lost in found.lost] == [(starts[number], starts[number + 1])]
 
 
-@pytest.mark.parametrize("header_damaged", [False, True])
-def test_a_record_inside_the_last_one_which_is_cut_behind_it(write, header_damaged):
-    """Also where damage from which nothing leads on came before."""
+@pytest.mark.parametrize("inner", INSIDE)
+@pytest.mark.parametrize("damaged", [(LENGTH, EXAMPLE), (LENGTH, DATA)])
+@pytest.mark.parametrize("number", [0, 10, 19])
+def test_what_is_inside_another_damaged_record_may_come_out_and_that_is_said(write, inner, damaged, number):
+    """No record around it is lost by that, and every byte is still accounted for."""
     records = some_records(20)
-    inner = frame(some_records(1, 1)[0])
-    records[-1] = example(b"comment" + inner + b"more")
-    data = framed(records)[: -4 - len(b"more")]
-    assert data.endswith(inner)
-    data[offsets(records)[-2]] ^= header_damaged
-    for index in (None, records):
-        found, sound = examined(*write(data, index))
-        assert sound == records[:-1]
-        assert len(found.lost) == 1
-    start, end = offsets(records)[17:19]
-    data[start:end] = bytes(end - start)
-    _, sound = examined(*write(data))
-    assert sound == records[:17]
+    records[number] = example(b"\xff\xd8 a comment: " + INSIDE[inner] + b" and so on" * 20)
+    starts = offsets(records)
+    data = framed(records)
+    for place in damaged:
+        data[starts[number] + place] ^= 0x10
+    found, sound = examined(*write(data))
+    inside = list(strictly_read(INSIDE[inner]))
+    assert sound == records[:number] + inside + records[number + 1 :]
+    assert sum(lost.end - lost.start for lost in found.lost) == len(frame(records[number])) - sum(
+        len(frame(data)) for data in inside
+    )
+    if inside:
+        assert found.lost[0].found_again == "by checksums"
 
 
 # --- Random damage -------------------------------------------------------------------------------------
 
 
+def some_bytes(draw: st.DrawFn, size: int) -> bytes:
+    return random.Random(draw(st.integers(0, 2**32))).randbytes(size)
+
+
 @st.composite
-def damaged(draw: st.DrawFn) -> tuple[list[bytes], bytes, bool]:
-    """Records, the bytes of their file after damage, and whether an index is there."""
-    seed = draw(st.integers(0, 2**32))
-    records = some_records(draw(st.integers(1, 25)), seed, 1, draw(st.sampled_from([30, 300, 2000])))
-    for number in draw(st.lists(st.integers(0, len(records) - 1), max_size=3, unique=True)):
-        # A record with a record inside; the latter must never come out.
-        records[number] = example(
-            records[number][:5] + frame(example(b"inside" + records[number][5:])) + b"after"
-        )
+def damaged_in_place(draw: st.DrawFn) -> tuple[list[bytes], bytes]:
+    """Records, and the bytes of their file with some overwritten and perhaps its end cut off."""
+    records = some_records(
+        draw(st.integers(1, 25)), draw(st.integers(0, 2**32)), 1, draw(st.sampled_from([30, 300, 2000]))
+    )
     data = framed(records)
     for _ in range(draw(st.integers(0, 5))):
+        start = draw(st.integers(0, len(data) - 1))
+        size = len(data[start : start + draw(st.one_of(st.integers(0, 20), st.integers(0, 700)))])
+        kind = draw(st.sampled_from(["flip", "zeros", "noise"]))
+        if kind == "flip":
+            data[start] ^= 1 << draw(st.integers(0, 7))
+        else:
+            data[start : start + size] = bytes(size) if kind == "zeros" else some_bytes(draw, size)
+    cut = draw(st.one_of(st.just(len(data)), st.integers(len(data) // 2, len(data))))
+    return records, bytes(data[:cut])
+
+
+quick = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+@settings(quick, max_examples=400)
+@given(
+    case=damaged_in_place(),
+    compression=st.sampled_from(["none", "none", "gzip", "zlib"]),
+    indexed=st.booleans(),
+)
+def test_overwritten_bytes_cost_the_records_that_they_hit_and_no_other(tmp_path, case, compression, indexed):
+    records, data = case
+    path, index = tmp_path / "a.tfrecords", tmp_path / "a.idx"
+    path.write_bytes(PACK[compression](data))
+    index.write_text(index_text(records))
+    starts = offsets(records)
+    intact = [
+        number for number, record in enumerate(records) if data[starts[number] :].startswith(frame(record))
+    ]
+    outcome = examined_unless_nothing_is_sound(path, index if indexed else None, compression)
+    if outcome is None:
+        assert not intact
+        return
+    found, sound = outcome
+    assert sound == [records[number] for number in intact]
+    assert found.index_problem is None
+    if indexed:
+        assert records_lost(found.lost) == len(records) - len(intact)
+    elif (lost := records_lost(found.lost)) is not None:
+        # What is cut off between two records leaves no trace.
+        there = sum(start < len(data) for start in starts[:-1])
+        assert lost == there - len(intact)
+
+
+@st.composite
+def moved(draw: st.DrawFn) -> tuple[list[bytes], list[tuple[int, bytes]], bytes]:
+    """Records, and a file of theirs from which bytes are gone, or into which others got.
+
+    Returns:
+        the records; those that are still whole, with their offsets; the file.
+    """
+    records = some_records(
+        draw(st.integers(1, 25)), draw(st.integers(0, 2**32)), 1, draw(st.sampled_from([30, 300, 2000]))
+    )
+    data = framed(records)
+    origin = list(range(len(data)))  # of each byte; -1 of others
+    for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(data)))
         size = draw(st.one_of(st.integers(0, 20), st.integers(0, 700)))
-        kind = draw(st.sampled_from(["flip", "zeros", "noise", "gone", "more", "cut"]))
-        if kind == "flip" and start < len(data):
-            data[start] ^= 1 << draw(st.integers(0, 7))
-        elif kind == "zeros":
-            data[start : start + size] = bytes(len(data[start : start + size]))
-        elif kind == "noise":
-            data[start : start + size] = random.Random(seed + 1).randbytes(len(data[start : start + size]))
-        elif kind == "gone":
-            # What is cut out up to the very beginning of a record inside leaves a file that nobody can tell apart.
-            inside = b"inside" in data[start + size + 12 : start + size + 24]
-            del data[start : start + size + inside]
-        elif kind == "more":
-            data[start:start] = random.Random(seed + 2).randbytes(size)
-        elif kind == "cut" and start > len(data) // 2:
-            del data[start:]
-    # Nor one that two of these together leave.
-    assume(all(record in records for record in strictly_read(bytes(data))))
-    return records, bytes(data), draw(st.booleans())
+        if draw(st.booleans()):
+            del data[start : start + size], origin[start : start + size]
+        else:
+            data[start:start] = some_bytes(draw, size)
+            origin[start:start] = [-1] * size
+    place = {byte: at for at, byte in enumerate(origin) if byte >= 0}
+    whole = [
+        (place[start], record)
+        for start, record in zip(offsets(records), records, strict=False)
+        if start in place and data[place[start] :].startswith(frame(record))
+    ]
+    return records, whole, bytes(data)
+
+
+@settings(quick, max_examples=400)
+@given(case=moved(), compression=st.sampled_from(["none", "none", "gzip", "zlib"]), indexed=st.booleans())
+def test_bytes_that_are_gone_or_added_cost_the_records_that_they_hit(tmp_path, case, compression, indexed):
+    """What is whole comes out, and nothing else, but for what is inside a range whose header or index tells its end."""
+    records, whole, data = case
+    path, index = tmp_path / "a.tfrecords", tmp_path / "a.idx"
+    path.write_bytes(PACK[compression](data))
+    index.write_text(index_text(records))
+    outcome = examined_unless_nothing_is_sound(path, index if indexed else None, compression)
+    if outcome is None:
+        assert not whole
+        return
+    found, sound = outcome
+    told = [lost for lost in found.lost if is_header(data[lost.start :]) or lost.found_again == "by index"]
+    expected = [
+        record
+        for start, record in whole
+        if not any(lost.start < start and start + len(record) + 16 <= lost.end for lost in told)
+    ]
+    assert sound == expected
 
 
 def strictly_read(data: bytes) -> Iterator[bytes]:
@@ -427,19 +539,7 @@ def strictly_read(data: bytes) -> Iterator[bytes]:
         data = data[16 + size :]
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(case=damaged(), compression=st.sampled_from(["none", "none", "gzip", "zlib"]))
-def test_random_damage_never_yields_what_was_not_written(tmp_path, case, compression):
-    records, data, indexed = case
-    pack = {"none": bytes, "gzip": gzip.compress, "zlib": zlib.compress}[compression]
-    path, index = tmp_path / "a.tfrecords", tmp_path / "a.idx"
-    path.write_bytes(pack(data))
-    index.write_text(index_text(records))
-    found = examined_unless_nothing_is_sound(path, index if indexed else None)
-    assert found is None or is_part_of(found[1], records)
-
-
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(quick, max_examples=200)
 @given(
     seed=st.integers(0, 1000),
     kind=st.sampled_from(["gzip", "zlib", "members"]),
@@ -468,7 +568,7 @@ def test_random_damage_of_compressed_bytes(tmp_path, seed, kind, where, how):
         stored[at : at + 30] = bytes(len(stored[at : at + 30]))
     path = tmp_path / "a.tfrecords"
     path.write_bytes(stored)
-    found = examined_unless_nothing_is_sound(path, None)
+    found = examined_unless_nothing_is_sound(path, None, "zlib" if kind == "zlib" else "gzip")
     assert found is None or is_part_of(found[1], records)
     if how == "more":
         assert found is not None
@@ -476,12 +576,18 @@ def test_random_damage_of_compressed_bytes(tmp_path, seed, kind, where, how):
         assert [(lost.start, lost.end) for lost in found[0].lost] == [(len(stored) - 4, len(stored))]
 
 
-def test_what_inflates_before_the_damage_is_used(tmp_path):
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_what_inflates_before_the_damage_is_used(tmp_path, damage):
     records = some_records(400)
-    stored = gzip.compress(bytes(framed(records)), 0)  # stored blocks: the damage hits what it hits
+    stored = bytearray(gzip.compress(bytes(framed(records)), 0))  # not compressed: what is hit is known
+    middle = len(stored) // 2
+    if damage == "cut":
+        del stored[middle:]
+    else:
+        stored[middle : middle + 40_000] = bytes([0xFF]) * 40_000
     path, index = tmp_path / "a.tfrecords", tmp_path / "a.idx"
     index.write_text(index_text(records))
-    path.write_bytes(stored[: len(stored) // 2])
+    path.write_bytes(stored)
     found, sound = examined(path, index)
     assert sound == records[: len(sound)]
     assert len(sound) > 180
@@ -510,17 +616,34 @@ def test_valid_headers_agrees_with_trying_each_offset():
     assert valid_headers(b"", 1 << 28).tolist() == valid_headers(bytes(11), 1 << 28).tolist() == []
 
 
-def test_a_file_of_false_headers_is_refused_in_bounded_time(write):
-    """Each claims all bytes up to the end of the file, so telling whether it is true costs as much."""
+def false_header(length: int) -> bytes:
+    stored = struct.pack("<Q", length)
+    return stored + struct.pack("<I", masked_crc(stored))
+
+
+@pytest.mark.parametrize("between", [b"", frame(b"\x0a\0")], ids=["in a row", "between records"])
+def test_a_file_of_false_headers_is_refused_in_bounded_time(write, between):
+    """Each claims nearly all bytes up to the end of the file, so telling whether it is true costs as much."""
     size, count = 60 << 20, 2000
-    headers = b"".join(
-        struct.pack("<QI", length, masked_crc(struct.pack("<Q", length)))
-        for length in range(size + 12 * (count - 1) - 16 + 12, size - 16, -12)
-    )
-    data = bytes(framed(some_records(3))) + b"\x55" + headers[: 12 * count] + bytes(size)
-    path, _ = write(data)
-    with pytest.raises(DataError, match="made to mislead"):
+    step = 12 + len(between)
+    headers = b"".join(false_header(size + number * step - 17) + between for number in range(count, 0, -1))
+    path, _ = write(bytes(framed(some_records(3))) + b"\x55" + headers + bytes(size))
+    start = time.process_time()
+    with pytest.raises(DataError, match="would take too long"):
         examine(path, "none", None, anything)
+    assert time.process_time() - start < 30
+
+
+@pytest.mark.parametrize("length", [1, 300, 1 << 27])
+def test_a_file_of_nothing_but_false_headers_takes_linear_time(write, length):
+    """Each of them is in the file, where the next ones stand, or claims bytes beyond the end of the file."""
+    records = some_records(3)
+    path, _ = write(bytes(framed(records)) + b"\x55" + false_header(length) * 200_000)
+    start = time.process_time()
+    found = examine(path, "none", None, anything)
+    assert time.process_time() - start < 15
+    assert found.records == 3
+    assert len(found.lost) == 1
 
 
 def test_a_file_of_records_that_all_fail_is_refused_in_bounded_time(write):
@@ -532,19 +655,21 @@ def test_a_file_of_records_that_all_fail_is_refused_in_bounded_time(write):
 
     path, _ = write(frame(some_records(1)[0]) + frame(b"") * 1_000_000)
     start = time.process_time()
-    with pytest.raises(DataError, match="made to mislead"):
+    with pytest.raises(DataError, match="would take too long"):
         examine(path, "none", None, check)
     assert time.process_time() - start < 30
 
 
-def test_a_large_damaged_range_takes_no_memory(write):
+@pytest.mark.parametrize("claimed", [0, 150 << 20])
+def test_a_large_damaged_range_takes_no_memory(write, claimed):
+    """A length that is claimed in it, with the right checksum, is not allocated if it is over the cap."""
     records = some_records(20)
-    path, _ = write(bytes(framed(records)) + bytes(1000))
+    path, _ = write(bytes(framed(records)) + b"\x55" + false_header(claimed))
     with path.open("r+b") as file:
         file.truncate(200 << 20)
     tracemalloc.start()
     try:
-        found = examine(path, "none", None, anything)
+        found = examine(path, "none", None, anything, 100 << 20)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -3,21 +3,10 @@
 import struct
 
 import pytest
+from helpers.examples import BYTES, FLOATS, INTEGERS, field
+from helpers.examples import to_varint as varint
 
 from converters.formats.tfrecord.strict_parser import ExampleError, parse_example
-
-
-def varint(value: int) -> bytes:
-    value &= 2**64 - 1
-    out = b""
-    while value > 0x7F:
-        out += bytes([value & 0x7F | 0x80])
-        value >>= 7
-    return out + bytes([value])
-
-
-def field(number: int, payload: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(payload)) + payload
 
 
 def packed(*values: int) -> bytes:
@@ -36,7 +25,6 @@ def example(*entries: bytes) -> bytes:
     return field(1, b"".join(entries))
 
 
-BYTES, FLOATS, INTEGERS = 1, 2, 3
 INTS = field(INTEGERS, packed(1, 2, 3))
 
 
@@ -44,7 +32,8 @@ def integers(feature: bytes) -> tuple[int, ...]:
     found = parse_example(example(entry("a", feature))).features["a"]
     assert found.kind == "int64_list"
     assert found.count == len(found.integers)
-    return found.integers
+    assert found.integers.dtype == "int64"
+    return tuple(found.integers.tolist())
 
 
 def test_all_kinds():
@@ -55,6 +44,7 @@ def test_all_kinds():
         entry("", field(INTEGERS, b"")),
         entry("감정", field(FLOATS, b"\x0d" + struct.pack("<f", 1) + b"\x0d" + struct.pack("<f", 2))),
         entry("none", field(BYTES, b"")),
+        entry("no kind", b""),
     )
     features = parse_example(data).features
     assert {name: (feature.kind, feature.count) for name, feature in features.items()} == {
@@ -64,10 +54,28 @@ def test_all_kinds():
         "": ("int64_list", 0),
         "감정": ("float_list", 2),
         "none": ("bytes_list", 0),
+        "no kind": (None, 0),
     }
-    assert [data[start:end] for start, end in features["bytes"].spans] == [b"one", b"", b"\xff\xd8"]
+    spans = zip(features["bytes"].starts.tolist(), features["bytes"].sizes.tolist(), strict=True)
+    assert [data[start : start + size] for start, size in spans] == [b"one", b"", b"\xff\xd8"]
     start, end = features["floats"].packed
     assert struct.unpack("<3f", data[start:end]) == (1, 2, 3)
+    assert features["floats"].floats.tolist() == [1, 2, 3]
+    assert features["감정"].floats.tolist() == [1, 2]
+
+
+def test_an_example_without_features_is_one():
+    assert parse_example(b"").features == {} == parse_example(example()).features
+
+
+@pytest.mark.parametrize("packed_run", [True, False])
+def test_floats_survive_bit_for_bit(packed_run):
+    bits = [0x7FC00001, 0xFFA00000, 0x7F800000, 0x80000000, 1]
+    run = struct.pack("<5I", *bits)
+    values = field(1, run) if packed_run else b"".join(b"\x0d" + run[at : at + 4] for at in range(0, 20, 4))
+    found = parse_example(example(entry("a", field(FLOATS, values)))).features["a"]
+    assert found.floats.dtype == "float32"
+    assert found.floats.view("uint32").tolist() == bits
 
 
 def test_lengths_are_all_length_prefixes_in_order():
@@ -93,12 +101,10 @@ def test_minus_one_is_ten_bytes():
 
 
 REFUSED = {
-    "nothing": b"",
     "a key twice": example(entry("a", INTS), entry("a", INTS)),
     "a key twice, not neighbours": example(entry("a", INTS), entry("b", INTS), entry("a", field(BYTES, b""))),
     "two lists of one kind": example(entry("a", INTS + INTS)),
     "two lists of two kinds": example(entry("a", field(BYTES, b"") + INTS)),
-    "no list": example(entry("a", b"")),
     "no value": example(field(1, field(1, b"a"))),
     "no key": example(field(1, field(2, INTS))),
     "the value before the key": example(field(1, field(2, INTS) + field(1, b"a"))),
@@ -154,7 +160,7 @@ def test_what_readers_may_disagree_about_is_an_error(name):
 
 def test_every_truncation_is_an_error():
     data = example(entry("a", INTS), entry("b", field(BYTES, field(1, b"abc"))))
-    for end in range(len(data)):
+    for end in range(1, len(data)):  # no bytes at all are an Example without features
         with pytest.raises(ExampleError):
             parse_example(data[:end])
 

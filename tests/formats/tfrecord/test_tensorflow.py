@@ -125,6 +125,7 @@ def test_a_reader_that_fails_is_a_failed_check(sample, tmp_path, stand_in, kfer_
     assert list(tmp_path.iterdir()) == []
 
 
+@needs_tensorflow
 def test_of_large_records_few_are_asked_for_at_once(source, tmp_path, stand_in, monkeypatch):
     """Or memory would grow with their size."""
     drop_published(source)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from converters.dataset.manifest import MANIFEST, SUMS
 from converters.dataset.report import Report
-from converters.formats.hf import CARD, LICENCE
+from converters.formats.readme import LICENCE, README
 from converters.storage.file_list import OutputFile
 from converters.storage.tree import hash_file
 
@@ -34,7 +34,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Changes:
     """What a push sends, replaces, leaves and finds; each in the order in which it is sent, or by name."""
 
     new: tuple[OutputFile, ...]
@@ -61,7 +61,7 @@ def local_files(out: Path, report: Report) -> tuple[OutputFile, ...]:
 
 def sending_order(files: Iterable[OutputFile]) -> list[OutputFile]:
     """The terms and the card first, so that no data ever lies there without them; last what says *complete*."""
-    first, last = (LICENCE, CARD), (MANIFEST, SUMS)
+    first, last = (LICENCE, README), (MANIFEST, SUMS)
 
     def rank(file: OutputFile) -> tuple[int, str]:
         return (0 if file.path in first else 2 if file.path in last else 1), file.path
@@ -69,12 +69,12 @@ def sending_order(files: Iterable[OutputFile]) -> list[OutputFile]:
     return sorted(files, key=rank)
 
 
-def make_plan(
+def find_changes(
     out: Path,
     files: Sequence[OutputFile],
     remote: Mapping[str, RemoteFile],
     hands_out: Callable[[OutputFile], bool] = lambda _: False,
-) -> Plan:
+) -> Changes:
     """Compare the output's files with the repo's, by size and by the digest that the Hub lists.
 
     ``hands_out`` is asked about a file of the right size with another digest: whether it is the very file all the
@@ -90,7 +90,7 @@ def make_plan(
         else:
             replaced.append(file)
     extra = sorted(remote.keys() - {file.path for file in files} - HUB_FILES)
-    return Plan(tuple(new), tuple(replaced), tuple(unchanged), tuple(extra))
+    return Changes(tuple(new), tuple(replaced), tuple(unchanged), tuple(extra))
 
 
 def listed_as(out: Path, file: OutputFile, there: RemoteFile) -> bool:

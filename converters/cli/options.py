@@ -1,0 +1,99 @@
+"""Options that several commands take, and what their values become."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from converters.storage.object_store import Place
+
+
+def flag(*names: str, help: str) -> click.Option:
+    """An option that takes no value."""
+    return click.Option(names, is_flag=True, help=help)
+
+
+def choice(*names: str, values: Iterable[str], default: str, help: str) -> click.Option:
+    """An option that takes one of a few values."""
+    return click.Option(names, type=click.Choice(list(values)), default=default, show_default=True, help=help)
+
+
+class PlaceType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """A path, or the URL of a place in a store."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:  # noqa: ANN401
+        """The place that a text names."""
+        from converters.storage.object_store import place
+
+        return place(value)
+
+
+class FormatsType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """Names of formats, in any case, separated by commas."""
+
+    name = "formats"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """The names as they are registered."""
+        from converters.formats import available_formats
+
+        known = {name.casefold(): name for name in available_formats()}
+        names = []
+        for name in value.split(","):
+            if (found := known.get(name.strip().casefold())) is None:
+                near = get_close_matches(name.strip().casefold(), known, n=1)
+                hint = f" Did you mean {near[0]}?" if near else ""
+                self.fail(
+                    f"there is no format {name!r}.{hint} There are {', '.join(known.values())}.", param, ctx
+                )
+            names.append(found)
+        return tuple(names)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The formats that begin as what was typed does."""
+        from converters.formats import available_formats
+
+        before, comma, begun = incomplete.rpartition(",")
+        names = (name for name in available_formats() if name.startswith(begun.casefold()))
+        return [CompletionItem(f"{before}{comma}{name}") for name in names]
+
+
+PLACE = PlaceType()
+FOLDER = click.Path(path_type=Path)
+
+JSON = flag("--json", "as_json", help="Print one JSON object instead of a table.")
+QUIET = flag("--quiet", "-q", help="Print nothing but errors.")
+_WHO_READS = "Who reads the TFRecords; tensorflow has TensorFlow confirm every record (an extra to install)."
+READER = choice("--reader", values=["native", "tensorflow"], default="native", help=_WHO_READS)
+_ONE_PER_CORE = "Number of processes.  [default: one per core, or one where little is to do]"
+WORKERS = click.Option(["--workers"], type=click.IntRange(1), metavar="N", help=_ONE_PER_CORE)
+
+_VISIBILITY = "Who may see the repo.  [default: private; --public takes --i-have-the-right-to-publish too]"
+_GATING = "Who is let in: each asker once you approve, each asker, or all without asking."
+UPLOAD = (
+    click.Option(
+        ["--revision"], default="main", show_default=True, metavar="BRANCH", help="Branch to commit to."
+    ),
+    click.Option(["--commit-message"], metavar="TEXT", help="First line of the commits."),
+    flag("--create-pr", help="Open a pull request instead of committing to main."),
+    click.Option(["--private/--public", "private"], default=True, help=_VISIBILITY),
+    flag("--i-have-the-right-to-publish", "has_right", help="Needed, and only taken, with --public."),
+    choice("--gated", "gating", values=["manual", "auto", "no"], default="manual", help=_GATING),
+    flag("--delete-extra", help="Delete files of the repo that the output has not."),
+    flag("--dry-run", help="Show what would be sent and where to; send nothing."),
+    flag("--verbose", "-v", help="Show every request to the Hub; never the token."),
+)
+"""The options of an upload, for ``push`` and ``--push-to-hub``."""
+UPLOAD_NAMES = [str(option.name) for option in UPLOAD]

@@ -1,0 +1,57 @@
+"""Standard output and standard error, of which a run does not depend: they may be closed, full, or a broken pipe."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TextIO
+
+
+class Tolerant:
+    """A text stream that drops what it cannot write, and remembers why in ``error``."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.error: OSError | None = None
+        self._stream = stream if stream is not None else open(os.devnull, "w")  # noqa: PTH123, SIM115  # until the end
+        if hasattr(self._stream, "reconfigure"):
+            # Names of files may be no UTF-8, and the terminal's encoding may lack what a dataset's names have.
+            self._stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        """Write a text; see the class."""
+        if self.error is None:
+            try:
+                return self._stream.write(text)
+            except (OSError, ValueError) as error:
+                self._fail(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush; see the class."""
+        if self.error is None:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError) as error:
+                self._fail(error)
+
+    def _fail(self, error: OSError | ValueError) -> None:
+        self.error = error if isinstance(error, OSError) else OSError(str(error))
+        self._stream = open(os.devnull, "w")  # noqa: PTH123, SIM115  # likewise
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+def tolerate() -> Tolerant:
+    """Make both streams tolerant; standard output."""
+    out, err = Tolerant(sys.stdout), Tolerant(sys.stderr)
+    sys.stdout, sys.stderr = out, err
+    return out
+
+
+def close(out: Tolerant) -> OSError | None:
+    """Flush both streams; what standard output failed with, a reader that went away aside."""
+    out.flush()
+    sys.stderr.flush()
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115  # until the end
+    return None if isinstance(out.error, BrokenPipeError) else out.error

@@ -1,0 +1,49 @@
+"""``kfer-convert verify``: an output against its manifest and against its source."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from converters.cli import EXIT_FAILED
+from converters.cli.options import JSON, PLACE, QUIET, choice
+from converters.cli.progress import report_progress
+from converters.cli.tables import show_report
+
+if TYPE_CHECKING:
+    from converters.storage.object_store import Place
+
+_SHOWN = 20
+
+
+_READERS = ("native", "tensorflow", "datasets")
+_WHO_READS = (
+    "Who gives a second opinion: TensorFlow on the TFRecords, or datasets on OUT (each an extra to install)."
+)
+
+PARAMS = (
+    click.Argument(["out"], type=PLACE),
+    click.Option(["--source"], type=PLACE, help="Also prove it against these TFRecords."),
+    choice("--reader", values=_READERS, default="native", help=_WHO_READS),
+)
+
+
+@click.command(params=[*PARAMS, QUIET, JSON])
+def verify(out: Place, *, quiet: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN401  # of the API
+    """Prove the output OUT again, from its manifest and, with --source, against the originals."""
+    from converters import api
+
+    with report_progress(quiet=quiet, as_json=as_json) as progress:
+        report = api.verify(out, progress=progress, **options)
+    show_report(report, quiet=quiet, as_json=as_json)
+    failures = report.failures()
+    for failure in failures[:_SHOWN]:
+        click.echo(f"kfer-convert: {out}: {failure}", err=True)
+    if len(failures) > _SHOWN:
+        click.echo(f"kfer-convert: {out}: and {len(failures) - _SHOWN} more", err=True)
+    if failures:
+        sys.exit(EXIT_FAILED)
+    if not quiet and not as_json:
+        click.echo(f"\n{report.records:,} records, {len(report.files):,} files, verified: {out}")

@@ -1,0 +1,145 @@
+"""ArrayRecord files of Examples, for Grain and TensorFlow Datasets."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from converters.dataset.description import Split
+from converters.dataset.shard import Shard
+from converters.errors import CallError, DataError, Location
+from converters.formats.readme import example_split, refuse_names, write_readme, write_terms
+from converters.formats.shard_files import new_shard_file, shard_files
+from converters.formats.tfrecord.columns import ColumnReader
+from converters.formats.tfrecord.describe import refuse_shared_features, write_description
+from converters.formats.tfrecord.encoder import ExampleEncoder, feature_schema
+from converters.formats.tfrecord.fast_parser import RecordError
+from converters.formats.tfrecord.framing import CHUNK_BYTES, Frames
+
+if TYPE_CHECKING:
+    from converters.dataset.report import Report
+
+_SUFFIX = ".array_record"
+
+# One record a group, so that any record is read without others. Encoded images do not compress further.
+_OPTIONS = "group_size:1,uncompressed"
+
+
+class ArrayRecordFormat:
+    """ArrayRecord files of Examples, one per shard: <config>/<split>-00000-of-0000N.array_record.
+
+    Every record is read without its neighbours, as Grain does. A dataset.json says what the features are.
+    """
+
+    name = "arrayrecord"
+
+    def __init__(self) -> None:
+        self._module = _array_record()
+
+    def refuse(self, splits: Sequence[Split]) -> None:
+        """Refuse columns that would be held by one feature, and names that mean something else.
+
+        Raises:
+            CallError: there are some.
+        """
+        refuse_names(splits, self.name)
+        refuse_shared_features(splits)
+
+    def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
+        """Write a shard's records to one file."""
+        path = new_shard_file(folder, shard, _SUFFIX)
+        encoder = ExampleEncoder(shard.split.schema)
+        writer = self._module.ArrayRecordWriter(str(path), _OPTIONS)
+        try:
+            for batch in batches:
+                for example in encoder.encode(batch):
+                    writer.write(example)
+        finally:
+            writer.close()
+        return [path]
+
+    def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
+        """Read back the records of a split; blocks whose hashes differ are an error."""
+        columns = ColumnReader(feature_schema(split.schema))
+        for path in shard_files(folder, split, _SUFFIX):
+            yield from self._read_file(path, columns)
+
+    def finish(self, report: Report, folder: Path) -> None:
+        """Write the terms, a README, and the description of the features."""
+        write_terms(report, folder)
+        write_readme(report, folder, {}, loading=_loading(report))
+        write_description(report, folder, _SUFFIX)
+
+    def _read_file(self, path: Path, columns: ColumnReader) -> Iterator[pa.RecordBatch]:
+        # The library ends the process where it cannot open a file.
+        try:
+            with path.open("rb") as file:
+                size = max(1, file.seek(0, 2))
+            reader = self._module.ArrayRecordReader(str(path))
+            try:
+                records = reader.num_records()
+                step = max(1, min(records, CHUNK_BYTES * records // size))
+                for first in range(0, records, step):
+                    examples = reader.read(first, min(records, first + step))
+                    yield columns.read(_frames(examples, first))
+            finally:
+                reader.close()
+        except RecordError as error:
+            raise DataError(error.message, Location(str(path), first + error.row)) from None
+        except (RuntimeError, ValueError, IndexError, OSError) as error:
+            raise DataError(
+                f"the ArrayRecord file cannot be read: {str(error).splitlines()[0]}.", Location(str(path))
+            ) from error
+
+
+def _frames(examples: Sequence[bytes], first: int) -> Frames:
+    """Records as the parser takes them; with some bytes behind the last one, so that it reads words there too."""
+    sizes = np.fromiter(map(len, examples), np.int64, len(examples))
+    return Frames(b"".join((*examples, bytes(16))), np.cumsum(sizes) - sizes, sizes, first, 0)
+
+
+def _loading(report: Report) -> str:
+    """Markdown that says how Grain reads the files of one split."""
+    split = example_split(report)
+    return textwrap.dedent(
+        """\
+        With this folder as working directory:
+
+        ```python
+        from pathlib import Path
+
+        import grain
+        import tensorflow as tf
+
+        files = sorted(map(str, Path({config}).glob({files})))
+        dataset = grain.MapDataset.source(grain.sources.ArrayRecordDataSource(files)).map(
+            lambda record: tf.train.Example.FromString(record).features.feature
+        )
+        ```
+
+        `dataset.json` says what the features are."""
+    ).format(
+        config=json.dumps(split.config, ensure_ascii=False),
+        files=json.dumps(f"{split.name}-*{_SUFFIX}", ensure_ascii=False),
+    )
+
+
+def _array_record() -> Any:  # noqa: ANN401  # a module
+    """The library.
+
+    Raises:
+        CallError: it is not installed.
+    """
+    try:
+        from array_record.python import array_record_module
+    except ImportError as error:
+        raise CallError(
+            "ArrayRecord files need the library array-record: pip install 'kfer-convert[arrayrecord]'."
+        ) from error
+    return array_record_module

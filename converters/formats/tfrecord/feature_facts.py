@@ -1,0 +1,459 @@
+"""What all records show of each feature: kinds, numbers of values, and which roles every value bears out.
+
+Memory does not grow with the records, but for eight bytes a record and candidate for a file name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from converters.dataset.arrays import binary_parts
+from converters.dataset.filenames import folded, unsafe_name
+from converters.dataset.image_header import ENCODINGS, NO_IMAGE, ImageHeaderReader
+from converters.dataset.image_names import stem_of
+from converters.dataset.schema import SIZES, Role
+from converters.errors import DataError, Location
+from converters.formats.tfrecord.columns import values_array
+from converters.formats.tfrecord.fast_parser import FeatureValues
+from converters.formats.tfrecord.file_names import split_words
+from converters.formats.tfrecord.framing import Frames
+from converters.formats.tfrecord.strict_parser import FeatureKind
+
+MAX_LABELS = 10_000
+_MAX_FILE_NAMES = 20_000_000
+_MAX_TEXT_BYTES = 1000  # of a name
+_ENOUGH = 1000  # values after which a role that most of them contradict is not looked at any more
+
+# Which bytes ask for a closer look: all but ASCII without control characters; tab and line breaks are text.
+_TEXT_BYTES = ~np.isin(np.arange(256), [9, 10, 13, *range(32, 127)])
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+_SIZE_WORDS: Mapping[Role, frozenset[str]] = {
+    "height": frozenset({"height", "rows", "h"}),
+    "width": frozenset({"width", "cols", "columns", "w"}),
+    "depth": frozenset({"depth", "channels", "channel", "c"}),
+}
+_FILE_NAMES = ("filename", "file_name", "fname", "image_name", "img_name", "image_filename", "file", "name", "image_id",
+               "img_id", "image_key", "source_id", "id", "key")  # fmt: skip
+
+Locate = Callable[[int], Location]
+_Ints = npt.NDArray[np.int64]
+
+
+class TwoKindsError(DataError):
+    """A feature is of one kind in a record and of another in an earlier one."""
+
+    def __init__(
+        self, name: str, kind: FeatureKind, at: Location, other: FeatureKind, first: Location | None
+    ) -> None:
+        super().__init__(
+            f"the feature {name!r} is a {kind} here, and a {other} in {first}; no column fits both.",
+            at,
+            f"Nothing is damaged. --without {name} leaves the feature out.",
+        )
+        self.name = name
+        self.kind = kind
+
+
+@dataclass
+class Claim:
+    """A role that values bear out, or do not.
+
+    Attributes:
+        borne: how many values do.
+        against: how many do not.
+        first: the first that does not.
+        found: what it is.
+    """
+
+    borne: int = 0
+    against: int = 0
+    first: Location | None = None
+    found: str = ""
+
+    def add(self, sound: npt.NDArray[np.bool_], locate: Locate, words: Callable[[int], str]) -> None:
+        """Take one value a record; ``locate`` and ``words`` take the number of a value."""
+        wrong = np.flatnonzero(~sound)
+        self.borne += len(sound) - len(wrong)
+        self.against += len(wrong)
+        if len(wrong) and self.first is None:
+            self.first, self.found = locate(int(wrong[0])), words(int(wrong[0]))
+
+    @property
+    def holds(self) -> bool:
+        """Whether there are values, and all bear it out."""
+        return self.borne > 0 and not self.against
+
+    @property
+    def nearly(self) -> bool:
+        """Whether all but a few values bear it out."""
+        return 0 < self.against <= max(1, self.borne // 10) and self.borne > self.against
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether it need not be looked at any more."""
+        return self.against > _ENOUGH and self.against > self.borne
+
+
+@dataclass
+class FileNames:
+    """Whether the values of a feature can name files, each within its split."""
+
+    claim: Claim = field(default_factory=Claim)
+    hashes: dict[str, list[_Ints]] = field(default_factory=dict)
+    count: int = 0
+
+    def add(self, split: str, names: list[str], locate: Locate) -> None:
+        """Take the names that a batch has."""
+        stems = [stem_of(name) for name in names]
+        sound = np.array(
+            [
+                not unsafe_name(name) and not split_words(stem)
+                for name, stem in zip(names, stems, strict=True)
+            ],
+            np.bool_,
+        )
+        self.claim.add(sound, locate, lambda row: repr(names[row][:80]))
+        digests = b"".join(
+            hashlib.blake2b(folded(stem).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+            for stem in stems
+        )
+        self.hashes.setdefault(split, []).append(np.frombuffer(digests, np.int64))
+        self.count += len(names)
+
+    @property
+    def unique(self) -> bool:
+        """Whether no two are one file where case and suffix do not count."""
+        for parts in self.hashes.values():
+            everything = np.concatenate(parts)
+            everything.sort()
+            if (everything[1:] == everything[:-1]).any():
+                return False
+        return True
+
+
+@dataclass
+class FeatureFacts:
+    """What the records read so far show of a feature.
+
+    Attributes:
+        name: its name.
+        kind: which list holds its values; None while it was seen without one only.
+        first: the first record that has it.
+        present: in how many records of each split it has a kind.
+        least: the least number of values of a record that has it; ``most``: the most.
+        example: a value, in words.
+        image: whether its values are encoded images; ``text``: whether they are UTF-8 without control characters.
+        encodings: how many of its images have which encoding.
+        smallest: the least height, width and depth of its images; ``largest``: the greatest.
+        low: its least integer; ``high``: its greatest.
+        labels: how many values have which integer; None where they are many.
+        sums: least and greatest sum of the integers of one record; None where they are not all 0 or 1.
+        sizes: for the role that the feature's name speaks of, whether it equals that of each feature of images.
+        names: whether its values can name files; None where nothing in its name says so.
+    """
+
+    name: str
+    kind: FeatureKind | None = None
+    first: Location | None = None
+    present: Counter[str] = field(default_factory=Counter)
+    least: int = 0
+    most: int = 0
+    example: str = ""
+    image: Claim = field(default_factory=Claim)
+    text: Claim = field(default_factory=Claim)
+    encodings: Counter[str] = field(default_factory=Counter)
+    smallest: _Ints | None = None
+    largest: _Ints | None = None
+    low: int | None = None
+    high: int | None = None
+    labels: Counter[int] | None = field(default_factory=Counter)
+    sums: tuple[int, int] | None = None
+    sizes: dict[str, Claim] = field(default_factory=dict)
+    names: FileNames | None = None
+
+    @property
+    def single(self) -> bool:
+        """Whether every record that has it has one value."""
+        return self.least == self.most == 1
+
+    @cached_property
+    def size_role(self) -> Role | None:
+        """The size that the feature's name speaks of."""
+        words = re.split(r"[^a-z]+", self.name.lower())
+        return next((role for role in SIZES if _SIZE_WORDS[role] & set(words)), None)
+
+    @cached_property
+    def name_rank(self) -> int | None:
+        """How likely the feature's name is one of file names: lower is likelier; None where it is none."""
+        own = self.name.lower().rpartition("/")[2]
+        return _FILE_NAMES.index(own) if own in _FILE_NAMES else None
+
+
+class FactsBuilder:
+    """Adds up what the batches of a config show."""
+
+    def __init__(self) -> None:
+        self.features: dict[str, FeatureFacts] = {}
+        self.records: Counter[str] = Counter()
+        self.pairs: dict[str, TextPairs] = {}
+        self._headers: dict[str, ImageHeaderReader] = {}
+
+    def add(self, split: str, values: Mapping[str, FeatureValues], frames: Frames, locate: Locate) -> None:
+        """Take the records of some frames.
+
+        Args:
+            split: the name of their split.
+            values: what the parser read.
+            frames: where it did.
+            locate: says where a record is.
+
+        Raises:
+            DataError: a feature is of another kind than in an earlier record.
+        """
+        self.records[split] += len(frames.starts)
+        arrays: dict[str, pa.Array] = {}
+        image_sizes: dict[str, npt.NDArray[np.int32]] = {}  # by record; 0 where there is none
+        for name, found in values.items():
+            facts = self.features.setdefault(name, FeatureFacts(name))
+            rows = np.flatnonzero(found.counts >= 0)
+            if found.kind is None or not len(rows):
+                continue
+            _add_counts(facts, split, found, rows, locate)
+            if found.kind == "bytes_list":
+                sizes = self._add_bytes(facts, split, found, rows, frames, locate, arrays)
+                if sizes is not None:
+                    image_sizes[name] = np.zeros((len(found.counts), 3), np.int32)
+                    image_sizes[name][rows] = sizes
+            elif found.kind == "int64_list":
+                _add_integers(facts, split, found, rows, locate)
+            elif not facts.example and len(found.floats):
+                facts.example = _shown(found.floats[: max(1, int(found.counts[rows[0]]))].tolist())
+        for name, found in values.items():
+            facts = self.features[name]
+            if (role := facts.size_role) and facts.single and found.kind == "int64_list":
+                _add_sizes(facts, SIZES.index(role), found, image_sizes, locate)
+        self._add_pairs(values, arrays, frames)
+
+    def _add_bytes(
+        self,
+        facts: FeatureFacts,
+        split: str,
+        found: FeatureValues,
+        rows: _Ints,
+        frames: Frames,
+        locate: Locate,
+        arrays: dict[str, pa.Array],
+    ) -> npt.NDArray[np.int32] | None:
+        """Take byte strings; the sizes of those that are images, where a record has one value each."""
+        look = facts.single and not facts.image.hopeless
+        if not len(found.sizes) or (facts.text.against and not look and facts.example):
+            return None
+        array = values_array(found, pa.binary(), frames)
+        owners = np.repeat(np.arange(len(found.counts)), np.maximum(found.counts, 0))
+        sizes = None
+        if look:
+            headers = self._headers.setdefault(facts.name, ImageHeaderReader()).try_read(array)
+            images = headers.encodings != NO_IMAGE
+            facts.image.add(
+                images, lambda value: locate(int(owners[value])), lambda value: _shown_bytes(array[value])
+            )
+            for number in np.flatnonzero(np.bincount(headers.encodings[images], minlength=1)):
+                facts.encodings[ENCODINGS[number]] += int((headers.encodings == number).sum())
+            if images.any():
+                sizes = headers.sizes
+                least, most = sizes[images].min(axis=0), sizes[images].max(axis=0)
+                facts.smallest = least if facts.smallest is None else np.minimum(facts.smallest, least)
+                facts.largest = most if facts.largest is None else np.maximum(facts.largest, most)
+                if not facts.example:
+                    row = int(np.argmax(images))
+                    height, width, depth = sizes[row].tolist()
+                    facts.example = f"{ENCODINGS[headers.encodings[row]]}, {width} x {height} x {depth}"
+        if not facts.example:
+            facts.example = _shown_bytes(array[0])
+        if not facts.text.against:
+            _add_text(facts.text, array, lambda value: locate(int(owners[value])))
+        if not facts.text.against:
+            arrays[facts.name] = array
+            if facts.single and facts.name_rank is not None:
+                _add_names(
+                    facts, split, array.view(pa.string()).to_pylist(), lambda value: locate(int(rows[value]))
+                )
+        return sizes
+
+    def _add_pairs(
+        self, values: Mapping[str, FeatureValues], texts: Mapping[str, pa.Array], frames: Frames
+    ) -> None:
+        """Take the texts that stand beside labels."""
+        for name, found in values.items():
+            if not name.endswith("label") or found.kind != "int64_list":
+                continue
+            beside = name.removesuffix("label") + "text"
+            text = values.get(beside)
+            pairs = self.pairs.setdefault(name, TextPairs(beside))
+            if text is None or text.kind != "bytes_list":
+                pairs.broken = pairs.broken or bool((found.counts > 0).any())
+            elif not np.array_equal(np.maximum(found.counts, 0), np.maximum(text.counts, 0)):
+                pairs.broken = True
+            elif len(found.integers) and not pairs.broken:
+                pairs.add(found.integers, texts.get(beside))
+
+
+@dataclass
+class TextPairs:
+    """The texts that stand beside the labels of a feature.
+
+    Attributes:
+        feature: the one that holds the texts.
+        texts: by the label.
+        broken: whether a label has two texts, a text two labels, or there is one without the other.
+    """
+
+    feature: str
+    texts: dict[int, bytes] = field(default_factory=dict)
+    broken: bool = False
+
+    def add(self, labels: _Ints, texts: pa.Array | None) -> None:
+        """Take as many labels and texts."""
+        if texts is None:
+            self.broken = True
+            return
+        different, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+        known = [
+            self.texts.setdefault(int(label), texts[int(row)].as_py())
+            for label, row in zip(different, first, strict=True)
+        ]
+        edges, data = binary_parts(texts)
+        sizes = np.array([len(text) for text in known])[inverse]
+        same = np.array_equal(sizes, np.diff(edges)) and b"".join(
+            [known[number] for number in inverse.tolist()]
+        ) == bytes(data[edges[0] : edges[-1]])
+        self.broken = not same or len(self.texts) > MAX_LABELS
+
+    @property
+    def label_names(self) -> dict[int, str] | None:
+        """The names of the labels, where they are in one-to-one relation in all records."""
+        try:
+            names = {label: text.decode() for label, text in sorted(self.texts.items())}
+        except UnicodeDecodeError:
+            return None
+        usable = all(name and name.isprintable() for name in names.values())
+        return names if usable and not self.broken and len(set(names.values())) == len(names) > 0 else None
+
+
+def _add_counts(facts: FeatureFacts, split: str, found: FeatureValues, rows: _Ints, locate: Locate) -> None:
+    assert found.kind is not None
+    counts = found.counts[rows]
+    least, most = int(counts.min()), int(counts.max())
+    if facts.kind is None:
+        facts.kind, facts.first, facts.least, facts.most = found.kind, locate(int(rows[0])), least, most
+    elif facts.kind != found.kind:
+        raise TwoKindsError(facts.name, found.kind, locate(int(rows[0])), facts.kind, facts.first)
+    facts.least, facts.most = min(facts.least, least), max(facts.most, most)
+    facts.present[split] += len(rows)
+
+
+def _add_integers(facts: FeatureFacts, split: str, found: FeatureValues, rows: _Ints, locate: Locate) -> None:
+    integers = found.integers
+    if not len(integers):
+        return
+    low, high = int(integers.min()), int(integers.max())
+    facts.low = low if facts.low is None else min(low, facts.low)
+    facts.high = high if facts.high is None else max(high, facts.high)
+    if not facts.example:
+        facts.example = _shown(integers[: max(1, int(found.counts[rows[0]]))].tolist())
+    if facts.labels is not None:
+        facts.labels = _counted(facts.labels, integers, low, high)
+    if facts.least == facts.most > 1 and facts.low >= 0 and facts.high <= 1:
+        sums = integers.reshape(-1, facts.most).sum(axis=1)
+        least, most = int(sums.min()), int(sums.max())
+        facts.sums = (
+            (least, most) if facts.sums is None else (min(least, facts.sums[0]), max(most, facts.sums[1]))
+        )
+    if facts.single and facts.name_rank is not None:
+        _add_names(facts, split, list(map(str, integers.tolist())), lambda value: locate(int(rows[value])))
+
+
+def _counted(counts: Counter[int], integers: _Ints, low: int, high: int) -> Counter[int] | None:
+    """The counts with those of further integers; None where these are too many different ones."""
+    if high - low < 1 << 16:
+        times = np.bincount(integers - low)
+        values = np.flatnonzero(times)
+        values, times = values + low, times[values]
+    elif len(integers) <= MAX_LABELS:
+        values, times = np.unique(integers, return_counts=True)
+    else:
+        return None
+    counts.update(dict(zip(values.tolist(), times.tolist(), strict=True)))
+    return counts if len(counts) <= MAX_LABELS else None
+
+
+def _add_sizes(
+    facts: FeatureFacts,
+    part: int,
+    found: FeatureValues,
+    image_sizes: Mapping[str, npt.NDArray[np.int32]],
+    locate: Locate,
+) -> None:
+    """Hold a size against those of the images of the same records."""
+    rows = np.flatnonzero(found.counts >= 0)
+    for image, sizes in image_sizes.items():
+        there = sizes[rows, part] > 0
+        stored, real = found.integers[there], sizes[rows[there], part]
+        facts.sizes.setdefault(image, Claim()).add(
+            stored == real,
+            lambda value, where=rows[there]: locate(int(where[value])),  # type: ignore[misc]
+            lambda value, stored=stored, real=real: f"{stored[value]}, the image's header says {real[value]}",  # type: ignore[misc]
+        )
+
+
+def _add_names(facts: FeatureFacts, split: str, names: list[str], locate: Locate) -> None:
+    facts.names = facts.names or FileNames()
+    if facts.names.claim.hopeless or facts.names.count > _MAX_FILE_NAMES:
+        return
+    facts.names.add(split, names, locate)
+
+
+def _add_text(claim: Claim, array: pa.Array, locate: Locate) -> None:
+    edges, data = binary_parts(array)
+    if not _TEXT_BYTES[data[edges[0] : edges[-1]]].any():
+        claim.borne += len(array)
+        return
+    for number, value in enumerate(array):
+        if not _is_text(value.as_py()):
+            claim.against, claim.first, claim.found = 1, locate(number), _shown_bytes(value)
+            return
+        claim.borne += 1
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        return not _CONTROL.search(value.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _shown(values: list[int] | list[float]) -> str:
+    shown = ", ".join(f"{value:.6g}" if isinstance(value, float) else str(value) for value in values[:6])
+    return shown if len(values) <= 6 else f"{shown} … ({len(values)})"
+
+
+def _shown_bytes(value: pa.Scalar) -> str:
+    buffer = value.as_buffer()
+    head = bytes(memoryview(buffer)[:60])
+    try:
+        text = head.decode()
+    except UnicodeDecodeError as error:
+        text = head[: error.start].decode() if error.start > 50 else ""
+    if text and text.isprintable():
+        return repr(text) if buffer.size <= 60 else f"{text[:40]!r} … ({buffer.size} bytes)"
+    return f"{buffer.size} bytes" if buffer.size else "''"

@@ -1,0 +1,83 @@
+"""What the names of files tell: which split they are of, and which are no TFRecords whatever is in them."""
+
+from __future__ import annotations
+
+import re
+
+from converters.dataset.members import plain_name
+
+_SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "validation": "validation",
+    "val": "val",
+    "dev": "dev",
+    "test": "test",
+    "testing": "test",
+    "eval": "eval",
+    "evaluation": "eval",
+}
+DEFAULT_SPLIT = "train"
+
+# A word is of one case, or begins with a capital: flowersTrain, VAL, train-00001.
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+
+_TFRECORD_NAME = re.compile(r"(\.(tfrecords?|tfrec|records?|tfr)(-\d+-of-\d+)?|\d-of-\d+)", re.IGNORECASE)
+_SIDECAR_NAME = re.compile(
+    r"\._.*|\.ds_store|thumbs\.db|desktop\.ini|_success"
+    r"|.*(~|:zone\.identifier|\.(crc|md5|sha\d+|md5sum|sha\d+sum|asc|sig|idx|index|icloud|crdownload|part|partial|download"
+    r"|aria2|tmp|swp|lock|torrent|dvc|zip|tar|tgz|tar\.gz|7z|rar|json|yaml|yml|txt|md|rst|csv|tsv|xml|html?|pbtxt|pb"
+    r"|py|ipynb|sh|log|cfg|toml))",
+    re.IGNORECASE | re.DOTALL,
+)
+_SUFFIX = re.compile(r"\.[A-Za-z]\w*")
+
+
+def split_words(name: str) -> list[str]:
+    """The splits that a file's or folder's name speaks of, each once, in their order."""
+    found = (_SPLIT_WORDS.get(word.lower()) for word in _WORD.findall(name))
+    return list(dict.fromkeys(split for split in found if split))
+
+
+def split_of(path: str, source_name: str) -> str:
+    """The split that a file is of, by its own name, or else by the nearest folder whose name says one.
+
+    A name that speaks of two, as ``train_val.record``, is taken at its word: the split is called ``train_val``.
+
+    Args:
+        path: the file, relative to the source, with ``/``.
+        source_name: the name of the source's folder, which counts if it is a split's word and nothing else.
+    """
+    for part in reversed(path.split("/")):
+        if words := split_words(part):
+            return "_".join(words)
+    return _SPLIT_WORDS.get(source_name.lower(), DEFAULT_SPLIT)
+
+
+def stem_of_shards(path: str) -> str:
+    """A file's name without the numbers of shards and without suffixes: what files of one origin have in common."""
+    name = re.sub(r"(?<!\d)\d+(-of-\d+)?(?!\d)", "", plain_name(path))
+    return re.sub(r"(\.(tfrecords?|tfrec|records?|tfr))?[-_.]*$", "", name, flags=re.IGNORECASE)
+
+
+def is_sidecar_name(path: str) -> bool:
+    """Whether a file's name says that it lies beside data, and is none."""
+    return _SIDECAR_NAME.fullmatch(path.rpartition("/")[2]) is not None
+
+
+def is_tfrecord_name(path: str) -> bool:
+    """Whether a file's name says that it is a TFRecord file."""
+    name = plain_name(path.rpartition("/")[2])
+    return any(match.end() == len(name) for match in _TFRECORD_NAME.finditer(name))
+
+
+def sibling_pattern(path: str) -> str:
+    """The same for two files whose names differ in numbers only."""
+    return re.sub(r"\d+", "0", path)
+
+
+def suffix_of(path: str) -> str | None:
+    """The suffix of a file's name, where it has one that says something."""
+    suffix = "." + path.rpartition("/")[2].rpartition(".")[2]
+    return suffix.lower() if "." in path.rpartition("/")[2] and _SUFFIX.fullmatch(suffix) else None

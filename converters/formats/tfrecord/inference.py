@@ -1,0 +1,458 @@
+"""Infers the columns of a dataset that nothing describes, from all its records.
+
+A role is only given where all records bear it out, and label names are never guessed. What a feature was taken for,
+and why, is told for people (:class:`InferredColumn`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from converters.dataset.description import MAX_COLUMN_NAME_BYTES, described_columns
+from converters.dataset.labels import UNLABELLED
+from converters.dataset.schema import (
+    SIZES,
+    Column,
+    Kind,
+    Role,
+    Schema,
+    parse_type,
+    type_name,
+    with_derived_label,
+)
+from converters.errors import DataError
+from converters.formats.tfrecord.feature_facts import Claim, FactsBuilder, FeatureFacts
+from converters.formats.tfrecord.label_maps import LabelMap
+from converters.formats.tfrecord.strict_parser import FeatureKind
+
+_IMAGES = ("image", "image/encoded", "image_raw", "img_raw")
+_LABELS = ("image/class/label", "image/object/class/label", "objects/label", "label", "class")
+_MAX_LABEL = 1 << 31
+_BASES: Mapping[FeatureKind, str] = {"float_list": "float32", "int64_list": "int64", "bytes_list": "binary"}
+_SHOWN_LABELS = 12
+
+
+@dataclass(frozen=True)
+class InferredColumn:
+    """What a feature was taken for.
+
+    Attributes:
+        feature: its name.
+        column: the column that it became; None where no record has a value of it.
+        kind: which list holds its values; None where no record has one.
+        least: the least number of values of a record that has it; ``most``: the most.
+        absent: in how many records it has no kind, or is not there at all, by the split's name.
+        example: a value, in words.
+        why: what the role, or that there is none, follows from.
+        images: encodings and sizes of its images, in words.
+        labels: how many values have which label, in words.
+        nearly: the role that all but a few values bear out.
+    """
+
+    feature: str
+    column: Column | None
+    kind: FeatureKind | None
+    least: int
+    most: int
+    absent: Mapping[str, int]
+    example: str
+    why: str
+    images: str = ""
+    labels: str = ""
+    nearly: Role | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as a JSON object."""
+        return {
+            "feature": self.feature,
+            "column": None if self.column is None else self.column.name,
+            "type": None if self.column is None else type_name(self.column.type),
+            "role": None if self.column is None else self.column.role,
+            "nearly": self.nearly,
+            "kind": self.kind,
+            "least": self.least,
+            "most": self.most,
+            "absent": dict(self.absent),
+            "example": self.example,
+            "why": self.why,
+            "images": self.images,
+            "labels": self.labels,
+        }
+
+
+@dataclass(frozen=True)
+class InferredConfig:
+    """What was inferred of one config.
+
+    Attributes:
+        name: of the config.
+        schema: its columns.
+        columns: what each feature was taken for: those of the columns, in their order, and then those without one.
+        records: how many records of each split were read.
+        notes: what else people should know.
+    """
+
+    name: str
+    schema: Schema
+    columns: tuple[InferredColumn, ...]
+    records: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+
+    def described(self) -> dict[str, Any]:
+        """The columns as a description has them."""
+        return described_columns(self.schema)
+
+    def to_edit(self) -> dict[str, Any]:
+        """The same for people who edit it: with the roles that all but a few values bear out, as promises."""
+        columns = self.described()
+        for inferred in self.columns:
+            if inferred.column is not None and inferred.nearly is not None:
+                columns[inferred.column.name]["role"] = inferred.nearly
+        return columns
+
+    def lines(self) -> list[str]:
+        """The same for people: a table, and the notes."""
+        rows = [("feature", "column", "type", "role", "values", "absent in", "example", "why")]
+        for inferred in self.columns:
+            column = inferred.column
+            values = (
+                f"{inferred.least}"
+                if inferred.least == inferred.most
+                else f"{inferred.least}–{inferred.most}"
+            )
+            absent = sum(inferred.absent.values())
+            rows.append(
+                (
+                    inferred.feature,
+                    "–" if column is None else column.name,
+                    "–" if column is None else type_name(column.type),
+                    (column.role if column else None) or "",
+                    values if inferred.kind else "–",
+                    f"{absent:,}" if absent else "",
+                    inferred.example[:40],
+                    inferred.why,
+                )
+            )
+        widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        for inferred in self.columns:
+            lines += [f"{inferred.feature}: {words}" for words in (inferred.images, inferred.labels) if words]
+        return [*lines, *self.notes]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as a JSON object."""
+        return {
+            "config": self.name,
+            "records": dict(self.records),
+            "columns": [column.to_json() for column in self.columns],
+            "notes": list(self.notes),
+        }
+
+
+@dataclass
+class _Taken:
+    """A feature, while it is decided what it is."""
+
+    facts: FeatureFacts
+    type: str
+    role: Role | None = None
+    why: str = ""
+    nearly: Role | None = None
+    name: str = ""
+    label_names: Mapping[int, str] = field(default_factory=dict)
+    vector: Kind | None = None
+    unlabelled: bool = False
+
+
+def infer_columns(
+    config: str,
+    facts: FactsBuilder,
+    label_maps: Sequence[LabelMap],
+    left_out: Mapping[str, FeatureKind] | None = None,
+) -> InferredConfig:
+    """Decide what the features of a config are.
+
+    Args:
+        config: its name.
+        facts: what all its records show.
+        label_maps: the files of label names beside them.
+        left_out: features that were not looked at, for they are left out; their kinds.
+
+    Raises:
+        DataError: no record has a value, or a feature's name cannot be that of a column.
+    """
+    for name, kind in (left_out or {}).items():
+        facts.features[name] = FeatureFacts(name, kind, most=2)
+    names = sorted(facts.features, key=lambda name: name.encode("utf-8", "surrogatepass"))
+    taken = {
+        name: _Taken(facts.features[name], _type(facts.features[name]))
+        for name in names
+        if facts.features[name].kind
+    }
+    if not taken:
+        raise DataError(f"no record of {config} has a value.", advice="There is nothing to convert.")
+    for name in taken:
+        if problem := _unusable(name):
+            raise DataError(
+                f"the feature {name[:100]!r} {problem}, so no column can be called so.",
+                taken[name].facts.first,
+                f"--without {name[:100]!r} leaves it out.",
+            )
+    notes: list[str] = []
+    image = _take_images(taken)
+    _take_sizes(taken, image)
+    _take_file_name(taken, image)
+    label = _take_label(taken)
+    if label is not None:
+        notes += _name_labels(label, label_maps, facts)
+    elif label_maps:
+        notes.append(f"{label_maps[0].path} was not used: no feature is known to be the label")
+    _call(taken, image, label)
+    schema, order = _schema(taken, image, label, facts)
+    columns = [_inferred(taken[name], schema, facts) for name in order]
+    lost = [_nothing(facts.features[name], facts) for name in names if name not in taken]
+    notes += [f"{column.feature}: no record has a value of it, so there is no column" for column in lost]
+    return InferredConfig(config, schema, (*columns, *lost), dict(facts.records), tuple(notes))
+
+
+def _type(facts: FeatureFacts) -> str:
+    base = _BASES[facts.kind or "bytes_list"]
+    if facts.kind == "bytes_list" and facts.text.holds:
+        base = "string"
+    if facts.least != facts.most or not facts.most:
+        return f"{base}[]"
+    return base if facts.most == 1 else f"{base}[{facts.most}]"
+
+
+def _unusable(name: str) -> str | None:
+    if not name:
+        return "has no name"
+    if not name.isprintable():
+        return "has characters that are not printable"
+    return "has too long a name" if len(name.encode()) > MAX_COLUMN_NAME_BYTES else None
+
+
+def _contradicted(claim: Claim) -> str:
+    """Why a role that some values bear out was not given."""
+    return f"{claim.against:,} of {claim.against + claim.borne:,} do not, first {claim.first}: {claim.found}"
+
+
+# ---- Roles --------------------------------------------------------------------------------------------
+
+
+def _take_images(taken: Mapping[str, _Taken]) -> _Taken | None:
+    """Give the role of images; the one that is *the* image."""
+    for feature in taken.values():
+        facts = feature.facts
+        if facts.kind != "bytes_list" or not facts.single or not facts.image.borne:
+            continue
+        if facts.image.holds:
+            feature.role, feature.type, feature.why = "image", "binary", "every value is an encoded image"
+        elif facts.image.nearly:
+            feature.nearly = "image"
+            feature.why = f"nearly every value is an encoded image: {_contradicted(facts.image)}"
+    images = [name for name in (*_IMAGES, *taken) if name in taken and taken[name].role == "image"]
+    return taken[images[0]] if images else None
+
+
+def _take_sizes(taken: Mapping[str, _Taken], image: _Taken | None) -> None:
+    if image is None:
+        return
+    for role in SIZES:
+        found = False
+        for feature in taken.values():
+            claim = feature.facts.sizes.get(image.facts.name)
+            if feature.facts.size_role != role or not feature.facts.single or claim is None:
+                continue
+            if claim.holds and not found:
+                feature.role, feature.why, found = role, f"equals the {role} of every image", True
+            elif claim.holds:
+                feature.why = f"equals the {role} of every image, as another does"
+            elif claim.nearly:
+                feature.nearly = role
+                feature.why = f"nearly always equals the {role} of the image: {_contradicted(claim)}"
+            elif claim.borne:
+                feature.why = f"is not the {role} of every image: {_contradicted(claim)}"
+
+
+def _take_file_name(taken: Mapping[str, _Taken], image: _Taken | None) -> None:
+    """Give the role of file names to the likeliest feature of those whose values can name files."""
+    if image is None:
+        return
+    candidates = [feature for feature in taken.values() if feature.facts.names is not None]
+    for feature in sorted(candidates, key=lambda feature: (feature.facts.name_rank or 0, feature.facts.name)):
+        facts, names = feature.facts, feature.facts.names
+        if names is None or not facts.single or feature.role is not None:
+            continue
+        if (facts.kind == "bytes_list" and not facts.text.holds) or sum(facts.present.values()) > names.count:
+            continue
+        if sum(facts.present.values()) < sum(image.facts.present.values()):
+            feature.why = "names files, but not all"
+        elif not names.claim.holds:
+            feature.why = f"cannot name files: {_contradicted(names.claim)}"
+        elif not names.unique:
+            feature.why = "cannot name files: two are one where case and suffix do not count"
+        else:
+            feature.role = "file_name"
+            feature.why = "unique and safe as a file name in each split"
+            return
+
+
+def _take_label(taken: Mapping[str, _Taken]) -> _Taken | None:
+    """Give the role of the label, by known conventions."""
+    both = {"label", "class"} <= taken.keys() and all(
+        taken[name].facts.kind == "int64_list" for name in ("label", "class")
+    )
+    for name in _LABELS:
+        feature = taken.get(name)
+        if feature is None or feature.role is not None or (both and name in ("label", "class")):
+            continue
+        facts = feature.facts
+        if facts.kind != "int64_list":
+            feature.why = "called as labels are, but its values are no numbers"
+        elif facts.low is None or facts.high is None:
+            feature.why = "called as labels are, but no record has a value"
+        elif facts.low < UNLABELLED or facts.high >= _MAX_LABEL:
+            feature.why = f"called as labels are, but its values are no indices: {facts.low} to {facts.high}"
+        else:
+            feature.role, feature.why = "label", "called as labels are, and its values are indices"
+            return feature
+    return None
+
+
+def _name_labels(label: _Taken, label_maps: Sequence[LabelMap], facts: FactsBuilder) -> Iterator[str]:
+    """Find the names of labels: in a file beside the data, or else in the texts beside the labels."""
+    occurring = None if label.facts.labels is None else set(label.facts.labels) - {UNLABELLED}
+    fixed = label.facts.least == label.facts.most > 1
+    if label_maps and len(label_maps) > 1:
+        paths = ", ".join(label_map.path for label_map in label_maps)
+        yield f"{paths} name labels differently, so none of them was used"
+    elif label_maps and occurring is not None:
+        (label_map,) = label_maps
+        names = list(label_map.names.values())
+        if fixed and len(names) == label.facts.most and label.facts.sums is not None and occurring <= {0, 1}:
+            least, most = label.facts.sums
+            label.vector = "single-label" if most <= 1 else "multi-label"
+            label.unlabelled = least == 0
+            label.label_names = dict(enumerate(names))
+        elif (fitting := label_map.fitting(occurring)) is not None:
+            label.label_names = fitting
+        else:
+            yield f"{label_map.path} was not used: its names do not fit the labels that occur"
+        if label.label_names:
+            label.why += f"; names from {label_map.path}"
+    pairs = facts.pairs.get(label.facts.name)
+    texts = None if pairs is None else pairs.label_names
+    if texts is None or pairs is None:
+        return
+    if not label.label_names and (occurring is None or occurring <= texts.keys()):
+        label.label_names = texts
+        label.why += f"; names from {pairs.feature}, one-to-one"
+    elif label.label_names and any(
+        label.label_names.get(number, name) != name for number, name in texts.items()
+    ):
+        yield f"{pairs.feature} has other names than {label_maps[0].path}, which counts"
+
+
+# ---- Columns ------------------------------------------------------------------------------------------
+
+
+def _call(taken: Mapping[str, _Taken], image: _Taken | None, label: _Taken | None) -> None:
+    """Find the columns' names: the features' own, but for the first image and the label."""
+    for name, feature in taken.items():
+        feature.name = name
+    if image is not None and "image" not in taken:
+        image.name = "image"
+    if label is None:
+        return
+    contiguous = list(label.label_names) == list(range(len(label.label_names)))
+    if not label.label_names or (contiguous and label.vector is None):
+        if "label" not in taken:
+            label.name = "label"
+        return
+    # A column ``label`` is derived from it, so no stored one can be called so.
+    wanted = "label_vector" if label.vector else "label_id"
+    if label.vector or label.name == "label":
+        label.name = wanted if wanted not in taken else f"{wanted}_stored"
+    if "label" in taken and taken["label"] is not label:
+        label.label_names, label.vector, label.name = {}, None, label.facts.name
+        label.why += "; not used, for another feature is called label"
+
+
+def _schema(
+    taken: Mapping[str, _Taken], image: _Taken | None, label: _Taken | None, facts: FactsBuilder
+) -> tuple[Schema, list[str]]:
+    """The columns, and the features in their order."""
+    first = [image, label]
+    first += [next((feature for feature in taken.values() if feature.role == role), None) for role in SIZES]
+    first.append(next((feature for feature in taken.values() if feature.role == "file_name"), None))
+    order = list(dict.fromkeys(feature.facts.name for feature in first if feature is not None))
+    order += [name for name in taken if name not in order]
+    records = sum(facts.records.values())
+    columns = []
+    for name in order:
+        feature = taken[name]
+        ids = tuple(feature.label_names)
+        columns.append(
+            Column(
+                feature.name,
+                parse_type(feature.type),
+                feature.role,
+                name,
+                tuple(feature.label_names.values()),
+                () if ids == tuple(range(len(ids))) else ids,
+                feature.vector,
+                feature.unlabelled,
+                sum(feature.facts.present.values()) < records,
+            )
+        )
+    return with_derived_label(tuple(columns)), order
+
+
+def _absent(facts: FeatureFacts, records: Mapping[str, int]) -> dict[str, int]:
+    absent = {split: count - facts.present[split] for split, count in records.items()}
+    return {split: count for split, count in absent.items() if count}
+
+
+def _inferred(feature: _Taken, schema: Schema, facts: FactsBuilder) -> InferredColumn:
+    own = feature.facts
+    column = next(column for column in schema.stored if column.feature == own.name)
+    images = _images(own) if own.image.borne and own.single else ""
+    labels = _labels(own.labels, column) if column.role == "label" else ""
+    return InferredColumn(
+        own.name, column, own.kind, own.least, own.most, _absent(own, facts.records), own.example,
+        feature.why, images, labels, feature.nearly,
+    )  # fmt: skip
+
+
+def _nothing(facts: FeatureFacts, builder: FactsBuilder) -> InferredColumn:
+    return InferredColumn(
+        facts.name, None, None, 0, 0, _absent(facts, builder.records), "", "no record has a value"
+    )
+
+
+def _images(facts: FeatureFacts) -> str:
+    kinds = ", ".join(f"{count:,} {encoding}" for encoding, count in facts.encodings.most_common())
+    if facts.smallest is None or facts.largest is None:
+        return kinds
+    sizes = (f"{least}" if least == most else f"{least}–{most}" for least, most in
+             zip(facts.smallest.tolist(), facts.largest.tolist(), strict=True))  # fmt: skip
+    height, width, depth = sizes
+    return f"{kinds}; width {width}, height {height}, depth {depth}"
+
+
+def _labels(counts: Counter[int] | None, column: Column) -> str:
+    if counts is None:
+        return "very many different labels"
+    if column.kind is not None:
+        return f"0/1 vectors of {', '.join(column.label_names[:_SHOWN_LABELS])}"
+    names = dict(zip(column.label_ids or range(len(column.label_names)), column.label_names, strict=True))
+    shown = [
+        f"{number}{' ' + names[number] if number in names else ''}: {counts[number]:,}"
+        for number in sorted(counts)
+    ]
+    more = f" … ({len(shown)} labels)" if len(shown) > _SHOWN_LABELS else ""
+    return ", ".join(shown[:_SHOWN_LABELS]) + more

@@ -1,0 +1,133 @@
+"""Label names from the files that lie beside data: ``label_map.pbtxt`` and ``labels.txt``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from converters.storage.files import read_bounded
+from converters.storage.object_store import Place
+
+_MAX_BYTES = 16 << 20
+_PBTXT = re.compile(r".*label.*\.pbtxt", re.IGNORECASE)
+_LABELS = re.compile(r"labels?\.txt", re.IGNORECASE)
+_NUMBERED = re.compile(r"\s*(-?\d+)\s*:\s*(.*\S)\s*")
+_TOKEN = re.compile(
+    r"""\s*(?:\#[^\n]*|(?P<word>[A-Za-z_]\w*)|(?P<number>[-+]?\d+)
+    |(?P<text>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|(?P<mark>[{}<>:;,\[\]])|(?P<float>[-+.\w]+))""",
+    re.VERBOSE,
+)
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """The names that a file gives to labels.
+
+    Attributes:
+        path: the file, relative to the source.
+        names: by the number; where ``listed``, the file does not say whether it counts from 0 or from 1.
+        listed: whether the file has one name a line, and no numbers.
+    """
+
+    path: str
+    names: Mapping[int, str]
+    listed: bool = False
+
+    def fitting(self, labels: Collection[int]) -> dict[int, str] | None:
+        """The names, by the numbers that occur in the data; None where they do not fit these."""
+        names = dict(self.names)
+        if self.listed and 0 not in labels:
+            if max(labels, default=0) != len(names):
+                return None
+            names = {number + 1: name for number, name in names.items()}
+        return names if all(label in names for label in labels) else None
+
+
+def find_label_maps(folder: Place, files: Collection[str]) -> list[LabelMap]:
+    """The label maps among the files of a source: those that parse, each content once, by the order of their names."""
+    found: list[LabelMap] = []
+    for path in sorted(files, key=lambda path: (path.count("/"), path)):
+        name = path.rpartition("/")[2]
+        parse = parse_pbtxt if _PBTXT.fullmatch(name) else parse_labels if _LABELS.fullmatch(name) else None
+        if parse is None:
+            continue
+        try:
+            made = parse(read_bounded(folder / path, _MAX_BYTES).decode("utf-8-sig"))
+        except (OSError, UnicodeDecodeError):
+            continue
+        if made is None or any((other.names, other.listed) == made for other in found):
+            continue
+        found.append(LabelMap(path, *made))
+    return found
+
+
+def parse_labels(text: str) -> tuple[dict[int, str], bool] | None:
+    """The names of a ``labels.txt``: lines ``0:name`` as tf-slim writes them, or one name a line; and which it was."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    numbered = [_NUMBERED.fullmatch(line) for line in lines]
+    if lines and all(numbered):
+        by_id = {int(match[1]): match[2] for match in numbered if match}
+        return (by_id, False) if _usable(by_id, len(lines)) else None
+    listed = {number: line.strip() for number, line in enumerate(lines)}
+    return (listed, True) if _usable(listed, len(lines)) else None
+
+
+def parse_pbtxt(text: str) -> tuple[dict[int, str], bool] | None:
+    """The names of a ``StringIntLabelMap`` of the Object Detection API, in protobuf's text form.
+
+    The name that people read, ``display_name``, counts where all have one, and no two the same.
+    """
+    items: list[dict[str, int | str]] = []
+    depth, key = 0, ""
+    position = 0
+    while position < len(text.rstrip()):
+        match = _TOKEN.match(text, position)
+        if match is None:
+            return None
+        position = match.end()
+        word, mark = match["word"], match["mark"]
+        if mark in ("{", "<"):
+            if depth == 0 and key == "item":
+                items.append({})
+            depth += 1
+        elif mark in ("}", ">"):
+            depth -= 1
+        elif word:
+            key = word
+        elif depth == 1 and items and key and (match["number"] or match["text"]):
+            items[-1][key] = int(match["number"]) if match["number"] else _unquoted(match["text"])
+    if depth or not items or not all(isinstance(item.get("id"), int) for item in items):
+        return None
+    for field in ("display_name", "name"):
+        by_id = {
+            item["id"]: item[field]
+            for item in items
+            if isinstance(item["id"], int) and isinstance(item.get(field), str)
+        }
+        if _usable(by_id, len(items)):
+            return {number: str(name) for number, name in by_id.items()}, False
+    return None
+
+
+def _usable(names: Mapping[int, int | str], count: int) -> bool:
+    """Whether there are so many names, no two the same, that can name labels."""
+    texts = [str(name) for name in names.values()]
+    return len(names) == len(set(texts)) == count > 0 and all(text and text.isprintable() for text in texts)
+
+
+def _unquoted(text: str) -> str:
+    """A string of protobuf's text form: with the escapes of C."""
+    escapes = {"n": "\n", "t": "\t", "r": "\r"}
+
+    def replaced(match: re.Match[str]) -> str:
+        code = match[1]
+        return chr(int(code, 8)) if code.isdigit() else escapes.get(code, code)
+
+    plain = re.sub(r"\\([0-7]{1,3}|.)", replaced, text[1:-1])
+    if "\\" in text and not plain.isascii():
+        try:  # octal escapes are those of UTF-8 bytes
+            return plain.encode("latin-1").decode()
+        except UnicodeError:
+            return plain
+    return plain
