@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from converters.errors import DataError
 from converters.formats.tfrecord.compression import DecompressedStream, StoredFile
+from converters.formats.tfrecord.encoder import encode_example
 from converters.formats.tfrecord.foreign import look_at
 from converters.formats.tfrecord.framing import read_frames
 from converters.formats.tfrecord.index import IndexChecker
 from converters.formats.tfrecord.reader import RangeReader, SourceRange
 from converters.formats.tfrecord.strict_parser import ExampleError, parse_example
-from converters.formats.tfrecord.encoder import encode_example
 from converters.formats.tfrecord.writer import TFRecordWriter
 
 
