@@ -169,7 +169,8 @@ def test_another_kind_of_list(type_text, wrong, message):
 @pytest.mark.parametrize(
     ("type_text", "wrong"),
     [("uint8", 256), ("uint8", -1), ("int8", 128), ("int8", -129), ("int16", 2**15), ("uint16", 2**16),
-     ("int32", 2**31), ("int32", -(2**31) - 1), ("uint32", 2**32), ("uint32", -1), ("uint8", 2**63 - 1), ("int32", -(2**63))],
+     ("int32", 2**31), ("int32", -(2**31) - 1), ("uint32", 2**32), ("uint32", -1), ("uint8", 2**63 - 1),
+     ("int32", -(2**63))],
 )  # fmt: skip
 def test_an_integer_too_large_for_a_narrow_column_names_its_record(type_text, wrong):
     message = f"the feature 'f' has the value {wrong}, which is no {type_text}"
