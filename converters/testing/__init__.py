@@ -24,7 +24,7 @@ from converters.dataset.checks import RecordChecker
 from converters.dataset.description import Split
 from converters.dataset.fingerprint import PartBuilder, merge
 from converters.dataset.leaves import record_leaves
-from converters.dataset.report import Report, SplitReport
+from converters.dataset.report import Report, ShardFacts, SplitReport
 from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
 from converters.formats import Finishes, Format, Summarizes
@@ -165,7 +165,16 @@ def _finish(target: Format, dataset: TestDataset, written: Path, folder: Path, t
             else ()
         )
         fingerprint = merge([builder.part()], split.split.schema)
-        reports.append(SplitReport(split.split, (), 0, fingerprint, (), summaries=summaries))
+        reports.append(
+            SplitReport(
+                split.split,
+                (),
+                0,
+                fingerprint,
+                (),
+                shards=tuple(ShardFacts(0, (), (), summary) for summary in summaries),
+            )
+        )
     before = _digests(folder)
     target.finish(Report(dataset.description, target.name, str(folder), tuple(reports)), folder)
     after = _digests(folder)

@@ -49,7 +49,6 @@ def test_what_is_no_type(text):
 
 
 REFUSED = {
-    "none": ((), "at least one column"),
     "a name twice": ((Column("a", INT), Column("a", pa.binary())), "two columns have the name 'a'"),
     "a feature twice": ((Column("a", INT, feature="f"), Column("b", INT, feature="f")), "the feature 'f'"),
     "two labels": ((LABEL, Column("other", INT, "label")), "'label' and 'other' have the role label"),

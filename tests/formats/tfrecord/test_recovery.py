@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from converters.dataset.damage import first_lost, records_lost
 from converters.errors import DataError, Location
-from converters.formats.tfrecord.foreign import look_at
 from converters.formats.tfrecord.damage import lost_bytes
+from converters.formats.tfrecord.foreign import look_at
 from converters.formats.tfrecord.framing import frame, is_header, masked_crc, valid_headers
 from converters.formats.tfrecord.reader import RangeReader, SourceRange
 from converters.formats.tfrecord.recovery import Examination, examine
