@@ -4,8 +4,8 @@ r"""What must survive conversion, as counts and digests: the fingerprint of a sp
   leaf is a record, with every value of every column (:mod:`converters.dataset.leaves`);
   ``node = SHA-256(0x01 ‖ left ‖ right)``.
 - ``labels_sha256``: of labels that are 0/1 vectors: SHA-256 of these, row after row, one byte (0 or 1) per label.
-- ``identities_sha256``: a tree of the same shape over the UTF-8 text ``img_id + "\n" + clip_id`` of each record, without
-  the bytes that RFC 9162 puts before leaves and nodes. Datasets publish the last two.
+- ``identities_sha256``: a tree of the same shape over the UTF-8 text ``img_id + "\n" + clip_id`` of each record,
+  without the bytes that RFC 9162 puts before leaves and nodes. Datasets publish the last two.
 
 The definition is public: ``kfer-convert docs proof`` has it, with the lines that recompute it from an output.
 
