@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
+from converters.errors import MachineError
+
 try:
     from stringzilla import Sha256s
 except ImportError:  # no wheel for this machine
