@@ -1,6 +1,7 @@
 """The names of image files in outputs; and back, from a name to the record that it is of.
 
-What was written is checked by :func:`first_misnamed` and :func:`is_stem_of`, which share no code with what made the names.
+What is read back is checked by :func:`first_misnamed` and :func:`is_stem_of`, which share no code with what made the
+names.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def own_names(split: Split, batch: pa.RecordBatch) -> list[Any]:
 def is_stem_of(stem: str, record: int, own_name: str | None, prefix: str = "") -> bool:
     """Whether a file's name without its suffix is that of a record: its own name's, where it has one, or its number."""
     if own_name is None:
-        return stem == prefix + "%08d" % record
+        return stem == prefix + str(record).zfill(8)
     rest = own_name[len(stem) :]
     return stem + rest == own_name and (not rest or rest.lower() in IMAGE_SUFFIXES)
 

@@ -1,8 +1,8 @@
-"""A known answer: seven records whose fingerprint is written down here, against which the code is held in every run.
+"""Known answers: fingerprints of a few records that are written down here. Every run holds the code against them.
 
-A fault in the tree, in how parts are merged, or in the counts of labels is in both fingerprints that a conversion compares,
-so that these cannot show it. The numbers below were computed by ``tests/helpers/proof.py``, which follows the definition
-and uses nothing of this package. A fault that shows only with other data than these is left to the property tests.
+A fault in the tree, in how parts are merged or in the counts of labels is in both fingerprints that a conversion compares,
+so these cannot show it. The numbers were computed with ``tests/helpers/proof.py``, which follows the definition and uses
+nothing of this package. What goes wrong with other data only is for the witnesses (leaves) and the property tests.
 """
 
 from __future__ import annotations

@@ -80,8 +80,8 @@ def check_witnesses(
     for record, leaf in witnesses.items():
         if 0 <= record - first < len(leaves) and leaf != leaves[record - first]:
             raise ConverterError(
-                f"record {record} of {split.title} does not have the values that its source has when it is read in another "
-                "way. The data may be sound: this is a fault of kfer-convert or of the format. Nothing was published."
+                f"record {record} of {split.title} has other values than its source, when that is read in another way. "
+                "The data may be sound: this is a fault of kfer-convert, or of the format."
             )
 
 
