@@ -406,7 +406,7 @@ class _Archive:
             while files := list(islice(members, self._layout.files)):
                 names = [name for name, _ in files]
                 key = names[0].partition(".")[0]
-                if names != self._names(key, names):
+                if names != self._names(key, names) or (not record and not self._are_of_columns(names)):
                     raise self._error(f"expected the files of one record, found {', '.join(names)}", record)
                 yield key, [data for _, data in files]
                 record += 1
@@ -417,6 +417,16 @@ class _Archive:
             self._named.setdefault(tail, f".{name.rpartition('.')[2]}")
         tails = [*(tail + self._named.get(tail, "") for tail in self._layout.images), *self._layout.raw]
         return [key + tail for tail in (*tails, *[_JSON] * self._layout.has_json)]
+
+    def _are_of_columns(self, names: Sequence[str]) -> bool:
+        """Whether the files of a record are called as the columns that they are taken for; without :func:`_tail`."""
+        held = [*self._layout.images.values(), *self._layout.raw.values()]
+        for column, name in zip(held, names, strict=False):
+            word = "".join(letter if letter.isalnum() or letter in "_-" else "_" for letter in column.name)
+            fields = [] if column == self._split.schema.image else [word.lower()]
+            if name.split(".")[1:-1] != fields or (name.endswith(_RAW) and column.role == "image"):
+                return False
+        return True
 
     def _batch(self, keys: Sequence[str], rows: Sequence[list[bytes]]) -> pa.RecordBatch:
         schema, first = self._split.schema, self._first + self.records

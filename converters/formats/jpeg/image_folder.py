@@ -176,7 +176,7 @@ class JpegFormat:
             for rows in metadata.read(path, header=header):
                 reader = _RowReader(read_file, root, split, metadata, path, first)
                 stored = metadata.stored(rows, reader.location)
-                reader.check_places(rows, _stated_places(split, folders, stored) if folders else number)
+                reader.check_places(rows, _stated_places(split, stored) if folders else number)
                 for name in metadata.file_columns.values():
                     paths = rows.column(name).to_pylist()
                     count += len(paths)
@@ -331,11 +331,12 @@ def _places(split: Split, folders: Sequence[str], batch: pa.RecordBatch, first: 
     return [folders[rank] for rank in ranks.tolist()]
 
 
-def _stated_places(split: Split, folders: Sequence[str], stored: dict[str, pa.Array]) -> list[str]:
-    """The class folder of each row, by the stored labels that were read back."""
+def _stated_places(split: Split, stored: dict[str, pa.Array]) -> list[str]:
+    """The class folder of each row, by the stored labels that were read back; by other code than what wrote them."""
     label = split.schema.label
     assert label is not None
-    array = stored[label.name]
+    array, digits = stored[label.name], max(2, len(str(len(label.label_names) - 1)))
+    folders = [f"{str(rank).zfill(digits)}_{name}" for rank, name in enumerate(label.label_names)]
     if label.kind is not None:
         return [folders[rank] for rank in vector_matrix(array).argmax(axis=1).tolist()]
     by_number = dict(zip(label.label_ids or range(len(folders)), folders, strict=True))

@@ -22,6 +22,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pyarrow as pa
+
+from converters.dataset.leaves import record_leaves
 from converters.dataset.schema import Schema
 from converters.errors import ConverterError
 from converters.formats.tfrecord.framing import Frames
@@ -58,14 +61,14 @@ class Witnesses:
         self._next = first
         self._allowed = _FREE_BYTES
 
-    def take(self, frames: Frames) -> None:
+    def take(self, frames: Frames, *, side_by_side: bool = True) -> None:
         """Take the first record of the next frames, the last, and one between.
 
         Raises:
-            ConverterError: the frames do not lie side by side.
+            ConverterError: the frames do not lie ``side_by_side``, as those of a TFRecord file do.
         """
         rows, starts, sizes = len(frames.starts), frames.starts, frames.sizes
-        if (starts[1:] != starts[:-1] + sizes[:-1] + _FRAMING_BYTES).any():
+        if side_by_side and (starts[1:] != starts[:-1] + sizes[:-1] + _FRAMING_BYTES).any():
             raise ConverterError(f"the records from {self._next} on were not read one after the other.")
         self._allowed += int(sizes.sum()) // _SHARE
         for row in sorted({0, Random(self._next).randrange(rows), rows - 1}):
@@ -93,6 +96,21 @@ class Witnesses:
                     leaf.update(value)
             self._allowed -= 0 if kind == _FLOATS else _VALUE_COST * count
         return leaf.digest()
+
+
+def confirm_output(frames: Frames, batch: pa.RecordBatch, schema: Schema) -> None:
+    """Hold a few records of an output against their bytes: features have the names that the schema says.
+
+    Raises:
+        ConverterError: they do not, or have other values.
+    """
+    witnesses = Witnesses(schema, 0)
+    witnesses.take(frames, side_by_side=False)
+    for row, leaf in witnesses.leaves.items():
+        if record_leaves(batch.slice(row, 1), schema) != [leaf]:
+            raise ConverterError(
+                f"record {frames.first_record + row} is read back with other values than it has."
+            )
 
 
 def joined_texts(path: Path, columns: int, lost: Sequence[tuple[int, int]] = ()) -> Joined:
