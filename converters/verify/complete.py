@@ -1,0 +1,260 @@
+"""An output that is about to be published: what describes it to people and programs, held against what it holds.
+
+The functions here read the finished files with general tools (a glob pattern, JSON, YAML, ``hashlib``) and share no
+code with what wrote them: what a card says of names, splits and numbers of records; which files it gives to which split;
+which files there are, and their sums. Large files are not hashed once more: a fault that exchanges the digests of two of
+them alone is not seen here (``verify`` sees it).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from converters.dataset.description import DESCRIPTION_FILE, Split
+from converters.dataset.manifest import MANIFEST, SUMS
+from converters.dataset.report import Report, SplitReport
+from converters.errors import ConverterError
+from converters.formats.croissant import CROISSANT
+from converters.formats.readme import README
+from converters.formats.table import Stated, check_features
+from converters.storage.file_list import OutputFile
+
+_VALIDATION = {"validation", "valid", "val", "dev"}
+_ENDS = 8  # so many of a shard's files, from either end, are held against the patterns
+_COMPANIONS = (".idx", ".sha256")  # of files of records
+_HASHED_BYTES = 4 << 20
+_MAX_HASHED_FILES = 256
+_PART_BYTES = 1 << 12
+
+
+# --- What describes the dataset ------------------------------------------------------------------------
+
+
+def check_descriptions(report: Report, folder: Path) -> None:
+    """Hold a README, a ``dataset.json`` and a ``croissant.json`` against the splits, as far as the output has them.
+
+    Raises:
+        ConverterError: one of them says something else than the output holds.
+    """
+    splits = [split.split for split in report.splits]
+    files = {split.split.title: _files_of(split, splits) for split in report.splits}
+    if (folder / README).is_file():
+        card = _front_matter(folder / README)
+        _check_patterns(card.get("configs") or (), report, files, folder / README)
+        for info in card.get("dataset_info") or ():
+            _check_info(info, report, folder / README)
+    if (folder / DESCRIPTION_FILE).is_file():
+        _check_description(json.loads((folder / DESCRIPTION_FILE).read_bytes()), report, files, folder)
+    if (folder / CROISSANT).is_file():
+        document = json.loads((folder / CROISSANT).read_bytes())
+        stated = [list(names) for names in _enumerations(document)]
+        configs = {split.split.config: list(split.split.label_names) for split in report.splits}
+        if stated != [names for names in configs.values() if names]:
+            raise _wrong(
+                folder / CROISSANT, "the names of labels are not those of the splits, in their order"
+            )
+
+
+def _front_matter(path: Path) -> Mapping[str, Any]:
+    import yaml
+
+    text = path.read_text(encoding="utf-8").split("---\n")[1]
+    document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  # both are safe
+    return document if isinstance(document, dict) else {}
+
+
+def _check_patterns(
+    configs: Sequence[Any], report: Report, files: Mapping[str, Sequence[str]], path: Path
+) -> None:
+    """The patterns of files that a README gives to ``datasets``: each must be of its split's files, and of no others."""
+    for entry in configs:
+        splits = [split.split for split in report.splits if split.split.config == entry["config_name"]]
+        for split, stated in zip_longest(splits, entry["data_files"]):
+            if split is None or stated is None or not _is_called(split, stated["split"]):
+                raise _wrong(
+                    path, f"the splits of the config {entry['config_name']} are not those that are here"
+                )
+            _check_pattern(stated["path"], split, files, path)
+
+
+def _check_pattern(pattern: str, split: Split, files: Mapping[str, Sequence[str]], path: Path) -> None:
+    for title, names in files.items():
+        for name in names:
+            if fnmatchcase(name, pattern) != (title == split.title):
+                raise _wrong(path, f"the pattern {pattern} of {split.title} is wrong about {name}")
+
+
+def _check_info(info: Mapping[str, Any], report: Report, path: Path) -> None:
+    """What a card says of a config's columns and numbers of records."""
+    splits = [split for split in report.splits if split.split.config == info["config_name"]]
+    for split, stated in zip_longest(splits, info["splits"]):
+        if split is None or stated is None or not _is_called(split.split, stated["name"]):
+            raise _wrong(path, f"the splits of {info['config_name']} are not those that are here")
+        if stated["num_examples"] != split.fingerprint.records:
+            raise _wrong(path, f"{split.split.title} has {split.fingerprint.records} records")
+    stated_columns = {feature["name"]: _of_yaml(feature) for feature in info["features"]}
+    check_features(stated_columns, splits[0].split, path)
+
+
+def _of_yaml(feature: Mapping[str, Any]) -> Stated:
+    """What a feature in the form of a card says."""
+    if "sequence" in feature:
+        kind, names = _of_yaml({"dtype": feature["sequence"]})
+        return f"{kind}[{feature.get('length', '')}]", names
+    kind = feature["dtype"]
+    if isinstance(kind, dict):
+        names = kind["class_label"]["names"]
+        return "label", tuple(names[str(number)] for number in range(len(names)))
+    return kind, ()
+
+
+def _check_description(
+    document: Mapping[str, Any], report: Report, files: Mapping[str, Sequence[str]], folder: Path
+) -> None:
+    """The description that lies beside files of Examples."""
+    path = folder / DESCRIPTION_FILE
+    for split in report.splits:
+        config = document["configs"][split.split.config]
+        stated = config["splits"][split.split.name]
+        columns = {
+            column.name: (column.feature or column.name, list(column.label_names))
+            for column in split.split.schema
+            if not column.derived
+        }
+        found = {
+            name: (column.get("feature", name), list(column.get("label_names") or ()))
+            for name, column in config["columns"].items()
+        }
+        if list(found.items()) != list(columns.items()):
+            raise _wrong(path, f"the columns are not those of {split.split.title}")
+        if stated["records"] != split.fingerprint.records:
+            raise _wrong(path, f"{split.split.title} has {split.fingerprint.records} records")
+        _check_pattern(stated["file"], split.split, files, path)
+
+
+def _enumerations(croissant: Mapping[str, Any]) -> Iterator[Iterator[str]]:
+    """The names of labels in a Croissant description, config by config, by their numbers."""
+    for records in croissant["recordSet"]:
+        if records.get("dataType") == "sc:Enumeration":
+            rows = {row[f"{records['@id']}/number"]: row[f"{records['@id']}/name"] for row in records["data"]}
+            yield (rows.get(number, "") for number in range(len(rows)))
+
+
+def _is_called(split: Split, name: str) -> bool:
+    return name == split.name or (name == "validation" and split.name in _VALIDATION)
+
+
+def _files_of(report: SplitReport, splits: Sequence[Split]) -> list[str]:
+    """Files of a split: those of its first shard and of its last one, and those that all have parts of.
+
+    Raises:
+        ConverterError: one is called as another split of the config is.
+    """
+    ends = report.shards[:1] + report.shards[-1:]
+    files = [name for shard in ends for name in (*shard.files[:_ENDS], *shard.files[-_ENDS:])]
+    files = [f"{name}0" if name.endswith("/") else name for name in (*files, *report.joined)]
+    own, config = report.split, report.split.config
+    for name in files:
+        called = [
+            split
+            for split in splits
+            if split.config == config
+            and name.startswith((f"{config}/{split.name}-", f"{config}/{split.name}/"))
+        ]
+        if called and own not in called and not (own.name in _VALIDATION and called[0].name == "validation"):
+            raise _wrong(Path(name), f"it holds records of {own.title}")
+    return [name for name in files if not name.endswith(_COMPANIONS)]
+
+
+def _wrong(path: Path, problem: str) -> ConverterError:
+    return ConverterError(f"{path.name}: {problem}; a fault of kfer-convert or of the format.")
+
+
+# --- The files -----------------------------------------------------------------------------------------
+
+
+def check_joined(folder: Path, path: str, parts: Sequence[OutputFile]) -> None:
+    """Hold a file that was joined of the parts of shards against them, as far as they are in this folder.
+
+    Raises:
+        ConverterError: it has not their bytes, in the order of their numbers.
+    """
+    with (folder / path).open("rb") as file:
+        for part in sorted(parts, key=lambda part: part.path):
+            place = file.tell()
+            if (folder / part.path).is_file():
+                with (folder / part.path).open("rb") as one:
+                    for offset in (0, max(0, part.size - _PART_BYTES)):
+                        one.seek(offset)
+                        file.seek(place + offset)
+                        if one.read(_PART_BYTES) != file.read(min(_PART_BYTES, part.size)):
+                            raise _wrong(
+                                folder / path, f"it does not have the bytes of {part.path} in their place"
+                            )
+            file.seek(place + part.size)
+        if file.tell() != os.fstat(file.fileno()).st_size:
+            raise _wrong(folder / path, "it has other bytes than its parts")
+
+
+def check_sums(folder: Path, parts: int, *, all_here: bool) -> None:
+    """Hold ``SHA256SUMS`` against ``MANIFEST.json``, and both against the files.
+
+    Args:
+        folder: the complete output.
+        parts: how many parts of joined files are still in it.
+        all_here: whether the shards are in this folder, and not in a store.
+
+    Raises:
+        ConverterError: they differ; a file is missing, or one too many; a size or a digest is wrong.
+    """
+    listed = left = 0
+    budget, hashed = _HASHED_BYTES, 0
+    with (folder / SUMS).open(encoding="utf-8") as sums:
+        for path, size, digest in _listed(folder):
+            line = f"{digest}  {path}\n"
+            if sums.readline() != line:
+                raise _wrong(folder / SUMS, f"it does not say of {path} what the manifest says")
+            listed += 1
+            place = folder / path
+            if not all_here and not place.is_file():
+                left += 1
+                continue
+            if place.lstat().st_size != size:
+                raise _wrong(folder / MANIFEST, f"the size of {path} is another")
+            if size <= budget and hashed < _MAX_HASHED_FILES:
+                budget, hashed = budget - size, hashed + 1
+                if hashlib.sha256(place.read_bytes()).hexdigest() != digest:
+                    raise _wrong(folder / MANIFEST, f"the digest of {path} is another")
+        if sums.readline():
+            raise _wrong(folder / SUMS, "it says more than the manifest")
+    there = sum(len(names) for _, _, names in os.walk(folder))
+    if there + left != listed + 1 + (parts if all_here else 0):
+        raise _wrong(folder / MANIFEST, f"it lists {listed} files, and {there - 1} are there")
+
+
+def _listed(folder: Path) -> Iterator[tuple[str, int, str]]:
+    """The files that a manifest lists, and itself, in the order of ``SHA256SUMS``."""
+    path = folder / MANIFEST
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    itself: tuple[str, int, str] | None = (MANIFEST, path.stat().st_size, digest)
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line == ' "files": [\n':
+                break
+        for line in file:
+            if line.strip() in ("]", "}", ""):
+                continue
+            entry = json.loads(line.strip().removesuffix(","))
+            if itself and itself[0] < entry["path"]:
+                yield itself
+                itself = None
+            yield entry["path"], entry["size"], entry["sha256"]
+    if itself:
+        yield itself
