@@ -293,9 +293,7 @@ def test_one_of_kfer_s_files_is_kfer(sample, tmp_path):
 
 
 def test_kfer_s_features_with_other_labels_are_another_dataset(tmp_path, truth):
-    records = [
-        type(r)(b"no image", (1,), r.height, r.width, r.depth) for r in truth["22_emo", "train"][:3]
-    ]
+    records = [type(r)(b"no image", (1,), r.height, r.width, r.depth) for r in truth["22_emo", "train"][:3]]
     write_records(tmp_path / "train.tfrecords", records, index=False)
     source = open_tfrecords(tmp_path)
     assert source.description.name == tmp_path.name
@@ -338,7 +336,8 @@ LIKE_TFRECORDS = ("test.tfrecord", "test.record", "test.tfrec", "test-00000-of-0
 
 
 @pytest.mark.parametrize(
-    ("words", "name"), [(words, "test.tfrecord") for words in WRONG] + [("text", name) for name in LIKE_TFRECORDS]
+    ("words", "name"),
+    [(words, "test.tfrecord") for words in WRONG] + [("text", name) for name in LIKE_TFRECORDS],
 )
 def test_a_file_that_should_be_a_tfrecord_is_never_passed_over(tmp_path, words, name):
     put(tmp_path, "part-1.bin")
@@ -372,7 +371,12 @@ def test_a_folder_without_tfrecords_lists_what_is_there(tmp_path):
 
 
 def test_missing_members_fail_unless_that_is_allowed(tmp_path, kfer_convert):
-    put(tmp_path / "in", "train-00000-of-00003.tfrecord", "train-00002-of-00003.tfrecord", "val-1-of-1.tfrecord")
+    put(
+        tmp_path / "in",
+        "train-00000-of-00003.tfrecord",
+        "train-00002-of-00003.tfrecord",
+        "val-1-of-1.tfrecord",
+    )
     done = kfer_convert(tmp_path / "in", "--to", "parquet", "--out", tmp_path / "out")
     assert done.status == 1
     assert "default/train: members: train-00001-of-00003.tfrecord: not here" in done.err
@@ -390,7 +394,9 @@ def test_missing_members_fail_unless_that_is_allowed(tmp_path, kfer_convert):
 
 def test_a_member_of_a_pattern_is_missing_too(tmp_path):
     put(tmp_path / "in", "train-00000-of-00002")
-    (tmp_path / "in" / "dataset.json").write_text('{"configs": {"c": {"splits": {"train": {"file": "train-*"}}}}}')
+    (tmp_path / "in" / "dataset.json").write_text(
+        '{"configs": {"c": {"splits": {"train": {"file": "train-*"}}}}}'
+    )
     with pytest.raises(ConverterError, match="members: train-00001-of-00002: not here"):
         convert(tmp_path / "in", to="parquet", out=tmp_path / "out")
 
@@ -452,7 +458,9 @@ def test_names_are_the_same_in_either_unicode_form(tmp_path):
         assert found(folder) == {"train": [stored]}
 
 
-@pytest.mark.parametrize("name", ["train-12:30.tfrecords", "aux.tfrecords", "-t.tfrecords", ".hidden.tfrecords", "con"])
+@pytest.mark.parametrize(
+    "name", ["train-12:30.tfrecords", "aux.tfrecords", "-t.tfrecords", ".hidden.tfrecords", "con"]
+)
 def test_names_that_outputs_cannot_hold_are_refused(tmp_path, name):
     put(tmp_path, name)
     with pytest.raises(CallError, match="outputs cannot hold it"):
@@ -464,7 +472,9 @@ def test_finding_is_linear(tmp_path):
     names = [name for number in range(2000) for name in (f"*{number:05d}*", f"part-{number:05d}.*")]
     document = {
         "columns": {"a": "int64"},
-        "configs": {"c": {"splits": {f"s{number}": {"file": name} for number, name in enumerate(names[::2])}}},
+        "configs": {
+            "c": {"splits": {f"s{number}": {"file": name} for number, name in enumerate(names[::2])}}
+        },
     }
     (tmp_path / "dataset.json").write_text(json.dumps(document))
     start = time.process_time()

@@ -208,7 +208,9 @@ def test_no_values_at_all_are_refused(tmp_path):
 @pytest.mark.parametrize("between", [0, 4000])
 def test_a_feature_of_two_kinds_is_refused_or_left_out(tmp_path, between):
     records = [{"a": [1], "b": [2]}, *[{"a": [1]}] * between, {"a": b"x", "b": [3]}]
-    with pytest.raises(DataError, match=rf"record {between + 1}, .*'a' is a bytes_list here.*int64_list in .*record 0"):
+    with pytest.raises(
+        DataError, match=rf"record {between + 1}, .*'a' is a bytes_list here.*int64_list in .*record 0"
+    ):
         infer(tmp_path, records)
     write(tmp_path / "data.tfrecord", records)
     source = open_tfrecords(tmp_path, without=("a",))
@@ -241,7 +243,9 @@ def test_which_image_is_the_image(tmp_path):
 
 
 def test_nothing_is_renamed_onto_a_name_that_a_feature_has(tmp_path):
-    schema, _ = infer(tmp_path, [{"image/encoded": picture(), "image": [1], "image/class/label": [3], "label": b"x"}])
+    schema, _ = infer(
+        tmp_path, [{"image/encoded": picture(), "image": [1], "image/class/label": [3], "label": b"x"}]
+    )
     assert [(name, column.role) for name, column in schema.items()] == [
         ("image/encoded", "image"), ("image/class/label", "label"), ("image", None), ("label", None)
     ]  # fmt: skip
@@ -313,7 +317,9 @@ def test_names_need_be_unique_in_each_split_only(tmp_path):
 
 
 def test_text_that_names_nothing_is_no_file_name(tmp_path):
-    schema, _ = infer(tmp_path, [{"image": picture(), "caption": b"a"}, {"image": picture(), "caption": b"b"}])
+    schema, _ = infer(
+        tmp_path, [{"image": picture(), "caption": b"a"}, {"image": picture(), "caption": b"b"}]
+    )
     assert schema["caption"].role is None
 
 
@@ -378,7 +384,9 @@ def test_names_from_labels_txt(tmp_path, text, first, names, ids):
 
 def test_a_label_called_label_that_counts_from_one_gets_another_name(tmp_path):
     (tmp_path / "labels.txt").write_text("a\nb\n")
-    schema, source = infer(tmp_path, [{"label": [number % 2 + 1], "image": picture(number)} for number in range(4)])
+    schema, source = infer(
+        tmp_path, [{"label": [number % 2 + 1], "image": picture(number)} for number in range(4)]
+    )
     assert schema["label"].derived
     assert (schema["label_id"].feature, schema["label_id"].label_ids) == ("label", (1, 2))
     assert [row["label_id"] for row in rows(source)] == [1, 2, 1, 2]
@@ -500,7 +508,9 @@ def test_records_that_fit_no_longer_do_not_fit(tmp_path):
     """A description that is too narrow is told as that, and not as damage."""
     write(tmp_path / "a.tfrecord", [{"a": [1]}, {"a": [1, 2]}])
     (tmp_path / "dataset.json").write_text(
-        json.dumps({"columns": {"a": "int64"}, "configs": {"c": {"splits": {"train": {"file": "a.tfrecord"}}}}})
+        json.dumps(
+            {"columns": {"a": "int64"}, "configs": {"c": {"splits": {"train": {"file": "a.tfrecord"}}}}}
+        )
     )
     with pytest.raises(DataError, match="does not fit the description") as caught:
         rows(open_tfrecords(tmp_path))
