@@ -119,6 +119,10 @@ def verify(
     *,
     source: AnyPlace | None = None,
     reader: OutputReader = "native",
+    sample: int | None = None,
+    workers: int | None = None,
+    engine: str = "local",
+    engine_options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Prove an output again: from its manifest alone and, where given, against the source.
@@ -128,6 +132,10 @@ def verify(
         source: the TFRecords it was made from.
         reader: ``native``; ``tensorflow`` to have TensorFlow confirm every record of the source; or ``datasets`` to
             have it load every config and split of the output, and to compare what it gives.
+        sample: how many shards to read, by chance; what was not read is *unverified*. All by default.
+        workers: see :func:`convert`, likewise ``engine`` and ``engine_options``: shards are verified side by side.
+        engine: where the work runs.
+        engine_options: of the engine's own.
         progress: see :func:`convert`.
 
     Returns:
@@ -139,7 +147,16 @@ def verify(
     """
     from converters.verify.output import verify_output
 
-    return verify_output(place(out), None if source is None else place(source), reader, progress)
+    return verify_output(
+        place(out),
+        None if source is None else place(source),
+        reader,
+        progress,
+        sample=sample,
+        workers=workers,
+        engine=engine,
+        engine_options=engine_options,
+    )
 
 
 def inspect(source: AnyPlace = "tfrecords", *, progress: Progress | None = None) -> Inspection:

@@ -28,6 +28,7 @@ from converters.dataset.decode import Count, Sha256
 from converters.dataset.labels import count_label_sets
 from converters.dataset.leaves import record_leaves
 from converters.dataset.schema import Schema
+from converters.storage.digests import sha256_each
 
 EMPTY_SHA256 = sha256(b"").hexdigest()
 NODE_PREFIX = b"\x01"
@@ -265,7 +266,7 @@ class Tree:
             if len(digests) & 1:
                 tails.append(Node(level, index + len(digests) - 1, digests.pop()))
             pairs = zip(digests[::2], digests[1::2], strict=True)
-            digests = [sha256(self._prefix + left + right).digest() for left, right in pairs]
+            digests = sha256_each([self._prefix + left + right for left, right in pairs])
             level, index = level + 1, index >> 1
         for node in heads + tails[::-1]:
             self.push(node)

@@ -116,7 +116,7 @@ def _digest_file(path: Path) -> Path:
 
 def _digest_line(path: Path) -> str:
     """The SHA-256 of a file, as sha256sum writes it."""
-    return f"{hash_file(path)[1]}  {path.name}\n"
+    return f"{hash_file(path, follow_links=True)[1]}  {path.name}\n"
 
 
 def _lance() -> Any:  # noqa: ANN401  # a module
