@@ -13,8 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import HealthCheck, settings
 from helpers.examples import decode_example, encode_features, read_frames, write_frames
+from hypothesis import HealthCheck, settings
 
 from converters.sample.writer import make_sample
 

@@ -217,7 +217,7 @@ def test_a_derived_label_is_not_left_out_alone():
 
 
 def test_joined_columns_stand_last():
-    schema = FULL.joined("img_id", "clip_id")
+    schema = FULL.joined({"img_id": "A name.", "clip_id": ""})
     assert [column.name for column in schema][-2:] == ["img_id", "clip_id"]
     assert schema["img_id"].type == pa.string()
     assert schema["img_id"].feature is None
