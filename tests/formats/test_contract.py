@@ -58,7 +58,9 @@ def test_a_refusal_says_what_to_leave_out(layout, tmp_path):
         if dataset.name not in refused:
             continue
         target = load_format(name, **options)
-        with pytest.raises((CallError, DataError), match=r"--without \w+|Choose another format|--class-folders"):
+        with pytest.raises(
+            (CallError, DataError), match=r"--without \w+|Choose another format|--class-folders"
+        ):
             target.refuse([split.split for split in dataset.splits])
             for split in dataset.splits:
                 for shard in split.shards():
