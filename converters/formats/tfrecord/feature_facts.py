@@ -125,7 +125,8 @@ class FileNames:
         else:
             stems = [stem_of(name) for name in names]
             sound = [
-                not unsafe_name(name) and not split_words(stem) for name, stem in zip(names, stems, strict=True)
+                not unsafe_name(name) and not split_words(stem)
+                for name, stem in zip(names, stems, strict=True)
             ]
             self.claim.add(np.array(sound, np.bool_), locate, lambda row: repr(names[row][:80]))
             stems = list(map(folded, stems))
