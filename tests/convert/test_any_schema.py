@@ -21,8 +21,8 @@ INTEGERS = {
     "int32": (-(2**31), 2**31 - 1), "uint32": (0, 2**32 - 1), "int64": (-(2**63), 2**63 - 1),
 }  # fmt: skip
 # Names that mean something to formats, to Parquet or to this package.
-ODD_NAMES = ["image", "label", "img_id", "clip_id", "file_name", "height", "path", "a.b", "c.list.element", "image.bytes",
-             "감정", "e\u0301", "with space", "-x", '"', "__index_level_0__", "label_vector"]  # fmt: skip
+ODD_NAMES = ["image", "label", "img_id", "clip_id", "file_name", "height", "path", "a.b", "c.list.element",
+             "image.bytes", "감정", "e\u0301", "with space", "-x", '"', "__index_level_0__", "label_vector"]  # fmt: skip
 LABELS = ["no", "perhaps", "yes"]
 
 
