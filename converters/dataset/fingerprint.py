@@ -121,7 +121,8 @@ class PartBuilder:
         self._labels: list[bytes] = []
         self._sets: Counter[str] = Counter()
         self._image_bytes = 0
-        self._identities = Tree(first, b"") if "img_id" in schema and "clip_id" in schema else None
+        # Those that label CSVs joined; a dataset may have features of these names that are anything.
+        self._identities = Tree(first, b"") if schema.joined_names >= {"img_id", "clip_id"} else None
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take in the next records."""

@@ -87,7 +87,7 @@ class SplitSurvey:
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take the next records."""
-        if "clip_id" in self.split.schema:
+        if "clip_id" in self.split.schema.joined_names:
             self.clips.update(batch.column("clip_id").to_pylist())
         image = self.split.schema.image
         if image is None or not len(batch):
