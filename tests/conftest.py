@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import signal
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 from helpers.examples import decode_example, encode_features, read_frames, write_frames
+from hypothesis import HealthCheck, settings
 
 from converters.sample.writer import make_sample
 
@@ -195,8 +197,12 @@ def kfer_convert(capsys):
 
     def run(*arguments) -> Outcome:
         capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main([str(argument) for argument in arguments])
+        streams = sys.stdout, sys.stderr
+        try:
+            with pytest.raises(SystemExit) as stop:
+                main([str(argument) for argument in arguments])
+        finally:
+            sys.stdout, sys.stderr = streams  # a command closes them at its end
         captured = capsys.readouterr()
         return Outcome(stop.value.code or 0, captured.out, captured.err)
 

@@ -50,7 +50,7 @@ def tolerate() -> Tolerant:
 
 
 def close(out: Tolerant) -> OSError | None:
-    """Flush both streams and leave nothing for Python to flush; what standard output failed with, but a reader's end."""
+    """Flush both streams; what standard output failed with, a reader that went away aside."""
     out.flush()
     sys.stderr.flush()
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115  # until the end

@@ -29,7 +29,7 @@ def show_report(report: Report, *, quiet: bool, as_json: bool, error: bool = Fal
 
 
 def show_reports(reports: Mapping[str, Report], *, quiet: bool, as_json: bool) -> None:
-    """Print the reports of several formats: the first as :func:`show_report` does, and a row each of what came of it."""
+    """Print the reports of several formats: the first one as a table, and a row for each."""
     if as_json:
         documents = {name: report.to_json() for name, report in reports.items()}
         click.echo(json.dumps(documents, indent=1, ensure_ascii=False))

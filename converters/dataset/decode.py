@@ -94,6 +94,8 @@ def encode(value: object) -> Any:  # noqa: ANN401  # JSON
         return value.to_json()
     if is_dataclass(value):
         return {field.name: encode(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return {name: encode(entry) for name, entry in zip(value._fields, value, strict=True)}
     if isinstance(value, Mapping):
         return {str(key): encode(entry) for key, entry in value.items()}
     if isinstance(value, tuple | list):

@@ -112,7 +112,7 @@ def missing_files(files: Sequence[str], names: Sequence[str]) -> tuple[int, list
         sets = member_sets(names)
     except ValueError:
         sets = []
-    if lost:
+    if 0 < len(lost) < len(files):  # where all are, the file was known otherwise
         return len(lost), lost[:_SHOWN]
     if not sets:
         return None

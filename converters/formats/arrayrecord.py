@@ -14,10 +14,10 @@ import pyarrow as pa
 from converters.dataset.description import Split
 from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
-from converters.formats.readme import refuse_names, write_readme, write_terms
+from converters.formats.readme import example_split, refuse_names, write_readme, write_terms
 from converters.formats.shard_files import new_shard_file, shard_files
 from converters.formats.tfrecord.columns import ColumnReader
-from converters.formats.tfrecord.describe import example_split, refuse_shared_features, write_description
+from converters.formats.tfrecord.describe import refuse_shared_features, write_description
 from converters.formats.tfrecord.encoder import ExampleEncoder, feature_schema
 from converters.formats.tfrecord.fast_parser import RecordError
 from converters.formats.tfrecord.framing import CHUNK_BYTES, Frames

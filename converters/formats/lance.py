@@ -15,6 +15,8 @@ from converters.errors import CallError, DataError, Location
 from converters.formats.readme import refuse_names, write_readme, write_terms
 from converters.formats.shard_files import data_files, new_shard_file, shard_files
 from converters.formats.table import check_schema, from_table, table_schema, tables
+from converters.storage.files import read_bounded
+from converters.storage.tree import hash_file
 
 if TYPE_CHECKING:
     from converters.dataset.report import Report
@@ -26,6 +28,8 @@ _SUFFIX = ".lance"
 
 _ERRORS = (pa.ArrowException, OSError, ValueError, RuntimeError)
 
+_MAX_LINE_BYTES = 1 << 10
+
 # Of the file format; a library that is newer writes the same then.
 _VERSION = "2.1"
 
@@ -33,7 +37,9 @@ _VERSION = "2.1"
 class LanceFormat:
     """Lance files, one per shard: <config>/<split>-00000-of-0000N.lance, images embedded, labels named.
 
-    Each is a file on its own and no table: names of a table's files are random.
+    Each is a file on its own and no table: names of a table's files are random. Its digest lies beside it
+    (<config>/<split>-00000-of-0000N.lance.sha256) and is checked before the library opens it: Lance has no checksums,
+    and the library ends the process on some damage.
     """
 
     name = "lance"
@@ -52,8 +58,8 @@ class LanceFormat:
             for column in split.schema.stored:
                 if pa.types.is_fixed_size_list(column.type) and not pa.types.is_primitive(column.value_type):
                     raise CallError(
-                        f"{split.title}: the column {column.name} is {type_name(column.type)}, and Lance has lists of a "
-                        f"fixed size of numbers only. Leave it out with --without {column.name}."
+                        f"{split.title}: the column {column.name} is {type_name(column.type)}, and in Lance only "
+                        f"numbers come in lists of a fixed size. Leave it out with --without {column.name}."
                     )
 
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
@@ -63,7 +69,9 @@ class LanceFormat:
         with self._module.LanceFileWriter(str(path), schema, version=_VERSION) as writer:
             for rows in tables(batches, shard, _BATCH_ROWS, _BATCH_BYTES):
                 writer.write_batch(rows.combine_chunks())
-        return [path]
+        digest = _digest_file(path)
+        digest.write_text(_digest_line(path), encoding="utf-8", newline="\n")
+        return [path, digest]
 
     def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
         """Read back the records of a split."""
@@ -79,20 +87,36 @@ class LanceFormat:
 
     def _read_file(self, path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
         try:
+            if read_bounded(_digest_file(path), _MAX_LINE_BYTES) != _digest_line(path).encode():
+                raise DataError("the file is not the one whose digest is beside it.", Location(str(path)))
             reader = self._module.LanceFileReader(str(path))
             check_schema(reader.metadata().schema, split, path)
             records = reader.num_rows()
-            rows_at_once = max(1, min(_BATCH_ROWS, _READ_BYTES * records // path.stat().st_size))
-            for rows in reader.read_all(batch_size=rows_at_once, batch_readahead=1).to_batches():
-                rows.validate(full=True)
-                yield from_table(rows, split, str(path), first)
-                first += len(rows)
+            step = max(1, min(_BATCH_ROWS, _READ_BYTES * records // path.stat().st_size))
+            # Range by range: read_all reads ahead without a limit, up to the size of the file.
+            for start in range(0, records, step):
+                found = reader.read_range(
+                    start, min(step, records - start), batch_size=step, batch_readahead=1
+                )
+                for rows in found.to_batches():
+                    rows.validate(full=True)
+                    yield from_table(rows, split, str(path), first)
+                    first += len(rows)
         except BaseException as error:
             # On damage the library may panic, which is no Exception of Python's.
             if not isinstance(error, _ERRORS) and type(error).__name__ != "PanicException":
                 raise
             reason = next(iter(str(error).splitlines()), "")
             raise DataError(f"the Lance file cannot be read: {reason}.", Location(str(path))) from error
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _digest_line(path: Path) -> str:
+    """The SHA-256 of a file, as sha256sum writes it."""
+    return f"{hash_file(path)[1]}  {path.name}\n"
 
 
 def _lance() -> Any:  # noqa: ANN401  # a module

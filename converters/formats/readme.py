@@ -83,7 +83,7 @@ def write_readme(
     blocks = [
         *_introduction(report),
         "## How to load it",
-        loading or _loading(default_config(splits)),
+        loading or datasets_loading(default_config(splits)),
         *_structure(report, names or {}, columns=columns),
         "## Licence",
         f"The terms of the data are in the file [`{LICENCE}`]({LICENCE}). Converting the data changed nothing about "
@@ -119,14 +119,14 @@ def refuse_names(splits: Sequence[Split], target: str, names: Mapping[str, str] 
             )
         if folded(name) == _ALL:
             raise CallError(
-                f"{split.title}: no split of a {target} output can be named {split.name!r}: to `datasets` that is "
-                "all splits together, and it refuses to load it. Rename it in dataset.json, or choose another format."
+                f"{split.title}: with --to {target} no split can be named {split.name!r}: to `datasets` that is all "
+                "splits together, and it refuses to load it. Rename it in dataset.json, or choose another format."
             )
         other = seen.setdefault((split.config, folded(name)), split)
         if other.name != split.name:
             raise CallError(
-                f"{split.config}: the splits {other.name!r} and {split.name!r} would both be {name!r} in a {target} "
-                "output. Rename one in dataset.json, or convert only one (--split)."
+                f"{split.config}: with --to {target} the splits {other.name!r} and {split.name!r} would both be "
+                f"{name!r}. Rename one in dataset.json, or convert only one (--split)."
             )
 
 
@@ -162,6 +162,13 @@ def default_config(splits: Sequence[Split]) -> str:
     """The config that is loaded without a name: the last with label vectors of several labels, else the last of all."""
     multi = [split.config for split in splits if split.kind == "multi-label"]
     return (multi or [split.config for split in splits])[-1]
+
+
+def example_split(report: Report) -> Split:
+    """The split that a README loads as an example."""
+    splits = [split.split for split in report.splits]
+    config = default_config(splits)
+    return next(split for split in splits if split.config == config)
 
 
 def licence_yaml(about: About) -> dict[str, str]:
@@ -296,7 +303,8 @@ def _introduction(report: Report) -> Iterator[str]:
         yield warning
 
 
-def _loading(config: str) -> str:
+def datasets_loading(config: str) -> str:
+    """Markdown that says how ``datasets`` loads a config of the output."""
     return textwrap.dedent(f"""\
         With this folder as working directory; or put its path in the place of `str(Path.cwd())`:
 

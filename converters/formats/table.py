@@ -168,8 +168,9 @@ def label_contradiction(schema: Schema, batch: pa.RecordBatch, found: pa.Array) 
     stored = batch.column(label.name)
     if label.kind is not None:
         matrix = np.zeros((len(batch), len(label.label_names)), np.int64)
-        counts, ranks = list_parts(found) if derived.is_list else (valid_rows(found).astype(np.int64), found)
-        chosen = numbers(ranks) if derived.is_list else numbers(ranks)[counts.astype(np.bool_)]
+        several = pa.types.is_list(found.type)
+        counts, ranks = list_parts(found) if several else (valid_rows(found).astype(np.int64), found)
+        chosen = numbers(ranks) if several else numbers(ranks)[counts.astype(np.bool_)]
         rows = np.repeat(np.arange(len(batch)), counts)
         wrong = (chosen < 0) | (chosen >= matrix.shape[1])
         wrong[1:] |= (rows[1:] == rows[:-1]) & (chosen[1:] <= chosen[:-1])  # twice, or out of order

@@ -1,7 +1,7 @@
 """WebDataset: tar archives in which the files of one record follow each other and share a key.
 
-What readers make of a name (webdataset's ``base_plus_ext``, and ``datasets``): the key is all before the first dot of the
-base name, the field is all behind it, in lower case. ``datasets`` wants the same fields in every record, knows an image
+What readers make of a name (webdataset's ``base_plus_ext``, and ``datasets``): the key is all before the first dot of
+the base name, the field is all behind it, in lower case. ``datasets`` wants the same fields in every record, knows an image
 by what follows the last dot, and calls its columns as the fields.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -26,7 +27,14 @@ from converters.dataset.labels import derived_label
 from converters.dataset.schema import Column, Schema
 from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
-from converters.formats.readme import refuse_names, write_readme, write_terms
+from converters.formats.readme import (
+    code,
+    datasets_loading,
+    example_split,
+    refuse_names,
+    write_readme,
+    write_terms,
+)
 from converters.formats.shard_files import data_files
 from converters.formats.table import label_contradiction
 from converters.formats.tar import MAX_NAME_BYTES, TarWriter, read_members
@@ -74,8 +82,8 @@ class WebDatasetFormat:
             if (problem := next(_problems(split.schema), None)) is not None:
                 name, reason = problem
                 raise CallError(
-                    f"{split.title}: the column {name} cannot be in a WebDataset: {reason}. Leave it out with --without "
-                    f"{name}."
+                    f"{split.title}: the column {name} cannot be in a WebDataset: {reason}. Leave it out with "
+                    f"--without {name}."
                 )
 
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
@@ -105,8 +113,6 @@ class WebDatasetFormat:
         Raises:
             CallError: the images of a column are not one field in all shards; readers would lose the others.
         """
-        write_terms(report, folder)
-        write_readme(report, folder, data_files(report, ".tar"), columns=False)
         found: dict[tuple[str, str], set[str]] = {}
         for split in report.splits:
             for summary in split.summaries:
@@ -115,10 +121,50 @@ class WebDatasetFormat:
         for (config, column), several in found.items():
             if len(several) > 1:
                 raise CallError(
-                    f"{config}: the images of the column {column} are named {' and '.join(sorted(several))} in different "
-                    "files, and programs that read WebDatasets would take these for different columns. Name all alike "
+                    f"{config}: the images of the column {column} are named {' and '.join(sorted(several))} in "
+                    "different files, and programs that read WebDatasets would take these for different columns. Name all alike "
                     "with --image-suffix jpg."
                 )
+        write_terms(report, folder)
+        write_readme(report, folder, data_files(report, ".tar"), loading=_loading(report))
+
+
+def _loading(report: Report) -> str:
+    """Markdown that says which column is where, and how webdataset and ``datasets`` load a split."""
+    split = example_split(report)
+    layout = _Layout.of(split.schema)
+    named: dict[str, str] = next(
+        (found.summaries[0] for found in report.splits if found.split == split and found.summaries), {}
+    )
+    tails = {column.name: tail + named.get(column.name, _SEVERAL) for tail, column in layout.images.items()}
+    tails |= {column.name: tail for tail, column in layout.raw.items()}
+    files = [f"`KEY{tail}` is the column {code(name)}" for name, tail in tails.items()]
+    if layout.has_json:
+        files.append(f"`KEY{_JSON}` has {', '.join(code(column.name) for column in layout.values)}")
+    names = [
+        f"The numbers in {code(column.name)} of {code(config)} are, from 0: {', '.join(map(code, column.label_names))}."
+        for config, schema in {found.split.config: found.split.schema for found in report.splits}.items()
+        for column in _Layout.of(schema).values
+        if column.label_names and column.kind is None and not column.label_ids
+    ]
+    fields = [tail.removeprefix(".") for tail in (*tails.values(), *[_JSON] * layout.has_json)]
+    snippet = textwrap.dedent(
+        """\
+        ```python
+        from pathlib import Path
+
+        import webdataset as wds
+
+        files = sorted(map(str, Path({config}).glob({files})))
+        dataset = wds.WebDataset(files, shardshuffle=False).decode("pil").to_tuple({fields})
+        ```"""
+    ).format(
+        config=json.dumps(split.config, ensure_ascii=False),
+        files=json.dumps(f"{split.name}-*.tar", ensure_ascii=False),
+        fields=", ".join(json.dumps(field, ensure_ascii=False) for field in fields),
+    )
+    where = f"Of each record of {code(split.config)}, {', '.join(files)}."
+    return "\n\n".join((where, *names, snippet, datasets_loading(split.config)))
 
 
 @dataclass(frozen=True)
@@ -327,7 +373,8 @@ class _Archive:
 
     def suffixes(self) -> dict[str, str]:
         """What the names of each column's images end in, by the first record."""
-        next(self._rows(), None)
+        if next(self._rows(), None) is None:
+            return {}
         return {column.name: self._named[tail] for tail, column in self._layout.images.items()}
 
     def check_suffixes(self, stated: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Small datasets of all the shapes that columns have; in two splits, of which one has two shards."""
+"""Small datasets of all the shapes that columns have; in three splits: of two shards, of one, and without a record."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ from converters.dataset.shard import Shard
 BASIC = "labels"
 """The dataset that every format must hold."""
 
-_SHARDS = ((4, 3), (2,))  # records of each shard of each split
-_SPLITS = ("train", "train_2")
+_SHARDS = {"train": (4, 3), "train_2": (2,), "none": (0,)}  # records of each shard of each split
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,9 @@ class TestSplit:
             first += len(batch)
 
     def records(self, shard: Shard) -> Sequence[pa.RecordBatch]:
-        """The records of a shard, in two batches, of which the second is a slice."""
+        """The records of a shard, in two batches, of which the second is a slice; or in none."""
         batch = self.batches[shard.index]
-        return batch.slice(0, 1), batch.slice(1)
+        return [batch.slice(0, 1), batch.slice(1)] if len(batch) else []
 
     def long_values(self, shard: Shard) -> list[bytes]:
         """The images of a shard."""
@@ -79,7 +78,7 @@ _Values = Callable[[int], Mapping[str, Any]]
 def _dataset(name: str, columns: Sequence[Column], values: _Values) -> TestDataset:
     """A dataset whose record of a number has these values; names are joined to it where they are among them."""
     schema = with_derived_label(tuple(columns))
-    splits = {split: {"file": f"{split}.tfrecord"} for split in _SPLITS}
+    splits = {split: {"file": f"{split}.tfrecord"} for split in _SHARDS}
     document = {
         "name": name,
         "about": {"title": f"Synthetic: {name}", "licence": {"name": "CC0-1.0", "text": "Public domain."}},
@@ -87,7 +86,7 @@ def _dataset(name: str, columns: Sequence[Column], values: _Values) -> TestDatas
     }
     description = parse_description(document, name)
     made, record = [], 0
-    for split, shards in zip(description.splits(), _SHARDS, strict=True):
+    for split, shards in zip(description.splits(), _SHARDS.values(), strict=True):
         split = with_columns(split, (), identified="img_id" in values(0))
         batches = []
         for records in shards:
@@ -224,7 +223,6 @@ def _nulls() -> tuple[Sequence[Column], _Values]:
         "text": (pa.string(), ""),
         "list": (pa.list_(pa.int64()), []),
         "pair": (pa.list_(pa.float32(), 2), [1.5, -2.5]),
-        "texts": (pa.list_(pa.string(), 2), ["", "x"]),
     }
     columns = [_column(name, kind, nullable=True) for name, (kind, _) in kinds.items()]
     return (
@@ -253,6 +251,16 @@ def _lists_of_bytes() -> tuple[Sequence[Column], _Values]:
         "image": image(number),
         "lists": [b"", b"\xff\x00", b"x" * 300][: number % 4],
         "pairs": [b"", bytes([number])],
+    }
+
+
+def _pairs_of_texts() -> tuple[Sequence[Column], _Values]:
+    kind = pa.list_(pa.string(), 2)
+    columns = (_IMAGE, _column("pair", kind), _column("other", kind, nullable=True))
+    return columns, lambda number: {
+        "image": image(number),
+        "pair": ["", f"number {number}"],
+        "other": ["x", ""] if number % 2 else None,
     }
 
 
@@ -290,6 +298,7 @@ _DATASETS: Mapping[str, Callable[[], tuple[Sequence[Column], _Values]]] = {
     "several images": _several_images,
     "null images": _null_images,
     "nulls": _nulls,
+    "pairs of texts": _pairs_of_texts,
     "bytes": _bytes,
     "lists of bytes": _lists_of_bytes,
     "null bytes": _null_bytes,

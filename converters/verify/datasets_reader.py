@@ -26,16 +26,18 @@ from typing import Any
 import pyarrow as pa
 
 from converters.dataset.description import Split
-from converters.dataset.fingerprint import record_digests
-from converters.dataset.identity import file_names
+from converters.dataset.image_names import image_names
 from converters.dataset.report import Check, Report, SplitReport
 from converters.dataset.shard import Progress
 from converters.errors import CallError, ConverterError, MachineError
 from converters.formats import Format
+from converters.formats.jpeg.metadata import Metadata
 from converters.formats.parquet import ParquetFormat
+from converters.formats.table import features, to_table
 from converters.plugins import require_extra
 from converters.storage.object_store import SCRATCH
 from converters.storage.processes import child_command
+from converters.verify.datasets_child import row_digest
 from converters.verify.read_back import read_back
 
 NAME = "datasets"
@@ -113,7 +115,7 @@ def _load_all(
                 "arguments": _arguments(target, out.resolve(), config, splits),
                 "splits": list(splits),
                 "digests": {name: str(path) for name, path in digests.items()},
-                "csv": report.format == "jpeg",
+                "columns": list(_compared(target, next(iter(splits.values())).split)),
             }
             loads.append(load)
     checks = {}
@@ -177,6 +179,60 @@ def _require_space(report: Report, folder: Path) -> None:
         )
 
 
+def _compared(target: Format, split: Split) -> dict[str, Any]:
+    """The columns that are compared, with their features; a CSV has no types, so of it only images and numbers are."""
+    if target.name != "jpeg":
+        return features(split.schema)
+    fields = Metadata(split).fields
+    numbers = [name for name, kind in fields.items() if not _is_text(kind)]
+    image = split.schema.image
+    return dict.fromkeys(["image"] if image is not None else [], {"_type": "Image"}) | dict.fromkeys(
+        numbers, {}
+    )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or (pa.types.is_list(kind) and pa.types.is_string(kind.value_type)))
+
+
+def _expected(target: Format, split: Split, batch: pa.RecordBatch, first: int) -> list[list[Any]]:
+    """The values of the compared columns, as the format's files hold them."""
+    names = list(_compared(target, split))
+    if target.name != "jpeg":
+        rows = to_table(batch, split, first)
+        images = {image.name for image in split.schema.images}
+        return [
+            [None if value is None else value["bytes"] for value in rows.column(name).to_pylist()]
+            if name in images
+            else rows.column(name).to_pylist()
+            for name in names
+        ]
+    paths = {image.name: [""] * len(batch) for image in split.schema.images}
+    rows = Metadata(split).rows(batch, paths)
+    first_image = split.schema.image
+    return [
+        batch.column(first_image.name).to_pylist()
+        if name == "image" and first_image is not None
+        else rows.column(name).to_pylist()
+        for name in names
+    ]
+
+
+def _other_names(split: Split, target: Format, answer: Mapping[str, Any]) -> str | None:
+    """What is wrong with the names of labels, or the kinds of columns, that `datasets` gives."""
+    for name, feature in _compared(target, split).items():
+        inner = feature.get("feature", feature)
+        if (feature.get("_type") == "Image") != (name in answer["images"]):
+            return f"the column {name} is an image only on one side"
+        expected, found = inner.get("names", []), answer["label_names"].get(name, [])
+        if target.name != "jpeg" and expected != found:
+            number, (their, our) = next(
+                entry for entry in enumerate(zip_longest(found, expected)) if entry[1][0] != entry[1][1]
+            )
+            return f"the name of label {number} is {their!r}; the manifest says {our!r}"
+    return None
+
+
 def _answers(loads: Sequence[Mapping[str, Any]], folder: Path) -> Generator[dict[str, Any], None, None]:
     """What the process of `datasets` answers, split by split.
 
@@ -230,33 +286,34 @@ def _check(
     progress: Progress | None,
 ) -> Check:
     """Hold what `datasets` gives of a split against the manifest, and against what the format reads back."""
-    wanted, names = split.fingerprint.records, list(split.split.label_names)
+    wanted = split.fingerprint.records
     if error := answer.get("error"):
         return Check(NAME, "failed", f"it cannot be loaded: {error}")
-    if answer["label_names"] != names:
-        pairs = zip_longest(answer["label_names"], names)
-        number, (found, name) = next(entry for entry in enumerate(pairs) if entry[1][0] != entry[1][1])
-        return Check(NAME, "failed", f"the name of label {number} is {found!r}; the manifest says {name!r}")
+    if problem := _other_names(split.split, target, answer):
+        return Check(NAME, "failed", problem)
     if answer["records"] != wanted:
         return Check(NAME, "failed", f"it gives {answer['records']} records; the manifest says {wanted}")
     with pa.memory_map(str(digests)) as file, pa.ipc.open_file(file) as reader:
         theirs = reader.read_all()
-    by_file = (
-        target.name == "jpeg"
-    )  # imagefolder goes by the names of files, and not by the order of the labels
+    # imagefolder goes by the names of files, and not by the order of the labels.
+    by_file = target.name == "jpeg"
     places = dict(zip(theirs["file"].to_pylist(), range(len(theirs)), strict=True)) if by_file else {}
     first = 0
     try:
         for batch in read_back(target, out, split.split):
-            files = file_names(split.split, batch.column("img_id").to_pylist(), first)
-            for row, digest in enumerate(record_digests(batch, identities=not by_file)):
-                place = places.get(files[row]) if by_file else first + row
+            image = split.split.schema.image
+            files = (
+                None
+                if image is None
+                else image_names(split.split, image, batch, first, with_split=not by_file)
+            )
+            for row, values in enumerate(zip(*_expected(target, split.split, batch, first), strict=True)):
+                place = places.get(files[row]) if by_file and files else first + row
+                name = f" ({files[row]})" if files else ""
                 if place is None or place >= wanted:
-                    return Check(NAME, "failed", f"record {first + row}: it does not give {files[row]}")
-                if theirs["digest"][place].as_py() != digest:
-                    reason = (
-                        f"record {first + row} ({files[row]}): its image, its labels or another value differ"
-                    )
+                    return Check(NAME, "failed", f"record {first + row}{name}: it does not give it")
+                if theirs["digest"][place].as_py() != row_digest(values):
+                    reason = f"record {first + row}{name}: its image, its labels or another value differ"
                     return Check(NAME, "failed", reason)
             first += len(batch)
             if progress is not None:

@@ -345,10 +345,10 @@ def _compare_source(
 
     def parts() -> Iterator[Part]:
         if isinstance(source, TFRecordSource):
-            shards = source.plan_around(original, split.quarantine, split.sources, max_shard_bytes)
+            plan = source.plan_around(original, split.quarantine, split.sources, max_shard_bytes)
         else:
-            shards = source.plan(max_shard_bytes).of(original.split)
-        for shard in shards:
+            plan = source.plan(max_shard_bytes)
+        for shard in plan.of(original.split):
             builder = PartBuilder(shard.first_record, original.split.schema)
             shard_reader = source.reading.read(shard)
             for batch in shard_reader:

@@ -15,8 +15,8 @@ import yaml
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported
 
 import datasets
+from helpers.unlike_kfer import CONFIGS, SPLITS, make
 from PIL import Image
-from unlike_kfer import CONFIGS, SPLITS, make
 
 from converters import convert, verify
 from converters.errors import CallError
@@ -218,6 +218,26 @@ def test_mlcroissant_reads_every_value(output, source, config):
                 assert [text.decode() for text in value] == wanted
             else:
                 assert same(value, wanted), (name, value, wanted)
+
+
+def test_croissant_tells_configs_of_like_names_apart(source, tmp_path):
+    folder = edited(source[0], tmp_path / "in", lambda configs: None)
+    path = folder / "dataset.json"
+    document = json.loads(path.read_text("utf-8"))
+    for config in ("plain_labels", "plain_splits"):
+        splits = {split: {"file": f"{config}_{split}.tfrecord"} for split in SPLITS}
+        document["configs"][config] = document["configs"]["plain"] | {"splits": splits}
+        for split in SPLITS:
+            (folder / splits[split]["file"]).write_bytes((folder / f"plain_{split}.tfrecord").read_bytes())
+    path.write_text(json.dumps(document), "utf-8")
+    convert(folder, to="parquet", out=tmp_path / "out")
+    document = json.loads((tmp_path / "out" / "croissant.json").read_text("utf-8"))
+    ids = [node["@id"] for node in document["recordSet"] + document["distribution"]]
+    assert len(set(ids)) == len(ids)
+    mlcroissant = pytest.importorskip("mlcroissant")
+    dataset = mlcroissant.Dataset(jsonld=tmp_path / "out" / "croissant.json")
+    for config in ("plain", "plain_labels", "plain_splits"):
+        assert len(list(dataset.records(config))) == sum(SPLITS.values())
 
 
 def edited(source, folder, change):

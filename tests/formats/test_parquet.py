@@ -43,6 +43,8 @@ def test_the_files_are_those_of_the_layout(output):
         "MANIFEST.json",
         "SHA256SUMS",
         "croissant.json",
+        "README.md",
+        "LICENSE",
     }
 
 

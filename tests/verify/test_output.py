@@ -4,8 +4,10 @@ import hashlib
 import json
 import shutil
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import digests, read_records, tfrecords, tree, write_records
+from helpers.proof import encoded_value, kfer_leaf, record_leaf, rfc9162_root
 
 from converters import convert, verify
 from converters.errors import ConverterError
@@ -14,7 +16,7 @@ from converters.errors import ConverterError
 @pytest.fixture(scope="module")
 def small(sample, tmp_path_factory):
     out = tmp_path_factory.mktemp("small") / "out"
-    convert(sample, to="jpeg", out=out, configs=["6_basic_emo"], labels=sample / "labels")
+    convert(sample, to="parquet", out=out, configs=["6_basic_emo"], labels=sample / "labels")
     return out
 
 
@@ -36,26 +38,48 @@ def edit_manifest(out, change) -> None:
 
 def test_the_fingerprints_are_what_their_definition_says(small, truth):
     """Recomputed from the definition in the manifest, with nothing of the package."""
-
-    def hash_tree(items):
-        level = [hashlib.sha256(item).digest() for item in items]
-        while len(level) > 1:
-            pairs = zip(level[::2], level[1::2], strict=False)
-            joined = [hashlib.sha256(one + other).digest() for one, other in pairs]
-            level = joined + level[len(joined) * 2 :]
-        return level[0].hex()
-
-    for entry in json.loads((small / "MANIFEST.json").read_text())["splits"]:
+    document = json.loads((small / "MANIFEST.json").read_text())
+    assert "leaf = SHA-256(0x00, value of column 1" in document["fingerprint_definition"]
+    for entry in document["splits"]:
         records = truth[entry["config"], entry["split"]]
         found = entry["fingerprint"]
+        identities = [f"{r.img_id}\n{r.clip_id}".encode() for r in records]
         assert found["records"] == len(records)
+        assert found["records_sha256"] == rfc9162_root([kfer_leaf(r) for r in records])
         assert found["labels_sha256"] == hashlib.sha256(b"".join(bytes(r.label) for r in records)).hexdigest()
-        assert found["images_sha256"] == hash_tree([r.image for r in records])
-        assert found["identities_sha256"] == hash_tree([f"{r.img_id}\n{r.clip_id}".encode() for r in records])
+        assert found["identities_sha256"] == rfc9162_root(
+            [hashlib.sha256(identity).digest() for identity in identities], prefix=b""
+        )
         assert found["image_bytes"] == sum(len(r.image) for r in records)
         assert list(found["label_counts"]) == [
             sum(column) for column in zip(*(r.label for r in records), strict=True)
         ]
+
+
+def test_a_stranger_recomputes_the_root_from_the_output_and_its_manifest(small):
+    """Of the columns that the manifest lists, in its order: those of the Parquet files that are not derived."""
+    document = json.loads((small / "MANIFEST.json").read_text())
+    for entry in document["splits"]:
+        names = [
+            path["path"]
+            for path in document["files"]
+            if path["path"].startswith(f"{entry['config']}/{entry['split']}-")
+        ]
+        rows = [row for name in names for row in pq.read_table(small / name).to_pylist()]
+        leaves = []
+        for row in rows:
+            values = []
+            for column in entry["columns"]:
+                if column["derived"]:
+                    continue
+                value, image = row[column["name"]], column["role"] == "image"
+                values.append(
+                    encoded_value(
+                        value["bytes"] if image else value, is_list=column["type"].endswith("]"), image=image
+                    )
+                )
+            leaves.append(record_leaf(values))
+        assert entry["fingerprint"]["records_sha256"] == rfc9162_root(leaves)
 
 
 def test_verification_changes_nothing(output, sample):
@@ -69,7 +93,7 @@ def test_verification_changes_nothing(output, sample):
     [
         ("records", 16),
         ("labels_sha256", "0" * 64),
-        ("images_sha256", "0" * 64),
+        ("records_sha256", "0" * 64),
         ("identities_sha256", "0" * 64),
         ("image_bytes", 1),
         ("label_counts", [0] * 6),
@@ -98,7 +122,15 @@ MALFORMED = {
     "a path twice": lambda d: d["files"].append(d["files"][0]),
     "the manifest itself": lambda d: d["files"][0].update(path="MANIFEST.json"),
     "another format": lambda d: d.update(format="unheard of"),
-    "a format that is another's": lambda d: d.update(format="parquet"),
+    "a format that is another's": lambda d: d.update(format="hf"),
+    "a column renamed": lambda d: d["splits"][0]["columns"][0].update(name="picture"),
+    "columns no list": lambda d: d["splits"][0].update(columns={}),
+    "no columns": lambda d: d["splits"][0].pop("columns"),
+    "another label's name": lambda d: d["splits"][0]["columns"][1]["label_names"].reverse(),
+    "without a column that is there": lambda d: d["options"].update(without=["depth"]),
+    "an origin without a digest": lambda d: d["origin"].append({"format": "parquet", "written_by": {}}),
+    "another version": lambda d: d.update(manifest_version=3),
+    "a version that is no number": lambda d: d.update(manifest_version="2"),
     "options": lambda d: d["options"].update(format_options={"unheard_of": 1}),
     "label counts no list": lambda d: d["splits"][0]["fingerprint"].update(label_counts=3),
     "source facts": lambda d: d["splits"][0]["sources"][0].pop("sha256"),
@@ -130,7 +162,9 @@ def test_a_manifest_of_another_form_fails(output, kfer_convert, name):
             lambda d: d["dataset"]["about"].update(title=1),
             "dataset about title: expected a string, found an integer",
         ),
-        (lambda d: d["splits"][2].update(kind="multi-label"), "splits 2: kind and label_names are not those"),
+        (lambda d: d["splits"][2]["columns"].pop(), "splits 2: the columns are not those"),
+        (lambda d: d["splits"][2]["columns"][0].update(role=None), "splits 2: the columns are not those"),
+        (lambda d: d["splits"][0]["columns"].reverse(), "splits 0: the columns are not those"),
     ],
 )
 def test_an_error_in_a_manifest_says_where_it_is(output, change, message):
@@ -173,18 +207,26 @@ def test_a_part_of_the_dataset_is_proven_against_the_whole_source(sample, tmp_pa
 
 
 def test_an_unreadable_content_is_a_failure_not_a_crash(output):
-    path = output / "6_basic_emo" / "train" / "metadata.csv"
-    path.write_bytes(b"\xff\xfe\0")
-    assert any("metadata.csv" in failure for failure in verify(output).failures())
+    (path,) = (output / "6_basic_emo").glob("train-*.parquet")
+    path.write_bytes(b"PAR1\xff\xfe\0")
+    assert any(path.name in failure for failure in verify(output).failures())
 
     def renew(document):
-        entry = next(file for file in document["files"] if file["path"] == "6_basic_emo/train/metadata.csv")
-        entry |= {"size": 3, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        entry = next(file for file in document["files"] if file["path"] == f"6_basic_emo/{path.name}")
+        entry |= {"size": 7, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
     edit_manifest(output, renew)
     assert any("cannot be read back" in failure for failure in verify(output).failures())
     shutil.rmtree(output / "6_basic_emo")
     assert verify(output).failures()
+
+
+def test_an_output_of_version_1_is_refused_in_words_that_say_what_can_be_done(output, kfer_convert):
+    edit_manifest(output, lambda document: document.update(manifest_version=1))
+    done = kfer_convert("verify", output)
+    assert done.status == 2
+    assert "version 1" in done.err
+    assert "sha256sum -c SHA256SUMS" in done.err
 
 
 def test_no_manifest_is_no_output(output):

@@ -120,8 +120,10 @@ def compression_of(head: bytes) -> Compression:
         return "none"
     if head.startswith(_GZIP_MAGIC):
         return "gzip"
-    # RFC 1950: method 8, window up to 32 KiB, and the two bytes are a multiple of 31.
-    if len(head) > 1 and head[0] & 0x8F == 0x08 and int.from_bytes(head[:2], "big") % 31 == 0:
+    # RFC 1950: method 8, window up to 32 KiB, and the two bytes are a multiple of 31. A damaged length may be so;
+    # yet its upper half is zero, and deflated bytes are not at this place.
+    zlib_header = len(head) > 1 and head[0] & 0x8F == 0x08 and int.from_bytes(head[:2], "big") % 31 == 0
+    if zlib_header and head[4:8] != bytes(4):
         return "zlib"
     return "none"
 

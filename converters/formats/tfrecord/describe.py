@@ -1,4 +1,4 @@
-"""What lies beside files of Examples: ``dataset.json``, all that a conversion of them needs to know; and how to load."""
+"""What lies beside files of Examples: ``dataset.json``, all that converting them takes; and how they are loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from converters.dataset.decode import encode
 from converters.dataset.description import DESCRIPTION_FILE, Split, described_columns
 from converters.dataset.schema import Schema
 from converters.errors import CallError
-from converters.formats.readme import default_config
+from converters.formats.readme import example_split
 from converters.formats.tfrecord.columns import kind_of
 from converters.formats.tfrecord.encoder import feature_schema
 from converters.formats.tfrecord.strict_parser import FeatureKind
@@ -107,13 +107,6 @@ def tensorflow_loading(report: Report) -> str:
         config=json.dumps(split.config, ensure_ascii=False),
         files=json.dumps(f"{split.name}-*.tfrecord", ensure_ascii=False),
     )
-
-
-def example_split(report: Report) -> Split:
-    """The split that READMEs load as an example."""
-    splits = [split.split for split in report.splits]
-    config = default_config(splits)
-    return next(split for split in splits if split.config == config)
 
 
 def _parsers(schema: Schema) -> Iterator[str]:

@@ -126,7 +126,10 @@ def _payloads(column: Column, array: pa.Array) -> tuple[list[int], Sequence[Piec
     if valid.all():
         return list(map(len, payloads)), payloads
     sizes = [len(payload) if there else _ABSENT for payload, there in zip(payloads, valid, strict=True)]
-    return sizes, [payload if there else b"" for payload, there in zip(payloads, valid, strict=True)]
+    there_only: list[Piece] = list(payloads)
+    for row in np.flatnonzero(~valid).tolist():
+        there_only[row] = b""
+    return sizes, there_only
 
 
 def _number_runs(values: npt.NDArray[np.generic], counts: npt.NDArray[np.int64]) -> list[memoryview]:

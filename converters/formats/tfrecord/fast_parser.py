@@ -1,32 +1,41 @@
 """Parses the Examples of many records at once, whatever their features.
 
-An Example is a map, so its entries, each a name and a list of values, come in any order. NumPy walks all records in
-step, from one entry to the next, and so finds where each entry of each record lies. Then it goes down, in all entries
-at once: to the name, to the feature, to the list in it, to the values. Every tag and every length is checked: what
-lies in an entry must end where the entry ends. Names are looked up by a hash and compared in full. Last, feature by
-feature and in the order of the records, the values are gathered: integers are decoded, floats copied, byte strings
-only located.
+NumPy finds where every feature of every record lies (:mod:`converters.formats.tfrecord.entry_walk`). Then, feature by feature
+and in the order of the records, the values are gathered: integers are decoded, floats copied, byte strings located.
 
 Nothing is known of a dataset beforehand, and nothing is kept but the names of features, which save a look. A record
-that differs in any way from what is expected here is *doubtful* and goes to the strict parser
-(:mod:`converters.formats.tfrecord.strict_parser`), which reads it or says what is wrong with it. So do long records, and records of
-which there are too few for a step to pay. What is accepted here, the strict parser accepts with the same values.
+that differs in any way from what is expected goes to the strict parser (:mod:`converters.formats.tfrecord.strict_parser`), which
+reads it or says what is wrong with it. So do long records, and records of which there are too few for a step to pay.
+What is accepted here, the strict parser accepts with the same values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from converters.formats.tfrecord.entry_walk import (
+    BYTES_LIST,
+    FIRST_TAG,
+    FLOAT_LIST,
+    INT64_LIST,
+    NO_KIND,
+    Bools,
+    Entries,
+    Ints,
+    Names,
+    find_entries,
+    open_fields,
+    unaligned,
+    where,
+)
 from converters.formats.tfrecord.framing import Frames
 from converters.formats.tfrecord.strict_parser import (
     MAX_FEATURES,
-    MAX_NAME_BYTES,
     ExampleError,
     Feature,
     FeatureKind,
@@ -35,54 +44,28 @@ from converters.formats.tfrecord.strict_parser import (
     parse_example,
 )
 
-_Bools = npt.NDArray[np.bool_]
-_Bytes = npt.NDArray[np.uint8]
 _Floats = npt.NDArray[np.float32]
-_Ints = npt.NDArray[np.int64]
 
-# A step costs about as much as the strict parser needs for so many records, or for so many byte strings.
-_MIN_RECORDS = 6
+# Fewer records, or lists of byte strings, are done faster one by one.
+_MIN_RECORDS = 8
 _MIN_LISTS = 40
 
-# In longer records, a length may need more than the three bytes that are decoded here.
-_MAX_RECORD_BYTES = (1 << 21) - 1
-
-# Eight bytes are read at a time; a record that ends less than two such words before the buffer does is doubtful.
-_WORD_BYTES = 8
-
-# Among so few names, one is found faster by comparing with all than by halving.
-_FEW_NAMES = 48
+# So many records are walked at once, lest their entries outgrow a core's cache.
+_MAX_RECORDS = 1024
 
 # Values are copied record by record where there are so many on average, and one by one where there are fewer.
 _LONG_LIST = 64
 
-_FIRST_TAG, _VALUE_TAG = 0x0A, 0x12
-_NO_KIND, _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 0, 0x0A, 0x12, 0x1A
-_KINDS: dict[int, FeatureKind | None] = {
-    _NO_KIND: None,
-    _BYTES_LIST: "bytes_list",
-    _FLOAT_LIST: "float_list",
-    _INT64_LIST: "int64_list",
+_KINDS: dict[int, FeatureKind] = {
+    BYTES_LIST: "bytes_list",
+    FLOAT_LIST: "float_list",
+    INT64_LIST: "int64_list",
 }
 _TAGS = {kind: tag for tag, kind in _KINDS.items()}
-_IS_KIND = np.isin(np.arange(256), [_BYTES_LIST, _FLOAT_LIST, _INT64_LIST])
-
-# Odd, so that multiplying by it loses nothing.
-_HASH_FACTOR = np.int64(-0x61C8864680B583EB)
-
-# A mask of a word's first 0 … 8 bytes.
-_FIRST_BYTES = np.array([(1 << 8 * size) - 1 for size in range(_WORD_BYTES)] + [-1])
-
-
-# The bytes after a name where all lengths are short, as a number: 12 F kind G 0A H. Of R bytes until the entry's end,
-# F is R - 2, G is R - 4 and H is R - 6.
-_SHORT_FACTORS = 1 << 8 | 1 << 24 | 1 << 40
-_SHORT_SUM = 0x12 - (2 << 8) - (4 << 24) + (0x0A << 32) - (6 << 40)
-_SHORT_MASK = 0xFFFF_FF00_FFFF
 
 
 class RecordError(ValueError):
-    """Record ``row`` of the frames is not what it should be; ``position`` is a byte in it, where that can be said."""
+    """Record ``row`` of the frames is not what it should be; ``position`` is a byte in it."""
 
     def __init__(self, row: int, message: str, position: int | None) -> None:
         super().__init__(message)
@@ -126,10 +109,10 @@ class FeatureValues:
     """
 
     kind: FeatureKind | None
-    counts: _Ints
-    starts: _Ints
-    sizes: _Ints
-    integers: _Ints
+    counts: Ints
+    starts: Ints
+    sizes: Ints
+    integers: Ints
     floats: _Floats
 
 
@@ -141,7 +124,7 @@ class BatchParser:
     """
 
     def __init__(self, ignored: Collection[str] = ()) -> None:
-        self._names = _Names()
+        self._names = Names()
         self._ignored = frozenset(ignored)
 
     def parse(self, frames: Frames) -> dict[str, FeatureValues]:
@@ -151,21 +134,33 @@ class BatchParser:
             RecordError: a record is malformed, or the records have more than ``MAX_FEATURES`` features.
             KindError: a feature has two kinds. Of several errors, that of the first record is raised.
         """
+        parts: dict[str, list[_Column]] = {}
         doubtful = np.zeros(len(frames.starts), np.bool_)
-        entries = _find_entries(frames, self._names, doubtful)
-        while True:
-            entries = entries.where(~doubtful[entries.rows])
-            doubts = np.count_nonzero(doubtful)
-            columns = {
-                self._names.known[number]: _read(group, frames, doubtful)
-                for number, group in entries.by_name()
-            }
-            if np.count_nonzero(doubtful) == doubts:
-                break
-        error = _add_strictly_parsed(columns, frames, np.flatnonzero(doubtful))
+        for start in range(0, len(doubtful), _MAX_RECORDS):
+            rows = range(start, min(start + _MAX_RECORDS, len(doubtful)))
+            self._parse_in_step(frames, rows, doubtful, parts)
+        error = _parse_strictly(frames, np.flatnonzero(doubtful), parts)
+        columns = {name: _joined(several) for name, several in parts.items()}
         in_order = sorted(columns.keys() - self._ignored, key=lambda name: columns[name].first)
         _raise_first(error, columns, in_order, frames)
         return {name: columns[name].feature_values(len(doubtful)) for name in in_order}
+
+    def _parse_in_step(
+        self, frames: Frames, rows: range, doubtful: Bools, parts: dict[str, list[_Column]]
+    ) -> None:
+        """Add the features of these records to ``parts``, except those of records that it marks as doubtful."""
+        if len(rows) < _MIN_RECORDS:
+            doubtful[rows.start : rows.stop] = True
+            return
+        entries = find_entries(frames, rows, self._names, doubtful)
+        while True:
+            entries = entries.where(~doubtful[entries.rows])
+            doubts = np.count_nonzero(doubtful)
+            columns = {number: _read(group, frames, doubtful) for number, group in entries.by_name()}
+            if np.count_nonzero(doubtful) == doubts:
+                break
+        for number, column in columns.items():
+            parts.setdefault(self._names.known[number], []).append(column)
 
 
 def _raise_first(
@@ -174,298 +169,38 @@ def _raise_first(
     """Raise what is wrong with the first record of which something is."""
     errors = [] if error is None else [error]
     if len(in_order) > MAX_FEATURES:
-        row, place = columns[in_order[MAX_FEATURES]].first
-        message = f"with {in_order[MAX_FEATURES]!r} the records have more than {MAX_FEATURES} features."
-        errors.append(RecordError(row, message, place - int(frames.starts[row])))
+        name, row = in_order[MAX_FEATURES], columns[in_order[MAX_FEATURES]].first[0]
+        message = f"with {name!r} the records have more than {MAX_FEATURES} features."
+        errors.append(RecordError(row, message, _position(name, row, frames)))
     for name in in_order:
         column = columns[name]
         if (column.kinds == column.kinds[0]).all():
             continue
-        rows, kinds = _where(column.kinds != _NO_KIND, column.rows, column.kinds)
+        rows, kinds = where(column.kinds != NO_KIND, column.rows, column.kinds)
         others = np.flatnonzero(kinds != kinds[:1])
         if len(others):
             row, kind, first_kind = int(rows[others[0]]), _KINDS[int(kinds[others[0]])], _KINDS[int(kinds[0])]
-            position = parse_example(frames.data(row)).features[name].position
-            assert kind is not None
-            assert first_kind is not None
+            position = _position(name, row, frames)
             errors.append(KindError(row, position, name, kind, int(rows[0]), first_kind))
     if errors:
-        raise min(errors, key=lambda error: error.row)
+        raise min(errors, key=lambda error: (error.row, error.position))
 
 
-# ---- Where the entries are ----------------------------------------------------------------------------
+def _position(name: str, row: int, frames: Frames) -> int:
+    """Where a feature stands in a sound record."""
+    return parse_example(_data(frames, row)).features[name].position
 
 
-@dataclass(frozen=True, eq=False)
-class _Entries:
-    """Map entries of several records; arrays of one length.
-
-    Attributes:
-        rows: int64, the record that each is in.
-        places: int64, where in the buffer its payload begins.
-        names: int64, the number of its feature's name.
-        kinds: int64, the tag of its list, or ``_NO_KIND``.
-        filled: bool, whether its list has a value.
-        starts: int64, where the list's run of numbers or first byte string begins.
-        sizes: int64, how many bytes that has.
-        ends: int64, where the entry ends.
-    """
-
-    rows: _Ints
-    places: _Ints
-    names: _Ints
-    kinds: _Ints
-    filled: _Bools
-    starts: _Ints
-    sizes: _Ints
-    ends: _Ints
-
-    def take(self, chosen: _Ints | _Bools | slice) -> _Entries:
-        """The chosen entries."""
-        return _Entries(*(array[chosen] for array in vars(self).values()))
-
-    def where(self, chosen: _Bools) -> _Entries:
-        """The entries for which ``chosen`` is true."""
-        return self if chosen.all() else self.take(chosen)
-
-    def by_name(self) -> Iterator[tuple[int, _Entries]]:
-        """Each name's number, and its entries; they must be in the order of the numbers."""
-        edges = [0, *(np.flatnonzero(np.diff(self.names)) + 1).tolist(), len(self.names)]
-        for start, end in pairwise(edges):
-            if start < end:
-                yield int(self.names[start]), self.take(slice(start, end))
-
-
-def _find_entries(frames: Frames, names: _Names, doubtful: _Bools) -> _Entries:
-    """The entries of the records, by name and then by record; those of doubtful records mean nothing."""
-    words = _unaligned(frames, np.int64)
-    rows, places, ends = _walk(words, frames, doubtful)
-    tags, keys, sizes, sound = _open(words, places)
-    sound &= (tags == _FIRST_TAG) & (keys + sizes <= ends)
-    sizes = np.where(sound, sizes, 0)
-    numbers = names.numbers(words, keys, sizes)
-    kinds, filled, starts, sizes, fits = _find_values(words, keys + sizes, ends)
-    sound &= fits & (numbers >= 0)
-    doubtful[rows[~sound]] = True
-
-    places_in_order = numbers * len(doubtful) + rows
-    if places_in_order.max(initial=0) <= 0xFFFF:
-        places_in_order = places_in_order.astype(np.uint16)  # these are sorted faster
-    order = np.argsort(places_in_order, kind="stable")
-    entries = _Entries(rows, places, numbers, kinds, filled, starts, sizes, ends).take(order)
-    same = (entries.names[1:] == entries.names[:-1]) & (entries.rows[1:] == entries.rows[:-1])
-    doubtful[entries.rows[1:][same]] = True  # a name stands twice
-    return entries
-
-
-def _find_values(words: _Ints, positions: _Ints, ends: _Ints) -> tuple[_Ints, _Bools, _Ints, _Ints, _Bools]:
-    """What follows the names.
-
-    Most values are so short that each length on the way to them takes one byte, and are one run or one byte string.
-    These are checked at one look, the others level by level.
-
-    Args:
-        words: the eight bytes that begin at each byte of the buffer.
-        positions: where each name ends.
-        ends: where its entry ends.
-
-    Returns:
-        As in :class:`_Entries`: kinds, filled, starts, sizes. Last, bool, whether all that is sound.
-    """
-    rest = ends - positions
-    fields = words[positions]
-    kinds = fields >> 16 & 0xFF
-    differences = (fields ^ (rest * _SHORT_FACTORS + _SHORT_SUM)) & _SHORT_MASK
-    short = (differences == 0) & (rest >= 6) & (rest < 0x82) & _IS_KIND[kinds]
-    short &= (kinds != _FLOAT_LIST) | (rest & 3 == 2)
-    filled, sound = short.copy(), short.copy()
-    starts, sizes = positions + 6, rest - 6
-    others = np.flatnonzero(~short)
-    if len(others):
-        found = _descend(words, positions[others], ends[others])
-        for array, values in zip((kinds, filled, starts, sizes, sound), found, strict=True):
-            array[others] = values
-    return kinds, filled, starts, sizes, sound
-
-
-def _descend(words: _Ints, positions: _Ints, ends: _Ints) -> tuple[_Ints, _Bools, _Ints, _Ints, _Bools]:
-    """What follows the names, from the feature to the list to the values; as :func:`_find_values`.
-
-    What is not sound may claim to lie elsewhere; it is not followed beyond its end.
-    """
-    tags, features, sizes, sound = _open(words, np.minimum(positions, ends))
-    sound &= (tags == _VALUE_TAG) & (features + sizes == ends)
-    features = np.minimum(features, ends)
-
-    kinds, lists, sizes, opened = _open(words, features)
-    null = features == ends
-    kinds[null] = _NO_KIND
-    sound &= null | opened & _IS_KIND[kinds] & (lists + sizes == ends)
-    lists = np.minimum(lists, ends)
-
-    tags, starts, sizes, opened = _open(words, lists)
-    filled = ~null & (lists < ends)
-    fits = (starts + sizes == ends) & ((kinds != _FLOAT_LIST) | (sizes & 3 == 0))
-    fits |= (starts + sizes < ends) & (kinds == _BYTES_LIST)
-    sound &= ~filled | opened & (tags == _FIRST_TAG) & fits
-    return kinds, filled, starts, sizes, sound
-
-
-def _walk(words: _Ints, frames: Frames, doubtful: _Bools) -> Sequence[_Ints]:
-    """For each entry of each record: the record, where in the buffer the entry's payload begins, where it ends."""
-    rows = np.flatnonzero(frames.sizes)
-    positions, ends = frames.starts[rows], frames.starts[rows] + frames.sizes[rows]
-    near = (frames.sizes[rows] <= _MAX_RECORD_BYTES) & (ends + 2 * _WORD_BYTES <= len(words))
-    doubtful[rows[~near]] = True
-    rows, positions, ends = _where(near, rows, positions, ends)
-    tags, positions, sizes, sound = _open(words, positions)
-    sound &= (tags == _FIRST_TAG) & (positions + sizes == ends)
-    doubtful[rows[~sound]] = True
-    rows, positions, ends = _where(sound & (sizes > 0), rows, positions, ends)
-    steps = [(rows[:0],) * 3]
-    while len(rows) >= _MIN_RECORDS and len(steps) <= MAX_FEATURES:
-        tags, places, sizes, sound = _open(words, positions)
-        positions = places + sizes
-        sound &= (tags == _FIRST_TAG) & (positions <= ends)
-        if not sound.all():
-            doubtful[rows[~sound]] = True
-            rows, places, positions, ends = _where(sound, rows, places, positions, ends)
-        steps.append((rows, places, positions))
-        rows, positions, ends = _where(positions < ends, rows, positions, ends)
-    doubtful[rows] = True
-    return [np.concatenate(arrays) for arrays in zip(*steps, strict=True)]
-
-
-def _open(words: _Ints, positions: _Ints) -> tuple[_Ints, _Ints, _Ints, _Bools]:
-    """The delimited fields at these positions.
-
-    Returns:
-        int64, the tag of each; int64, where its payload begins; int64, the payload's size; bool, whether the size is
-        encoded in at most three bytes, and in no more than it needs.
-    """
-    fields = words[positions]
-    starts = positions + 2
-    sizes = fields >> 8 & 0x7F
-    sound = np.ones(len(positions), np.bool_)
-    goes_on = fields >> 15 & 1
-    for place in (1, 2):
-        if not goes_on.any():
-            break
-        byte = fields >> 8 + 8 * place & 0xFF
-        starts += goes_on
-        sizes += goes_on * (byte & 0x7F) << 7 * place
-        sound &= byte >= goes_on  # or the byte before could have been the last
-        goes_on &= byte >> 7
-    else:
-        sound &= goes_on == 0
-    return fields & 0xFF, starts, sizes, sound
-
-
-def _unaligned(frames: Frames, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """The number of this type that begins at each byte of the buffer."""
-    dtype = np.dtype(dtype)
-    count = max(len(frames.buffer) - dtype.itemsize + 1, 0)
-    return np.ndarray(count, dtype, frames.buffer, strides=1)
-
-
-def _where(chosen: _Bools, *arrays: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
-    """The elements for which ``chosen`` is true."""
-    return arrays if chosen.all() else [array[chosen] for array in arrays]
-
-
-# ---- Names --------------------------------------------------------------------------------------------
-
-# Eight bytes of names: which names have them, and the bytes, filled up with zeros.
-_Part = tuple["_Ints | slice", _Ints]
-
-
-class _Names:
-    """The names of the features met so far; each has a number, its index in ``known``."""
-
-    def __init__(self) -> None:
-        self._set([])
-
-    def numbers(self, words: _Ints, starts: _Ints, sizes: _Ints) -> _Ints:
-        """int64, the number of the name that lies at each place; -1 where there is none, or are too many."""
-        parts = _parts(words, starts, sizes)
-        hashes = _hash(sizes, parts)
-        numbers = self._look_up(hashes, sizes, parts)
-        unknown = np.flatnonzero(numbers < 0)
-        if not len(unknown):
-            return numbers
-        fresh = unknown[np.unique(hashes[unknown], return_index=True)[1]]
-        if len(self.known) + len(fresh) > MAX_FEATURES:
-            self._set([])
-            fresh = np.unique(hashes, return_index=True)[1]
-        self._learn(words[starts[index] : starts[index] + sizes[index]] for index in fresh.tolist())
-        return self._look_up(hashes, sizes, parts)
-
-    def _look_up(self, hashes: _Ints, sizes: _Ints, parts: Sequence[_Part]) -> _Ints:
-        if not self.known:
-            return np.full(len(hashes), -1)
-        numbers = self._by_hash[_last_not_above(self._hashes, hashes)]
-        same = self._sizes[numbers] == sizes
-        for (part, bits), known in zip(parts, self._words.T, strict=False):
-            same[part] &= known[numbers[part]] == bits
-        return np.where(same, numbers, -1)
-
-    def _learn(self, found: Iterable[_Ints]) -> None:
-        """Add names, each given by the words that begin at its bytes, while there is room."""
-        names = dict.fromkeys(self.known)
-        for words in found:
-            try:
-                name = (words & 0xFF).astype(np.uint8).tobytes().decode()
-            except UnicodeDecodeError:
-                continue
-            if len(words) <= MAX_NAME_BYTES and len(names) < MAX_FEATURES:
-                names[name] = None
-        self._set(list(names))
-
-    def _set(self, names: list[str]) -> None:
-        self.known = names
-        encoded = [name.encode() for name in names]
-        self._sizes = np.array([len(name) for name in encoded], np.int64)
-        width = (int(self._sizes.max(initial=0)) // _WORD_BYTES + 2) * _WORD_BYTES
-        table = np.array([name.ljust(width, b"\0") for name in encoded], np.dtype((bytes, width)))
-        self._words = table.view(np.int64).reshape(len(names), width // _WORD_BYTES)
-        unaligned: _Ints = np.ndarray(max(table.nbytes - 7, 0), np.int64, table, strides=1)
-        hashes = _hash(self._sizes, _parts(unaligned, width * np.arange(len(names)), self._sizes))
-        self._by_hash = np.argsort(hashes)
-        self._hashes = hashes[self._by_hash]
-
-
-def _last_not_above(ascending: _Ints, values: _Ints) -> _Ints:
-    """The index of the last element that does not exceed each value; 0 where all do."""
-    if len(ascending) > _FEW_NAMES:
-        return np.maximum(ascending.searchsorted(values, "right") - 1, 0)
-    indices = np.zeros(len(values), np.int8)
-    for element in ascending[1:]:
-        indices += values >= element
-    return indices.astype(np.int64)
-
-
-def _parts(words: _Ints, starts: _Ints, sizes: _Ints) -> list[_Part]:
-    """Names in parts of eight bytes."""
-    parts: list[_Part] = []
-    for begin in range(0, int(sizes.max(initial=0)), _WORD_BYTES):
-        longer = sizes > begin
-        part = slice(None) if longer.all() else np.flatnonzero(longer)
-        there = np.minimum(sizes[part] - begin, _WORD_BYTES)
-        parts.append((part, words[starts[part] + begin] & _FIRST_BYTES[there]))
-    return parts
-
-
-def _hash(sizes: _Ints, parts: Sequence[_Part]) -> _Ints:
-    hashes = sizes * _HASH_FACTOR
-    for part, bits in parts:
-        hashes[part] = (hashes[part] ^ bits) * _HASH_FACTOR
-    return hashes
+def _data(frames: Frames, row: int) -> memoryview:
+    """A record's bytes, which are not copied."""
+    start = int(frames.starts[row])
+    return memoryview(frames.buffer)[start : start + int(frames.sizes[row])]
 
 
 # ---- Values -------------------------------------------------------------------------------------------
 
 
-def _no_integers() -> _Ints:
+def _no_integers() -> Ints:
     return np.zeros(0, np.int64)
 
 
@@ -479,80 +214,90 @@ class _Column:
 
     Attributes:
         rows: int64, the records, in ascending order.
-        first: the first of these, and where in the buffer the feature stands there.
-        kinds: int64, for each of the records, the tag of the list, or ``_NO_KIND``.
+        first: the first of these, and a number that rises from one feature of that record to the next.
+        kinds: int64, for each of the records, the tag of the list, or ``NO_KIND``.
         counts: int64, for each of the records, the number of values; -1 where there is no kind.
-        starts: int64; this and the others are as in :class:`FeatureValues`. There are none where kinds differ.
+        starts: int64; this and the others are as in :class:`FeatureValues`. Where kinds differ, there are none.
         sizes: int64.
         integers: int64.
         floats: float32.
     """
 
-    rows: _Ints
+    rows: Ints
     first: tuple[int, int]
-    kinds: _Ints
-    counts: _Ints
-    starts: _Ints = field(default_factory=_no_integers)
-    sizes: _Ints = field(default_factory=_no_integers)
-    integers: _Ints = field(default_factory=_no_integers)
+    kinds: Ints
+    counts: Ints
+    starts: Ints = field(default_factory=_no_integers)
+    sizes: Ints = field(default_factory=_no_integers)
+    integers: Ints = field(default_factory=_no_integers)
     floats: _Floats = field(default_factory=_no_floats)
-
-    def joined(self, other: _Column) -> _Column:
-        """This column and that of other records as one."""
-        order = np.argsort(np.concatenate([self.rows, other.rows]))
-        owners = np.concatenate([np.repeat(each.rows, np.maximum(each.counts, 0)) for each in (self, other)])
-        value_order = np.argsort(owners, kind="stable")
-
-        def join(name: str, order: _Ints) -> npt.NDArray[Any]:
-            joined = np.concatenate([getattr(self, name), getattr(other, name)])
-            return joined[order] if len(joined) else joined
-
-        return _Column(
-            join("rows", order),
-            min(self.first, other.first),
-            join("kinds", order),
-            join("counts", order),
-            *(join(name, value_order) for name in ("starts", "sizes", "integers", "floats")),
-        )
 
     def feature_values(self, records: int) -> FeatureValues:
         """The same for all of the frames' records, of which there are so many."""
         counts = np.full(records, -1)
         counts[self.rows] = self.counts
-        kind = _KINDS[int(self.kinds.max())]
+        kind = _KINDS.get(int(self.kinds.max()))
         return FeatureValues(kind, counts, self.starts, self.sizes, self.integers, self.floats)
 
 
-def _read(group: _Entries, frames: Frames, doubtful: _Bools) -> _Column:
+def _joined(parts: Sequence[_Column]) -> _Column:
+    """The columns that one feature has in different records as one."""
+    if len(parts) == 1:
+        return parts[0]
+    rows = np.concatenate([part.rows for part in parts])
+    owners = np.concatenate([np.repeat(part.rows, np.maximum(part.counts, 0)) for part in parts])
+    in_order = bool((rows[1:] > rows[:-1]).all())
+
+    def join(name: str, rows: Ints) -> npt.NDArray[Any]:
+        joined = np.concatenate([getattr(part, name) for part in parts])
+        if in_order or len(joined) != len(rows):  # where another kind has the values, there are none
+            return joined
+        return joined[np.argsort(rows, kind="stable")]
+
+    return _Column(
+        join("rows", rows),
+        min(part.first for part in parts),
+        join("kinds", rows),
+        join("counts", rows),
+        *(join(name, owners) for name in ("starts", "sizes", "integers", "floats")),
+    )
+
+
+def _read(group: Entries, frames: Frames, doubtful: Bools) -> _Column:
     """The values of one feature; marks records whose values are not sound, and then means nothing."""
-    first = int(group.rows[0]), int(group.places[0])
+    first = int(group.rows[0]), int(group.ends[0])
     kind = int(group.kinds.max())
     filled = group.where(group.filled)
-    counts, values = _READERS[kind](filled, frames, doubtful)
+    if (filled.kinds == kind).all():
+        counts, values = _READERS[kind](filled, frames, doubtful)
+    else:  # an error, but that of a record that is damaged may come first
+        for each, reader in _READERS.items():
+            reader(filled.where(filled.kinds == each), frames, doubtful)
+        counts, values = np.zeros(len(filled.rows), np.int64), {}
     if filled is not group:
-        filled_counts, counts = counts, -(group.kinds == _NO_KIND).astype(np.int64)
+        filled_counts, counts = counts, -(group.kinds == NO_KIND).astype(np.int64)
         counts[group.filled] = filled_counts
     return _Column(group.rows, first, group.kinds, counts, **values)
 
 
-_Read = tuple[_Ints, dict[str, npt.NDArray[Any]]]
+_Read = tuple[Ints, dict[str, npt.NDArray[Any]]]
 
 
-def _read_nothing(group: _Entries, frames: Frames, doubtful: _Bools) -> _Read:
+def _read_nothing(group: Entries, frames: Frames, doubtful: Bools) -> _Read:
     return _no_integers(), {}
 
 
-def _read_floats(group: _Entries, frames: Frames, doubtful: _Bools) -> _Read:
+def _read_floats(group: Entries, frames: Frames, doubtful: Bools) -> _Read:
     counts = group.sizes >> 2
     return counts, {"floats": _gather(frames, np.uint32, group.starts, counts).view(np.float32)}
 
 
-def _read_integers(group: _Entries, frames: Frames, doubtful: _Bools) -> _Read:
+def _read_integers(group: Entries, frames: Frames, doubtful: Bools) -> _Read:
     encoded = _gather(frames, np.uint8, group.starts, group.sizes)
     integers, faults = decode_varints(encoded)
     if len(integers) == len(encoded):
         return group.sizes, {"integers": integers}
-    rows, sizes = _where(group.sizes > 0, group.rows, group.sizes)
+    rows, sizes = where(group.sizes > 0, group.rows, group.sizes)
     ends = np.cumsum(sizes)
     doubtful[rows[encoded[ends - 1] >= 0x80]] = True
     doubtful[rows[ends.searchsorted(faults, "right")]] = True
@@ -561,7 +306,7 @@ def _read_integers(group: _Entries, frames: Frames, doubtful: _Bools) -> _Read:
     return counts, {"integers": integers}
 
 
-def _read_bytes(group: _Entries, frames: Frames, doubtful: _Bools) -> _Read:
+def _read_bytes(group: Entries, frames: Frames, doubtful: Bools) -> _Read:
     more = np.flatnonzero(group.starts + group.sizes < group.ends)
     if not len(more):
         return np.ones(len(group.rows), np.int64), {"starts": group.starts, "sizes": group.sizes}
@@ -572,20 +317,18 @@ def _read_bytes(group: _Entries, frames: Frames, doubtful: _Bools) -> _Read:
     return np.bincount(lists), {"starts": starts[order], "sizes": sizes[order]}
 
 
-def _cut(
-    group: _Entries, lists: _Ints, frames: Frames, doubtful: _Bools
-) -> Iterator[tuple[_Ints, _Ints, _Ints]]:
+def _cut(group: Entries, lists: Ints, frames: Frames, doubtful: Bools) -> Iterator[tuple[Ints, Ints, Ints]]:
     """The byte strings after the first of these lists: the list's number, where each begins, and its size."""
-    words = _unaligned(frames, np.int64)
+    words = unaligned(frames, np.int64)
     positions, ends = (group.starts + group.sizes)[lists], group.ends[lists]
     while len(lists) >= _MIN_LISTS:
-        tags, starts, sizes, sound = _open(words, positions)
+        tags, starts, sizes, sound = open_fields(words, positions)
         positions = starts + sizes
-        sound &= (tags == _FIRST_TAG) & (positions <= ends)
+        sound &= (tags == FIRST_TAG) & (positions <= ends)
         doubtful[group.rows[lists[~sound]]] = True
-        lists, starts, sizes, positions, ends = _where(sound, lists, starts, sizes, positions, ends)
+        lists, starts, sizes, positions, ends = where(sound, lists, starts, sizes, positions, ends)
         yield lists, starts, sizes
-        lists, positions, ends = _where(positions < ends, lists, positions, ends)
+        lists, positions, ends = where(positions < ends, lists, positions, ends)
     for number, position, end in zip(lists.tolist(), positions.tolist(), ends.tolist(), strict=True):
         try:
             starts, sizes = byte_values(memoryview(frames.buffer), position, end, "")
@@ -596,14 +339,14 @@ def _cut(
 
 
 _READERS = {
-    _NO_KIND: _read_nothing,
-    _BYTES_LIST: _read_bytes,
-    _FLOAT_LIST: _read_floats,
-    _INT64_LIST: _read_integers,
+    NO_KIND: _read_nothing,
+    BYTES_LIST: _read_bytes,
+    FLOAT_LIST: _read_floats,
+    INT64_LIST: _read_integers,
 }
 
 
-def _gather(frames: Frames, dtype: npt.DTypeLike, starts: _Ints, counts: _Ints) -> npt.NDArray[Any]:
+def _gather(frames: Frames, dtype: npt.DTypeLike, starts: Ints, counts: Ints) -> npt.NDArray[Any]:
     """The numbers that follow one another from each start on, all in one array."""
     width = np.dtype(dtype).itemsize
     if len(counts) and counts[0] and (counts == counts[0]).all():
@@ -616,19 +359,19 @@ def _gather(frames: Frames, dtype: npt.DTypeLike, starts: _Ints, counts: _Ints) 
         spans = zip(starts.tolist(), (starts + width * counts).tolist(), strict=True)
         return np.concatenate([buffer[start:end] for start, end in spans]).view(dtype)
     before = np.cumsum(counts) - counts
-    return _unaligned(frames, dtype)[np.repeat(starts - width * before, counts) + width * np.arange(total)]
+    return unaligned(frames, dtype)[np.repeat(starts - width * before, counts) + width * np.arange(total)]
 
 
 # ---- Records parsed one by one ------------------------------------------------------------------------
 
 
-def _add_strictly_parsed(columns: dict[str, _Column], frames: Frames, rows: _Ints) -> RecordError | None:
-    """Add these records to the columns, up to the first that the strict parser refuses, and what it says of that."""
+def _parse_strictly(frames: Frames, rows: Ints, parts: dict[str, list[_Column]]) -> RecordError | None:
+    """Add the features of these records to ``parts``, up to a record that is refused; returns why it is."""
     error = None
     found: dict[str, list[tuple[int, Feature]]] = {}
     for row in rows.tolist():
         try:
-            features = parse_example(frames.data(row)).features
+            features = parse_example(_data(frames, row)).features
         except ExampleError as refused:
             error = RecordError(row, f"{refused.message}.", refused.position)
             break
@@ -637,20 +380,19 @@ def _add_strictly_parsed(columns: dict[str, _Column], frames: Frames, rows: _Int
         if len(found) > MAX_FEATURES:
             break
     for name, parsed in found.items():
-        column = _strict_column(parsed, frames.starts)
-        columns[name] = columns[name].joined(column) if name in columns else column
+        parts.setdefault(name, []).append(_strict_column(parsed, frames.starts))
     return error
 
 
-def _strict_column(parsed: Sequence[tuple[int, Feature]], record_starts: _Ints) -> _Column:
+def _strict_column(parsed: Sequence[tuple[int, Feature]], record_starts: Ints) -> _Column:
     """One feature of records that the strict parser read."""
     rows = np.array([row for row, _ in parsed])
     features = [feature for _, feature in parsed]
     counts = [-1 if feature.kind is None else feature.count for feature in features]
     return _Column(
         rows,
-        (int(rows[0]), int(record_starts[rows[0]]) + features[0].position),
-        np.array([_TAGS[feature.kind] for feature in features]),
+        (int(rows[0]), features[0].position),
+        np.array([NO_KIND if feature.kind is None else _TAGS[feature.kind] for feature in features]),
         np.array(counts),
         np.concatenate([feature.starts + record_starts[row] for row, feature in parsed]),
         np.concatenate([feature.sizes for feature in features]),

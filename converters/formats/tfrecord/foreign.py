@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from converters.dataset.image_header import sniff
-from converters.dataset.source import Compression
+from converters.dataset.source_facts import Compression
 from converters.formats.tfrecord.compression import WINDOW_BITS, StoredFile, compression_of
 from converters.formats.tfrecord.framing import HEADER_BYTES, is_header
 from converters.formats.tfrecord.strict_parser import ExampleError, parse_example

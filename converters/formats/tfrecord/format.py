@@ -64,6 +64,8 @@ class TFRecordFormat:
         columns = ColumnReader(feature_schema(split.schema))
         for path in shard_files(folder, split, _SUFFIX):
             size = path.stat().st_size
+            if not size:
+                continue  # all records of the shard were quarantined
             index = path.with_suffix(".idx") if self.index else None
             # A record may be as long as its file: nothing is allocated for a length beyond the end.
             reader = RangeReader(SourceRange(path, 0, size, 0, index=index), max(1, size))

@@ -196,6 +196,8 @@ def test_compression_is_told_from_the_first_bytes(tmp_path):
         # A record whose length makes its first two bytes look like zlib's or gzip's.
         (frame(bytes(0x9C78)), "none"),
         (frame(bytes(0x8B1F)), "none"),
+        # A record's length damaged like that.
+        (b"\x78\x9c" + frame(bytes(9))[2:], "none"),
     ]:
         path.write_bytes(data)
         assert look_at(path).compression == expected

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from converters.dataset.damage import first_lost, records_lost
 from converters.errors import DataError, Location
-from converters.formats.tfrecord.foreign import look_at
 from converters.formats.tfrecord.damage import lost_bytes
+from converters.formats.tfrecord.foreign import look_at
 from converters.formats.tfrecord.framing import frame, is_header, masked_crc, valid_headers
 from converters.formats.tfrecord.reader import RangeReader, SourceRange
 from converters.formats.tfrecord.recovery import Examination, examine
@@ -57,16 +57,18 @@ def anything(_frames: object) -> None:
     """A check that every record passes: what is found depends on the framing alone."""
 
 
-def examined(path: Path, index: Path | None = None, check=anything) -> tuple[Examination, list[bytes]]:
+def examined(
+    path: Path, index: Path | None = None, compression: str | None = None
+) -> tuple[Examination, list[bytes]]:
     """What examining a file finds, and the records that a strict reading between the damage gives.
 
     Checks that sound records and lost ranges tile the file, and that the lost bytes are the file's.
     """
-    compression = look_at(path).compression
+    compression = compression or look_at(path).compression
     stored = path.read_bytes()
-    found = examine(path, compression, index, check, chunk_bytes=CHUNK)
+    found = examine(path, compression, index, anything, chunk_bytes=CHUNK)
     used = index if found.index_problem is None else None
-    reader = RangeReader(SourceRange(path, 0, len(stored), 0, compression, used, found.lost))
+    reader = RangeReader(SourceRange(path, 0, len(stored), 0, compression, used, found.lost, True))
     records: list[bytes] = []
     pieces: list[tuple[int, bytes]] = []
     for frames in reader.frames():
@@ -104,10 +106,10 @@ def examined(path: Path, index: Path | None = None, check=anything) -> tuple[Exa
 
 
 def examined_unless_nothing_is_sound(
-    path: Path, index: Path | None
+    path: Path, index: Path | None, compression: str
 ) -> tuple[Examination, list[bytes]] | None:
     try:
-        return examined(path, index)
+        return examined(path, index, compression)
     except DataError as error:
         if "nothing in this file is sound" in error.message or "file is empty" in error.message:
             return None
@@ -461,7 +463,7 @@ def test_overwritten_bytes_cost_the_records_that_they_hit_and_no_other(tmp_path,
     intact = [
         number for number, record in enumerate(records) if data[starts[number] :].startswith(frame(record))
     ]
-    outcome = examined_unless_nothing_is_sound(path, index if indexed else None)
+    outcome = examined_unless_nothing_is_sound(path, index if indexed else None, compression)
     if outcome is None:
         assert not intact
         return
@@ -513,7 +515,7 @@ def test_bytes_that_are_gone_or_added_cost_the_records_that_they_hit(tmp_path, c
     path, index = tmp_path / "a.tfrecords", tmp_path / "a.idx"
     path.write_bytes(PACK[compression](data))
     index.write_text(index_text(records))
-    outcome = examined_unless_nothing_is_sound(path, index if indexed else None)
+    outcome = examined_unless_nothing_is_sound(path, index if indexed else None, compression)
     if outcome is None:
         assert not whole
         return
@@ -566,7 +568,7 @@ def test_random_damage_of_compressed_bytes(tmp_path, seed, kind, where, how):
         stored[at : at + 30] = bytes(len(stored[at : at + 30]))
     path = tmp_path / "a.tfrecords"
     path.write_bytes(stored)
-    found = examined_unless_nothing_is_sound(path, None)
+    found = examined_unless_nothing_is_sound(path, None, "zlib" if kind == "zlib" else "gzip")
     assert found is None or is_part_of(found[1], records)
     if how == "more":
         assert found is not None

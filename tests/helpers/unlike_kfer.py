@@ -6,19 +6,9 @@ import struct
 from pathlib import Path
 
 import numpy as np
-from conftest import _field, to_varint, write_frames
 from PIL import Image
 
-ODD_NAMES = (
-    "a.b",
-    "image.bytes",
-    "split",
-    'q"uote',
-    "pi|pe `x`",
-    "naïve 한",
-    "image/object/bbox/xmin",
-    "order",
-)
+from helpers.examples import BYTES, FLOATS, INTEGERS, field, to_varint, write_frames
 
 
 def picture(kind: str, seed: int, size: tuple[int, int] = (9, 7)) -> bytes:
@@ -38,14 +28,14 @@ def encode(record: dict, columns: dict) -> bytes:
         column = columns[name]
         kind = column if isinstance(column, str) else column.get("type", "")
         if kind.startswith("float32"):
-            feature = _field(2, _field(1, struct.pack(f"<{len(values)}f", *values)))
+            feature = field(FLOATS, field(1, struct.pack(f"<{len(values)}f", *values)))
         elif kind.startswith(("binary", "string")) or isinstance(value, (bytes, str)):
             texts = [text.encode() if isinstance(text, str) else text for text in values]
-            feature = _field(1, b"".join(_field(1, text) for text in texts))
+            feature = field(BYTES, b"".join(field(1, text) for text in texts))
         else:
-            feature = _field(3, _field(1, b"".join(map(to_varint, values))))
-        entries += _field(1, _field(1, name.encode()) + _field(2, feature))
-    return _field(1, entries)
+            feature = field(INTEGERS, field(1, b"".join(map(to_varint, values))))
+        entries += field(1, field(1, name.encode()) + field(2, feature))
+    return field(1, entries)
 
 
 def _detection(number: int) -> dict:

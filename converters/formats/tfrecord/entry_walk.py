@@ -1,0 +1,328 @@
+"""Where the features of many Examples lie, and of which kind they are.
+
+An Example is a map, so its entries, each a name and a list of values, come in any order. NumPy walks the records in
+step, from one entry to the next, and so finds where each entry of each record lies. Then it goes down, in all entries
+at once: to the name, to the feature, to the list in it, to the values. Every tag and every length is checked: what lies
+in an entry must end where the entry ends. Names are looked up by a hash and compared in full.
+
+Records are numbered as in their frames. One that differs in any way from what is expected here is *doubtful*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from converters.formats.tfrecord.framing import Frames
+from converters.formats.tfrecord.strict_parser import MAX_FEATURES, MAX_NAME_BYTES
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+# In longer records, a length may need more than the three bytes that are decoded here.
+_MAX_RECORD_BYTES = (1 << 21) - 1
+
+# Eight bytes are read at a time; a record that ends less than two such words before the buffer does is doubtful.
+_WORD_BYTES = 8
+
+# Among so few names, one is found faster by comparing with all than by halving.
+_FEW_NAMES = 48
+
+FIRST_TAG, _VALUE_TAG = 0x0A, 0x12
+NO_KIND, BYTES_LIST, FLOAT_LIST, INT64_LIST = 0, 0x0A, 0x12, 0x1A
+_IS_KIND = np.isin(np.arange(256), [BYTES_LIST, FLOAT_LIST, INT64_LIST])
+
+# Odd, so that multiplying by it loses nothing.
+_HASH_FACTOR = np.int64(-0x61C8864680B583EB)
+
+# A mask of a word's first 0 … 8 bytes.
+_FIRST_BYTES = np.array([(1 << 8 * size) - 1 for size in range(_WORD_BYTES)] + [-1])
+
+
+# The bytes after a name where all lengths are short, as a number: 12 F kind G 0A H. Of R bytes until the entry's end,
+# F is R - 2, G is R - 4 and H is R - 6.
+_SHORT_FACTORS = 1 << 8 | 1 << 24 | 1 << 40
+_SHORT_SUM = 0x12 - (2 << 8) - (4 << 24) + (0x0A << 32) - (6 << 40)
+_SHORT_MASK = 0xFFFF_FF00_FFFF
+
+
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """Map entries of several records; arrays of one length.
+
+    Attributes:
+        rows: int64, the record that each is in.
+        names: int64, the number of its feature's name.
+        kinds: int64, the tag of its list, or ``NO_KIND``.
+        filled: bool, whether its list has a value.
+        starts: int64, where the list's run of numbers or first byte string begins.
+        sizes: int64, how many bytes that has.
+        ends: int64, where the entry ends.
+    """
+
+    rows: Ints
+    names: Ints
+    kinds: Ints
+    filled: Bools
+    starts: Ints
+    sizes: Ints
+    ends: Ints
+
+    def take(self, chosen: Ints | Bools | slice) -> Entries:
+        """The chosen entries."""
+        return Entries(*(array[chosen] for array in vars(self).values()))
+
+    def where(self, chosen: Bools) -> Entries:
+        """The entries for which ``chosen`` is true."""
+        return self if chosen.all() else self.take(chosen)
+
+    def by_name(self) -> Iterator[tuple[int, Entries]]:
+        """Each name's number, and its entries; they must be in the order of the numbers."""
+        edges = [0, *(np.flatnonzero(np.diff(self.names)) + 1).tolist(), len(self.names)]
+        for start, end in pairwise(edges):
+            if start < end:
+                yield int(self.names[start]), self.take(slice(start, end))
+
+
+def find_entries(frames: Frames, rows: range, names: Names, doubtful: Bools) -> Entries:
+    """The entries of these records, by name and then by record.
+
+    Args:
+        frames: the records.
+        rows: those of them to look at.
+        names: the names of features; new ones are added.
+        doubtful: bool, which records are doubtful; is set for those that are. What is said of these means nothing.
+    """
+    words = unaligned(frames, np.int64)
+    owners, places, ends = _walk(words, frames, np.arange(rows.start, rows.stop), doubtful)
+    tags, keys, sizes, sound = open_fields(words, places)
+    sound &= (tags == FIRST_TAG) & (keys + sizes <= ends)
+    sizes = np.where(sound, sizes, 0)
+    numbers = names.numbers(words, keys, sizes)
+    kinds, filled, starts, sizes, fits = _find_values(words, keys + sizes, ends)
+    sound &= fits & (numbers >= 0)
+    doubtful[owners[~sound]] = True
+
+    order = _order(numbers, owners - rows.start, len(rows))
+    entries = Entries(owners, numbers, kinds, filled, starts, sizes, ends).take(order)
+    same = (entries.names[1:] == entries.names[:-1]) & (entries.rows[1:] == entries.rows[:-1])
+    doubtful[entries.rows[1:][same]] = True  # a name stands twice
+    return entries
+
+
+def _order(names: Ints, rows: Ints, row_count: int) -> Ints:
+    """What puts the entries in the order of their names, and those of one name in the order of the records."""
+    keys = names * row_count + rows
+    if keys.max(initial=0) < 1 << 16:
+        return np.argsort(keys.astype(np.uint16), kind="stable")  # of sixteen bits, a radix sort
+    by_row = np.argsort(rows.astype(np.uint16), kind="stable")
+    return by_row[np.argsort(names[by_row].astype(np.uint16), kind="stable")]
+
+
+def _find_values(words: Ints, positions: Ints, ends: Ints) -> tuple[Ints, Bools, Ints, Ints, Bools]:
+    """What follows the names.
+
+    Most values are so short that each length on the way to them takes one byte, and are one run or one byte string.
+    These are checked at one look, the others level by level.
+
+    Args:
+        words: the eight bytes that begin at each byte of the buffer.
+        positions: where each name ends.
+        ends: where its entry ends.
+
+    Returns:
+        As in :class:`Entries`: kinds, filled, starts, sizes. Last, bool, whether all that is sound.
+    """
+    rest = ends - positions
+    fields = words[positions]
+    kinds = fields >> 16 & 0xFF
+    differences = (fields ^ (rest * _SHORT_FACTORS + _SHORT_SUM)) & _SHORT_MASK
+    short = (differences == 0) & (rest >= 6) & (rest < 0x82) & _IS_KIND[kinds]
+    short &= (kinds != FLOAT_LIST) | (rest & 3 == 2)
+    filled, sound = short.copy(), short.copy()
+    starts, sizes = positions + 6, rest - 6
+    others = np.flatnonzero(~short)
+    if len(others):
+        found = _descend(words, positions[others], ends[others])
+        for array, values in zip((kinds, filled, starts, sizes, sound), found, strict=True):
+            array[others] = values
+    return kinds, filled, starts, sizes, sound
+
+
+def _descend(words: Ints, positions: Ints, ends: Ints) -> tuple[Ints, Bools, Ints, Ints, Bools]:
+    """What follows the names, from the feature to the list to the values; as :func:`_find_values`.
+
+    What is not sound may claim to lie elsewhere; it is not followed beyond its end.
+    """
+    tags, features, sizes, sound = open_fields(words, np.minimum(positions, ends))
+    sound &= (tags == _VALUE_TAG) & (features + sizes == ends)
+    features = np.minimum(features, ends)
+
+    kinds, lists, sizes, opened = open_fields(words, features)
+    null = features == ends
+    kinds[null] = NO_KIND
+    sound &= null | opened & _IS_KIND[kinds] & (lists + sizes == ends)
+    lists = np.minimum(lists, ends)
+
+    tags, starts, sizes, opened = open_fields(words, lists)
+    filled = ~null & (lists < ends)
+    fits = (starts + sizes == ends) & ((kinds != FLOAT_LIST) | (sizes & 3 == 0))
+    fits |= (starts + sizes < ends) & (kinds == BYTES_LIST)
+    sound &= ~filled | opened & (tags == FIRST_TAG) & fits
+    return kinds, filled, starts, sizes, sound
+
+
+def _walk(words: Ints, frames: Frames, rows: Ints, doubtful: Bools) -> Sequence[Ints]:
+    """For each entry of each of these records: the record, where the entry's payload begins, and where it ends."""
+    rows = rows[frames.sizes[rows] > 0]
+    positions, ends = frames.starts[rows], frames.starts[rows] + frames.sizes[rows]
+    near = (frames.sizes[rows] <= _MAX_RECORD_BYTES) & (ends + 2 * _WORD_BYTES <= len(words))
+    doubtful[rows[~near]] = True
+    rows, positions, ends = where(near, rows, positions, ends)
+    tags, positions, sizes, sound = open_fields(words, positions)
+    sound &= (tags == FIRST_TAG) & (positions + sizes == ends)
+    doubtful[rows[~sound]] = True
+    rows, positions, ends = where(sound & (sizes > 0), rows, positions, ends)
+    steps = [(rows[:0],) * 3]
+    while len(rows) and len(steps) <= MAX_FEATURES:
+        tags, places, sizes, sound = open_fields(words, positions)
+        positions = places + sizes
+        sound &= (tags == FIRST_TAG) & (positions <= ends)
+        if not sound.all():
+            doubtful[rows[~sound]] = True
+            rows, places, positions, ends = where(sound, rows, places, positions, ends)
+        steps.append((rows, places, positions))
+        rows, positions, ends = where(positions < ends, rows, positions, ends)
+    doubtful[rows] = True
+    return [np.concatenate(arrays) for arrays in zip(*steps, strict=True)]
+
+
+def open_fields(words: Ints, positions: Ints) -> tuple[Ints, Ints, Ints, Bools]:
+    """The delimited fields at these positions.
+
+    Returns:
+        int64, the tag of each; int64, where its payload begins; int64, the payload's size; bool, whether the size is
+        encoded in at most three bytes, and in no more than it needs.
+    """
+    fields = words[positions]
+    starts = positions + 2
+    sizes = fields >> 8 & 0x7F
+    sound = np.ones(len(positions), np.bool_)
+    goes_on = fields >> 15 & 1
+    for place in (1, 2):
+        if not goes_on.any():
+            break
+        byte = fields >> 8 + 8 * place & 0xFF
+        starts += goes_on
+        sizes += goes_on * (byte & 0x7F) << 7 * place
+        sound &= byte >= goes_on  # or the byte before could have been the last
+        goes_on &= byte >> 7
+    else:
+        sound &= goes_on == 0
+    return fields & 0xFF, starts, sizes, sound
+
+
+def unaligned(frames: Frames, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """The number of this type that begins at each byte of the buffer."""
+    dtype = np.dtype(dtype)
+    count = max(len(frames.buffer) - dtype.itemsize + 1, 0)
+    return np.ndarray(count, dtype, frames.buffer, strides=1)
+
+
+def where(chosen: Bools, *arrays: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
+    """The elements for which ``chosen`` is true."""
+    return arrays if chosen.all() else [array[chosen] for array in arrays]
+
+
+# ---- Names --------------------------------------------------------------------------------------------
+
+# Eight bytes of names: which names have them, and the bytes, filled up with zeros.
+_Part = tuple["Ints | slice", Ints]
+
+
+class Names:
+    """The names of the features met so far; each has a number, its index in ``known``."""
+
+    def __init__(self) -> None:
+        self._set([])
+
+    def numbers(self, words: Ints, starts: Ints, sizes: Ints) -> Ints:
+        """int64, the number of the name that lies at each place; -1 where there is none, or are too many."""
+        parts = _parts(words, starts, sizes)
+        hashes = _hash(sizes, parts)
+        numbers = self._look_up(hashes, sizes, parts)
+        unknown = np.flatnonzero(numbers < 0)
+        if not len(unknown):
+            return numbers
+        fresh = unknown[np.unique(hashes[unknown], return_index=True)[1]]
+        if len(self.known) + len(fresh) > MAX_FEATURES:
+            self._set([])
+            fresh = np.unique(hashes, return_index=True)[1]
+        self._learn(words[starts[index] : starts[index] + sizes[index]] for index in fresh.tolist())
+        return self._look_up(hashes, sizes, parts)
+
+    def _look_up(self, hashes: Ints, sizes: Ints, parts: Sequence[_Part]) -> Ints:
+        if not self.known:
+            return np.full(len(hashes), -1)
+        numbers = self._by_hash[_last_not_above(self._hashes, hashes)]
+        same = self._sizes[numbers] == sizes
+        for (part, bits), known in zip(parts, self._words.T, strict=False):
+            same[part] &= known[numbers[part]] == bits
+        return np.where(same, numbers, -1)
+
+    def _learn(self, found: Iterable[Ints]) -> None:
+        """Add names, each given by the words that begin at its bytes, while there is room."""
+        names = dict.fromkeys(self.known)
+        for words in found:
+            try:
+                name = (words & 0xFF).astype(np.uint8).tobytes().decode()
+            except UnicodeDecodeError:
+                continue
+            if len(words) <= MAX_NAME_BYTES and len(names) < MAX_FEATURES:
+                names[name] = None
+        self._set(list(names))
+
+    def _set(self, names: list[str]) -> None:
+        self.known = names
+        encoded = [name.encode() for name in names]
+        self._sizes = np.array([len(name) for name in encoded], np.int64)
+        width = (int(self._sizes.max(initial=0)) // _WORD_BYTES + 2) * _WORD_BYTES
+        table = np.array([name.ljust(width, b"\0") for name in encoded], np.dtype((bytes, width)))
+        self._words = table.view(np.int64).reshape(len(names), width // _WORD_BYTES)
+        unaligned: Ints = np.ndarray(max(table.nbytes - 7, 0), np.int64, table, strides=1)
+        hashes = _hash(self._sizes, _parts(unaligned, width * np.arange(len(names)), self._sizes))
+        self._by_hash = np.argsort(hashes)
+        self._hashes = hashes[self._by_hash]
+
+
+def _last_not_above(ascending: Ints, values: Ints) -> Ints:
+    """The index of the last element that does not exceed each value; 0 where all do."""
+    if len(ascending) > _FEW_NAMES:
+        return np.maximum(ascending.searchsorted(values, "right") - 1, 0)
+    indices = np.zeros(len(values), np.int8)
+    for element in ascending[1:]:
+        indices += values >= element
+    return indices.astype(np.int64)
+
+
+def _parts(words: Ints, starts: Ints, sizes: Ints) -> list[_Part]:
+    """Names in parts of eight bytes."""
+    parts: list[_Part] = []
+    for begin in range(0, int(sizes.max(initial=0)), _WORD_BYTES):
+        longer = sizes > begin
+        part = slice(None) if longer.all() else np.flatnonzero(longer)
+        there = np.minimum(sizes[part] - begin, _WORD_BYTES)
+        parts.append((part, words[starts[part] + begin] & _FIRST_BYTES[there]))
+    return parts
+
+
+def _hash(sizes: Ints, parts: Sequence[_Part]) -> Ints:
+    hashes = sizes * _HASH_FACTOR
+    for part, bits in parts:
+        hashes[part] = (hashes[part] ^ bits) * _HASH_FACTOR
+    return hashes
