@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from converters.verify.source import InspectedSplit, Inspection
 
 _SHOWN_RANGES = 20
+_TOP_COMBINATIONS = 10
 
 
 def show_report(report: Report, *, quiet: bool, as_json: bool, error: bool = False) -> None:
@@ -164,7 +165,7 @@ def inspection_lines(inspection: Inspection) -> Iterator[str]:
         ["config", "split", "file", "bytes", "records", "label sets", "index", "is it the published one?"]
     ]
     for split in inspection.splits:
-        sets = f"{split.fingerprint.distinct_label_sets:,}" if split.fingerprint else "-"
+        sets = "-" if split.combinations is None else f"{len(split.combinations):,}"
         for file in split.files:
             records = "-" if file.records is None else f"{file.records:,}"
             index = "none" if file.index is None else "agrees" if file.indexed else "unverified"
@@ -192,7 +193,27 @@ def inspection_lines(inspection: Inspection) -> Iterator[str]:
         yield from _label_lines(
             config, [split for split in inspection.splits if split.split.config == config]
         )
+    yield from _overlap_lines(inspection)
     yield f"\n{inspection.records:,} records, {inspection.bytes:,} bytes"
+
+
+def _overlap_lines(inspection: Inspection) -> Iterator[str]:
+    """What would spoil an evaluation: images that occur twice, and clips that two splits share."""
+    equal = inspection.equal_images
+    if equal is None:
+        yield "\nEqual images were not looked for: there are too many."
+        return
+    if equal.within or equal.across or inspection.shared_clips:
+        yield ""
+    for title, images in equal.within.items():
+        yield f"Equal byte for byte: {images:,} image{'s'[: images != 1]} more than once in {title}"
+    for (one, other), images in equal.across.items():
+        yield f"Equal byte for byte: {images:,} image{'s'[: images != 1]} both in {one} and in {other}"
+    for shared in inspection.shared_clips:
+        (one, other), (first, second) = shared.splits, shared.images
+        yield (
+            f"{one} and {other} share {shared.clips:,} clips: {first:,} and {second:,} of their images are from these"
+        )
 
 
 def _label_lines(config: str, splits: Sequence[InspectedSplit]) -> Iterator[str]:
@@ -215,7 +236,10 @@ def _label_lines(config: str, splits: Sequence[InspectedSplit]) -> Iterator[str]
     yield from _table(rows)
     if sound[0].split.kind == "multi-label":
         for split in sound:
-            most = [f"{' + '.join(entry.labels)} {entry.records:,}" for entry in split.combinations]
+            most = [
+                f"{' + '.join(entry.labels)} {entry.records:,}"
+                for entry in (split.combinations or ())[:_TOP_COMBINATIONS]
+            ]
             yield f"Most frequent in {split.split.name}: {', '.join(most)}"
 
 

@@ -122,10 +122,10 @@ class PartBuilder:
         self._image_bytes = 0
         self._identities = Tree(first, b"") if "img_id" in schema and "clip_id" in schema else None
 
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Take in the next records."""
+    def add(self, batch: pa.RecordBatch, digests: Mapping[str, Sequence[bytes]] | None = None) -> None:
+        """Take in the next records; ``digests`` of their images, by the column, where they are known already."""
         self.records += len(batch)
-        self._tree.extend(record_leaves(batch, self._schema))
+        self._tree.extend(record_leaves(batch, self._schema, digests))
         for image in self._schema.images:
             offsets, _ = binary_parts(batch.column(image.name))
             self._image_bytes += int(offsets[-1] - offsets[0])
