@@ -40,6 +40,7 @@ def convert(
     overwrite: bool = False,
     class_folders: bool = False,
     index: bool = False,
+    image_suffix: str | None = None,
     workers: int | None = None,
     engine: str = "local",
     engine_options: Mapping[str, Any] | None = None,
@@ -67,6 +68,7 @@ def convert(
         overwrite: replace an output that exists, once the new one is proven.
         class_folders: for ``jpeg``: lay single-label configs out for torchvision's ImageFolder.
         index: for ``tfrecord``: write an index for DALI beside each file.
+        image_suffix: for ``webdataset``: what the names of images end in, such as ``jpg``; by default what is in them.
         workers: number of processes; the output's bytes do not depend on it. By default as many as there are cores, if
             there is enough to do for them.
         engine: where the work runs.
@@ -94,7 +96,13 @@ def convert(
         decode=decode,
         allow_mismatch=allow_mismatch,
         format_options={
-            name: True for name, given in (("class_folders", class_folders), ("index", index)) if given
+            name: value
+            for name, value in {
+                "class_folders": class_folders,
+                "index": index,
+                "image_suffix": image_suffix,
+            }.items()
+            if value
         },
         max_record_bytes=max_record_bytes,
         max_shard_bytes=max_shard_bytes,

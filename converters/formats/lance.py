@@ -56,6 +56,11 @@ class LanceFormat:
         refuse_names(splits, self.name)
         for split in splits:
             for column in split.schema.stored:
+                if "." in column.name:
+                    raise CallError(
+                        f"{split.title}: the column {column.name} has a dot in its name, which Lance does not allow. "
+                        f"Leave it out with --without {column.name}, or give it another name in dataset.json."
+                    )
                 if pa.types.is_fixed_size_list(column.type) and not pa.types.is_primitive(column.value_type):
                     raise CallError(
                         f"{split.title}: the column {column.name} is {type_name(column.type)}, and in Lance only "

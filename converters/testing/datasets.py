@@ -129,18 +129,26 @@ def image(number: int, encoding: str = "JPEG") -> bytes:
 
 def _labels() -> tuple[Sequence[Column], _Values]:
     label = _vector("single-label")
-    return (_IMAGE, label, *_SIZES), lambda number: _sized(number) | {
-        "label_vector": [int(number % 3 == place) for place in range(3)]
-    }
+    return (
+        _IMAGE,
+        label,
+        *_SIZES,
+    ), lambda number: _sized(number) | {"label_vector": [int(number % 3 == place) for place in range(3)]}
 
 
 def _several_labels() -> tuple[Sequence[Column], _Values]:
     label = _vector("multi-label")
-    return (_IMAGE, label, *_SIZES), lambda number: _sized(number) | {
-        "label_vector": [number % 2, 1 - number % 2, number // 2 % 2],
-        "img_id": f"clip_{number}.jpg",
-        "clip_id": f"drama {number % 2}",
-    }
+    return (
+        (_IMAGE, label, *_SIZES),
+        lambda number: (
+            _sized(number)
+            | {
+                "label_vector": [number % 2, 1 - number % 2, number // 2 % 2],
+                "img_id": f"clip_{number}.jpg",
+                "clip_id": f"drama {number % 2}",
+            }
+        ),
+    )
 
 
 def _vector(kind: Kind) -> Column:

@@ -355,7 +355,7 @@ def _verify_source(
     found = {found.split.title: found for found in source.splits}
     digests = {file.path: file.sha256 for file in report.files}
     splits = []
-    for split, read, entry in zip(report.splits, stored, manifest.splits, strict=True):
+    for split, read in zip(report.splits, stored, strict=True):
         original = found.get(split.split.title)
         if original is None:
             check = Check(SOURCE, "failed", f"{split.split.file} is not in {folder}")

@@ -81,10 +81,9 @@ class VerifyTask:
                 reader = HashingReader(folder)
                 found = _read(target, folder, shard, progress, reader)
                 seen = {file.path: (file.size, file.sha256) for file in reader.files}
-                hashed: Callable[[str], tuple[int, str]] = lambda path: (
-                    seen.get(path) or hash_file(folder / path)
+                problems = changed_files(
+                    stated.files, lambda path: seen.get(path) or hash_file(folder / path)
                 )
-                problems = changed_files(stated.files, hashed)
                 return VerifiedShard(shard, problems) if problems else found
             known = fetched if fetched is not None else {}
             problems = changed_files(stated.files, lambda path: known.get(path) or hash_file(folder / path))

@@ -61,17 +61,17 @@ class JpegFormat:
         """Refuse what files of images and a text file cannot hold; see :class:`~converters.formats.Refuses`."""
         refuse_names(splits, self.name)
         for split in splits:
+            if split.schema.image is None:
+                raise CallError(
+                    f"{split.title}: no column is an image, so a {self.name} output would have no files. Choose "
+                    "another format."
+                )
             for column in split.schema.stored:
                 if problem := _column_problem(split, column):
                     raise CallError(
                         f"{split.title}: the column {column.name} {problem}, which a {self.name} output cannot hold. "
                         f"Leave it out with --without {column.name}, or choose another format."
                     )
-            if split.schema.image is None:
-                raise CallError(
-                    f"{split.title}: no column is an image, so a {self.name} output would have no files. Choose "
-                    "another format."
-                )
         if self.class_folders:
             self._refuse_class_folders(splits)
 
