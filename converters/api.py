@@ -167,15 +167,22 @@ def verify(
     )
 
 
-def inspect(source: AnyPlace = "tfrecords", *, progress: Progress | None = None) -> Inspection:
+def inspect(
+    source: AnyPlace = "tfrecords", *, labels: AnyPath | None = None, progress: Progress | None = None
+) -> Inspection:
     """What is in a folder of TFRecords, and whether it is the published dataset.
+
+    Args:
+        source: see :func:`convert`; likewise ``labels``, which tell the clips that splits share, and ``progress``.
+        labels: see there.
+        progress: see there.
 
     Raises:
         CallError: there is no such folder, or no TFRecord file of the dataset in it.
     """
     from converters.verify.source import inspect_source
 
-    return inspect_source(place(source), progress)
+    return inspect_source(place(source), progress, labels=None if labels is None else Path(labels))
 
 
 def push(

@@ -153,7 +153,9 @@ def test_a_missing_shard_fails(tmp_path):
 def test_a_missing_split_fails_unless_it_is_not_asked_for(tmp_path):
     build(tmp_path / "in")
     (tmp_path / "in" / "pets-test.tfrecord-00000-of-00001").unlink()
-    with pytest.raises(DataError, match=r"default/test: none of its 1 files is here.*2 records are published"):
+    with pytest.raises(
+        DataError, match=r"default/test: none of its 1 files is here.*2 records are published"
+    ):
         convert(tmp_path / "in", to="parquet", out=tmp_path / "out")
     for number, options in enumerate(({"splits": ["train"]}, {"allow_mismatch": True})):
         assert convert(tmp_path / "in", to="parquet", out=tmp_path / f"out{number}", **options).records == 5
