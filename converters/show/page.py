@@ -243,8 +243,8 @@ def _render(**context: Any) -> str:  # noqa: ANN401  # what the template shows
     digest = b64encode(hashlib.sha256(texts["js"].encode()).digest()).decode()
     return environment.from_string(texts["html"]).render(
         context,
-        style=Markup(texts["css"]),  # noqa: S704  # our own
-        script=Markup(texts["js"]),  # noqa: S704
+        style=Markup(texts["css"]),  # our own
+        script=Markup(texts["js"]),
         script_sha256=digest,
         version=version("kfer-convert"),
         drawn_by=f"vl-convert {version('vl-convert-python')}",
@@ -279,7 +279,7 @@ def _write(out: Path, text: str) -> None:
             file.write(text)
             file.close()
             Path(file.name).chmod(0o644)
-            os.replace(file.name, out)
+            Path(file.name).replace(out)
         except BaseException:
-            os.unlink(file.name)
+            Path(file.name).unlink()
             raise

@@ -189,13 +189,9 @@ def _boxes(split: Split, record: pa.RecordBatch) -> Iterator[Box]:
         names = _box_names(split, record, columns, before, len(corners))
         for (left, top, right, bottom), label in zip(corners, names, strict=True):
             if all(isinstance(edge, float) and -0.01 <= edge <= 1.01 for edge in (left, top, right, bottom)):
-                yield Box(
-                    *(
-                        round(100 * part, 2)
-                        for part in (left, top, max(0, right - left), max(0, bottom - top))
-                    ),
-                    label,
-                )
+                sizes = (left, top, max(0, right - left), max(0, bottom - top))
+                x, y, width, height = (round(100 * size, 2) for size in sizes)
+                yield Box(x, y, width, height, label)
 
 
 def _box_names(

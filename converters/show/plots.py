@@ -113,9 +113,9 @@ def plots(splits: Sequence[InspectedSplit]) -> Iterator[Plot]:
                     for split, found in per_image.items()
                 },
             )
-        if any(split.label_pairs for split in splits):
-            yield _matrix(splits, names, totals)
     yield from _image_plots(splits)
+    if names and any(split.label_pairs for split in splits):
+        yield _matrix(splits, names, totals)
 
 
 def _image_plots(splits: Sequence[InspectedSplit]) -> Iterator[Plot]:
@@ -180,7 +180,7 @@ def _bars(title: str, summary: str, names: Sequence[str], numbers: Numbers) -> P
             "type": "quantitative",
             # Room at the right for the number of the longest bar.
             "scale": {"domain": [0, longest * 1.25 or 1], "nice": False},
-            "axis": {"tickCount": 4, "format": "~s"},
+            "axis": {"tickCount": 4, "format": ","},
         },
     }
     layers = [
@@ -218,11 +218,11 @@ def _shares(splits: Sequence[InspectedSplit], names: Sequence[str]) -> Plot:
     spread, widest = max((_spread(shares, name), name) for name in names)
     summary = "Share of the images of a split that have the label."
     if len(order) > 1:
-        summary += f" Splits differ most in {widest}: by {100 * spread:.1f} percentage points."
+        summary += f" Splits differ most in {widest}: by {100 * spread:.2f} percentage points."
     shapes = {"domain": order, "range": [_SHAPES[number % len(_SHAPES)] for number in range(len(order))]}
     spec = {
         "data": {"values": values},
-        "mark": {"type": "point", "filled": True, "size": 50, "opacity": 0.75},
+        "mark": {"type": "point", "filled": True, "size": 40, "opacity": 0.9},
         "encoding": {
             "y": {
                 "field": "name",
@@ -230,12 +230,13 @@ def _shares(splits: Sequence[InspectedSplit], names: Sequence[str]) -> Plot:
                 "sort": list(names[:_MAX_BARS]),
                 "axis": {"grid": True},
             },
+            "yOffset": {"field": "split", "sort": order},
             "x": {"field": "number", "type": "quantitative", "axis": {"tickCount": 4, "format": "~%"}},
             "color": _colour(order),
             "shape": {"field": "split", "type": "nominal", "scale": shapes},
             "description": {"field": "hint"},
         },
-        "height": {"step": 18},
+        "height": {"step": 7},
     }
     rows = [[name, *(f"{shares[split].get(name, 0):.2%}" for split in order)] for name in names[:1000]]
     return Plot("Share of each label", summary, _draw(spec), ("", *order), rows)
@@ -320,10 +321,12 @@ def _draw(spec: Mapping[str, Any]) -> Markup:
     whole = {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
         "background": None,
+        # Browsers have other fonts than the one that names are measured with.
+        "padding": {"left": 14, "right": 12, "top": 5, "bottom": 5},
         "width": _WIDTH,
     }
     svg = vl_convert.vegalite_to_svg(whole | dict(spec), config=_CONFIG, allowed_base_urls=[])
-    return Markup(_MARK.sub(r"<path\2><title>\1</title></path>", svg))  # noqa: S704  # Vega escapes all texts
+    return Markup(_MARK.sub(r"<path\2><title>\1</title></path>", svg))  # Vega escapes all texts
 
 
 def _power(power: int) -> str:
