@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
@@ -67,24 +68,25 @@ class Draw:
         labels = [()] * len(batch) if label is None else record_labels(label, batch.column(label.name))
         counts, share = self._labels[config], -(-self.number // self.splits[config])
         for row, (number, found) in enumerate(zip(numbers, labels, strict=True)):
-            entry = (-number, first + row, title)
-            self._offer(Group(config, title, ()), entry, 4 * share)
+            self._offer(Group(config, title, ()), number, title, first + row, 4 * share)
             if config in self._texts:
                 continue
             counts.update(found)
             for name in found:
-                self._offer(Group(config, title, (name,)), entry, share)
+                self._offer(Group(config, title, (name,)), number, title, first + row, share)
             for pair in combinations(found, 2):
-                self._offer(Group(config, "", pair), entry, _PER_PAIR)
+                self._offer(Group(config, "", pair), number, title, first + row, _PER_PAIR)
             if label is not None and not label.label_names and len(counts) > MAX_VALUES:
                 self._texts.add(config)
 
-    def _offer(self, group: Group, entry: tuple[float, int, str], size: int) -> None:
+    def _offer(self, group: Group, number: float, title: str, record: int, size: int) -> None:
         if len(group.labels) == 2 and group not in self._lowest:
             if self._pairs[group.config] >= _MAX_PAIRS:
                 return
             self._pairs[group.config] += 1
         lowest = self._lowest[group]
+        # Counted from another number for each set of labels, so that their groups do not all have the same records.
+        entry = (-((number + _offset(group.labels)) % 1), record, title)
         if len(lowest) < size:
             heapq.heappush(lowest, entry)
         elif entry > lowest[0]:
@@ -116,3 +118,8 @@ class Draw:
         """Pairs come last, rare labels first."""
         counts = self._labels[group.config]
         return len(group.labels), min((counts[name] for name in group.labels), default=0), group
+
+
+@cache
+def _offset(labels: tuple[str, ...]) -> float:
+    return crc32("\n".join(labels).encode()) / 2**32

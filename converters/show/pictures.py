@@ -55,7 +55,8 @@ class Picture:
         split: see there.
         record: its index in the split.
         name: of its file, as outputs call it.
-        labels: their names.
+        labels: their names; ``labelled``: whether there is a column of labels.
+        labelled: see there.
         data: the image as a ``data:`` URI; empty where it cannot be shown, and ``problem`` says why.
         problem: see there.
         size: width and height in pixels, as stored.
@@ -70,6 +71,7 @@ class Picture:
     record: int
     name: str
     labels: tuple[str, ...]
+    labelled: bool
     data: str
     problem: str
     size: tuple[int, int]
@@ -130,10 +132,20 @@ def _picture(split: Split, record: pa.RecordBatch, number: int, budget: int) -> 
         data, reduced = _embedded(value, encoding, size, budget)
     except ImageError as error:
         problem = "no image" if value is None else str(error)
-    boxes = tuple(_boxes(split, record))[:_MAX_BOXES]
-    values = dict(_values(split, record))
     return Picture(
-        split.config, split.name, number, name, labels, data, problem, size, encoding, reduced, boxes, values
+        split.config,
+        split.name,
+        number,
+        name,
+        labels,
+        label is not None,
+        data,
+        problem,
+        size,
+        encoding,
+        reduced,
+        tuple(_boxes(split, record))[:_MAX_BOXES],
+        dict(_values(split, record)),
     )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _MAX_BARS = 40
 _MAX_MATRIX = 30
+_MAX_SIZES = 12
 _WIDTH = 230  # of the part of a plot that has the marks: so a plot fits a phone without being scaled
 _LABELS = 110  # pixels of a name at an axis; longer ones are cut there, and whole in the table
 _CELL = 24
@@ -97,7 +98,11 @@ def plots(splits: Sequence[InspectedSplit]) -> Iterator[Plot]:
         for found in counts.values():
             totals.update(found)
         ranked = sorted(names, key=lambda name: (-totals[name], names.index(name)))
-        most = f"Most frequent: {ranked[0]} ({totals[ranked[0]]:,}); rarest: {ranked[-1]} ({totals[ranked[-1]]:,})."
+        most = (
+            f"All are {ranked[0]}."
+            if len(names) == 1
+            else f"Most frequent: {ranked[0]} ({totals[ranked[0]]:,}); rarest: {ranked[-1]} ({totals[ranked[-1]]:,})."
+        )
         yield _bars("Images per label", most, ranked, counts)
         yield _shares(splits, ranked)
         per_image = {split.split.name: split.labels_per_image for split in splits}
@@ -151,13 +156,13 @@ def _most_frequent(title: str, what: str, numbers: Numbers) -> Plot:
         summary = f"All images have one {what}: {ranked[0]}."
     else:
         summary = f"{len(ranked):,} different ({what})."
-    return _bars(title, summary, ranked, numbers)
+    return _bars(title, summary, ranked, numbers, _MAX_SIZES)
 
 
-def _bars(title: str, summary: str, names: Sequence[str], numbers: Numbers) -> Plot:
-    """Bars by category, one for each split."""
+def _bars(title: str, summary: str, names: Sequence[str], numbers: Numbers, most: int = _MAX_BARS) -> Plot:
+    """Bars by category, one for each split; the plot has the first ``most`` categories."""
     splits = list(numbers)
-    shown, note = names[:_MAX_BARS], ""
+    shown, note = names[:most], ""
     if len(names) > len(shown):
         note = f" The plot has the first {len(shown)} of {len(names):,}; the table has more."
     values = [
@@ -180,7 +185,7 @@ def _bars(title: str, summary: str, names: Sequence[str], numbers: Numbers) -> P
             "type": "quantitative",
             # Room at the right for the number of the longest bar.
             "scale": {"domain": [0, longest * 1.25 or 1], "nice": False},
-            "axis": {"tickCount": 4, "format": ","},
+            "axis": {"tickCount": 4, "format": ",d"},
         },
     }
     layers = [
@@ -236,7 +241,7 @@ def _shares(splits: Sequence[InspectedSplit], names: Sequence[str]) -> Plot:
             "shape": {"field": "split", "type": "nominal", "scale": shapes},
             "description": {"field": "hint"},
         },
-        "height": {"step": 7},
+        "height": {"step": max(7, 18 // len(order))},
     }
     rows = [[name, *(f"{shares[split].get(name, 0):.2%}" for split in order)] for name in names[:1000]]
     return Plot("Share of each label", summary, _draw(spec), ("", *order), rows)
