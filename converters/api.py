@@ -41,6 +41,7 @@ def convert(
     overwrite: bool = False,
     class_folders: bool = False,
     index: bool = False,
+    image_suffix: str | None = None,
     workers: int | None = None,
     engine: str = "local",
     engine_options: Mapping[str, Any] | None = None,
@@ -68,6 +69,7 @@ def convert(
         overwrite: replace an output that exists, once the new one is proven.
         class_folders: for ``jpeg``: lay single-label configs out for torchvision's ImageFolder.
         index: for ``tfrecord``: write an index for DALI beside each file.
+        image_suffix: for ``webdataset``: what the names of images end in, such as ``jpg``; by default what is in them.
         workers: number of processes; the output's bytes do not depend on it. By default as many as there are cores, if
             there is enough to do for them.
         engine: where the work runs.
@@ -95,7 +97,13 @@ def convert(
         decode=decode,
         allow_mismatch=allow_mismatch,
         format_options={
-            name: True for name, given in (("class_folders", class_folders), ("index", index)) if given
+            name: value
+            for name, value in {
+                "class_folders": class_folders,
+                "index": index,
+                "image_suffix": image_suffix,
+            }.items()
+            if value
         },
         max_record_bytes=max_record_bytes,
         max_shard_bytes=max_shard_bytes,
@@ -120,6 +128,10 @@ def verify(
     *,
     source: AnyPlace | None = None,
     reader: OutputReader = "native",
+    sample: int | None = None,
+    workers: int | None = None,
+    engine: str = "local",
+    engine_options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Prove an output again: from its manifest alone and, where given, against the source.
@@ -129,6 +141,10 @@ def verify(
         source: the TFRecords it was made from.
         reader: ``native``; ``tensorflow`` to have TensorFlow confirm every record of the source; or ``datasets`` to
             have it load every config and split of the output, and to compare what it gives.
+        sample: how many shards to read, by chance; what was not read is *unverified*. All by default.
+        workers: see :func:`convert`, likewise ``engine`` and ``engine_options``: shards are verified side by side.
+        engine: where the work runs.
+        engine_options: of the engine's own.
         progress: see :func:`convert`.
 
     Returns:
@@ -140,7 +156,16 @@ def verify(
     """
     from converters.verify.output import verify_output
 
-    return verify_output(place(out), None if source is None else place(source), reader, progress)
+    return verify_output(
+        place(out),
+        None if source is None else place(source),
+        reader,
+        progress,
+        sample=sample,
+        workers=workers,
+        engine=engine,
+        engine_options=engine_options,
+    )
 
 
 def inspect(

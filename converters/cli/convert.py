@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 SAMPLE_FOLDER = "kfer-sample"
 
-_FORMAT_OPTIONS = ("class_folders", "index")
+_FORMAT_OPTIONS = ("class_folders", "index", "image_suffix")
 
 _FORMATS = ", ".join(available_formats())
 _OUT = "Folder to make, or a URL; of several formats, the folder of their folders.  [default: ./kfer-FORMAT]"
@@ -73,6 +73,11 @@ PARAMS = (
     flag("--decode", help="Decode every image fully, not only its header."),
     flag("--class-folders", help="jpeg: one folder per class, for torchvision's ImageFolder."),
     flag("--index", help="tfrecord: an index for DALI beside each file."),
+    click.Option(
+        ["--image-suffix"],
+        metavar="SUFFIX",
+        help="webdataset: what the names of images end in, such as jpg; by default what is in them.",
+    ),
     choice("--on-error", values=["fail", "quarantine"], default="fail", help=_DAMAGE),
     flag("--allow-mismatch", help="Publish although published counts differ; recorded."),
     flag("--paranoid", help="Hash every source file once more at the end."),

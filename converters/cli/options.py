@@ -42,7 +42,10 @@ class FormatsType(click.ParamType):  # type: ignore[type-arg]  # generic from cl
     name = "formats"
 
     def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+        self,
+        value: Any,  # noqa: ANN401  # what was typed
+        param: click.Parameter | None,
+        ctx: click.Context | None,
     ) -> tuple[str, ...]:
         """The names as they are registered."""
         from converters.formats import available_formats

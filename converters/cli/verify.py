@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converters.cli import EXIT_FAILED
-from converters.cli.options import JSON, PLACE, QUIET, choice
+from converters.cli.options import JSON, PLACE, QUIET, WORKERS, choice
 from converters.cli.progress import report_progress
 from converters.cli.tables import show_report
+from converters.engines import available_engines
 
 if TYPE_CHECKING:
     from converters.storage.object_store import Place
@@ -23,9 +24,14 @@ _WHO_READS = (
     "Who gives a second opinion: TensorFlow on the TFRecords, or datasets on OUT (each an extra to install)."
 )
 
+_SAMPLE = "Read only N shards, by chance, and say so."
+
 PARAMS = (
     click.Argument(["out"], type=PLACE),
     click.Option(["--source"], type=PLACE, help="Also prove it against these TFRecords."),
+    click.Option(["--sample"], type=click.IntRange(1), metavar="N", help=_SAMPLE),
+    WORKERS,
+    choice("--engine", values=available_engines(), default="local", help="Where the work runs."),
     choice("--reader", values=_READERS, default="native", help=_WHO_READS),
 )
 

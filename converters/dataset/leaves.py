@@ -13,8 +13,12 @@ the segments of a record follow each other.
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+=======
+from collections.abc import Sequence
+>>>>>>> columns
 from itertools import pairwise
 from typing import Any
 
@@ -24,6 +28,7 @@ import pyarrow as pa
 
 from converters.dataset.arrays import binary_parts, binary_views, list_parts, numbers, valid_rows
 from converters.dataset.schema import Column, Schema
+from converters.storage.digests import sha256_each
 
 LEAF_PREFIX = b"\x00"
 
@@ -48,12 +53,12 @@ def record_leaves(
         segments += _value(column, array, (digests or {}).get(column.name))
     data, edges = _interleaved(segments, rows)
     view = memoryview(data.data)
-    return [sha256(view[start:end]).digest() for start, end in pairwise(edges)]
+    return sha256_each([view[start:end] for start, end in pairwise(edges)])
 
 
 def image_digests(array: pa.Array) -> list[bytes]:
     """The SHA-256 of each image; of nothing for null."""
-    return [sha256(view).digest() for view in binary_views(array)]
+    return sha256_each(binary_views(array))
 
 
 def _value(column: Column, array: pa.Array, known: Sequence[bytes] | None) -> list[Segment]:

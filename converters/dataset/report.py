@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from converters.dataset.decode import encode
+from converters.dataset.decode import Count, encode
 from converters.dataset.description import Description, Split
-from converters.dataset.fingerprint import Fingerprint
+from converters.dataset.fingerprint import Fingerprint, Node
 from converters.dataset.quarantine import Quarantine
 from converters.dataset.source_facts import SourceFacts
 from converters.errors import ConverterError
@@ -46,6 +46,27 @@ def _not_false(indexed: bool | None) -> str | None:
 
 
 @dataclass(frozen=True)
+class ShardFacts:
+    """What an output has of one shard.
+
+    Attributes:
+        records: their number.
+        nodes: the nodes of the records' tree that it finishes, left to right.
+        files: the files that hold them; of many, the folders that they alone are in, with a slash at the end.
+        summary: what the format said of it when it was written; it is not in the manifest.
+    """
+
+    records: Count
+    nodes: tuple[Node, ...]
+    files: tuple[str, ...]
+    summary: Any = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The facts as a manifest states them."""
+        return {"records": self.records, "nodes": encode(self.nodes), "files": list(self.files)}
+
+
+@dataclass(frozen=True)
 class SplitReport:
     """What was found of one split.
 
@@ -56,7 +77,8 @@ class SplitReport:
         fingerprint: of its records as they were read back.
         checks: what was compared.
         quarantine: what was left out; None where damage is an error.
-        summaries: what the format said of each shard when it was written, in order.
+        shards: what the output has of each shard, in order.
+        joined: the files that all shards have parts of.
     """
 
     split: Split
@@ -65,7 +87,13 @@ class SplitReport:
     fingerprint: Fingerprint
     checks: tuple[Check, ...]
     quarantine: Quarantine | None = None
-    summaries: tuple[Any, ...] = ()
+    shards: tuple[ShardFacts, ...] = ()
+    joined: tuple[str, ...] = ()
+
+    @property
+    def summaries(self) -> tuple[Any, ...]:
+        """What the format said of each shard, as far as it said anything."""
+        return tuple(shard.summary for shard in self.shards if shard.summary is not None)
 
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON object."""
@@ -75,6 +103,8 @@ class SplitReport:
             "columns": [column.to_json() for column in self.split.schema],
             "sources": encode(self.sources),
             "fingerprint": encode(self.fingerprint),
+            "shards": encode(self.shards),
+            "joined": list(self.joined),
             "checks": encode(self.checks),
             **({} if self.quarantine is None else {"quarantine": encode(self.quarantine)}),
         }

@@ -43,7 +43,7 @@ class SourceFile:
         version: a token that changes whenever the file does.
         compression: how it is compressed.
         index: its ``.idx`` file, where there is one.
-        published: the digest that a checksum file beside it states; see :class:`~converters.dataset.report.SourceFacts`.
+        published: the digest that a checksum file beside it states, as ``sha256:…`` or ``md5:…``.
         may_be_empty: whether it may hold no record, as one of several whose published number fits.
     """
 

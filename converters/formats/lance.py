@@ -56,6 +56,11 @@ class LanceFormat:
         refuse_names(splits, self.name)
         for split in splits:
             for column in split.schema.stored:
+                if "." in column.name:
+                    raise CallError(
+                        f"{split.title}: the column {column.name} has a dot in its name, which Lance does not allow. "
+                        f"Leave it out with --without {column.name}, or give it another name in dataset.json."
+                    )
                 if pa.types.is_fixed_size_list(column.type) and not pa.types.is_primitive(column.value_type):
                     raise CallError(
                         f"{split.title}: the column {column.name} is {type_name(column.type)}, and in Lance only "
@@ -116,7 +121,7 @@ def _digest_file(path: Path) -> Path:
 
 def _digest_line(path: Path) -> str:
     """The SHA-256 of a file, as sha256sum writes it."""
-    return f"{hash_file(path)[1]}  {path.name}\n"
+    return f"{hash_file(path, follow_links=True)[1]}  {path.name}\n"
 
 
 def _lance() -> Any:  # noqa: ANN401  # a module

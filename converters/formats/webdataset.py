@@ -1,8 +1,8 @@
 """WebDataset: tar archives in which the files of one record follow each other and share a key.
 
 What readers make of a name (webdataset's ``base_plus_ext``, and ``datasets``): the key is all before the first dot of
-the base name, the field is all behind it, in lower case. ``datasets`` wants the same fields in every record, knows an image
-by what follows the last dot, and calls its columns as the fields.
+the base name, the field is all behind it, in lower case. ``datasets`` wants the same fields in every record, knows an
+image by what follows the last dot, and calls its columns as the fields.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class WebDatasetFormat:
         """Write the terms, and a README that tells `datasets` of configs and splits.
 
         Raises:
-            CallError: the images of a column are not one field in all shards; readers would lose the others.
+            DataError: the images of a column are not one field in all shards; readers would lose the others.
         """
         found: dict[tuple[str, str], set[str]] = {}
         for split in report.splits:
@@ -120,10 +120,10 @@ class WebDatasetFormat:
                     found.setdefault((split.split.config, column), set()).add(suffix)
         for (config, column), several in found.items():
             if len(several) > 1:
-                raise CallError(
+                raise DataError(
                     f"{config}: the images of the column {column} are named {' and '.join(sorted(several))} in "
-                    "different files, and programs that read WebDatasets would take these for different columns. Name all alike "
-                    "with --image-suffix jpg."
+                    "different files, and programs that read WebDatasets would take these for different columns.",
+                    advice="Name all alike with --image-suffix jpg.",
                 )
         write_terms(report, folder)
         write_readme(report, folder, data_files(report, ".tar"), loading=_loading(report))

@@ -61,17 +61,17 @@ class JpegFormat:
         """Refuse what files of images and a text file cannot hold; see :class:`~converters.formats.Refuses`."""
         refuse_names(splits, self.name)
         for split in splits:
+            if split.schema.image is None:
+                raise CallError(
+                    f"{split.title}: no column is an image, so a {self.name} output would have no files. Choose "
+                    "another format."
+                )
             for column in split.schema.stored:
                 if problem := _column_problem(split, column):
                     raise CallError(
                         f"{split.title}: the column {column.name} {problem}, which a {self.name} output cannot hold. "
                         f"Leave it out with --without {column.name}, or choose another format."
                     )
-            if split.schema.image is None:
-                raise CallError(
-                    f"{split.title}: no column is an image, so a {self.name} output would have no files. Choose "
-                    "another format."
-                )
         if self.class_folders:
             self._refuse_class_folders(splits)
 
@@ -79,8 +79,8 @@ class JpegFormat:
         sorted_out = [split for split in splits if self._class_folders(split)]
         if not sorted_out:
             raise CallError(
-                f"--class-folders: in {', '.join(split.title for split in splits)}, no records have one label each whose "
-                "name is known. Leave the option out."
+                f"--class-folders: the records of {', '.join(split.title for split in splits)} do not have one label "
+                "each whose name is known. Leave the option out."
             )
         for split in sorted_out:
             label = split.schema.label
@@ -240,44 +240,38 @@ class _RowReader:
                         and place.startswith(f"{IMAGES_FOLDER}/")
                         and _NUMBERED.fullmatch(place[len(IMAGES_FOLDER) + 1 :]) is not None
                     )
-                if not fits or unsafe_name(file):
+                # Nothing else that a name can have leads out of the folder; that it is the right one is checked later.
+                if not fits or file in ("", ".", "..") or "\0" in file:
                     raise DataError(f"{name} {path!r} does not lie in {where}/.", self.location(row))
 
     def read(self, rows: pa.RecordBatch, stored: dict[str, pa.Array]) -> Iterator[pa.RecordBatch]:
         """The records, in batches of bounded size."""
-        images = self._split.schema.images
-        files = {image: rows.column(self._metadata.file_columns[image.name]).to_pylist() for image in images}
-        start = 0
-        while start < len(rows):
-            read: dict[Column, list[bytes]] = {image: [] for image in images}
-            size, end = 0, start
-            while end < len(rows) and end - start < _BATCH_ROWS and size < _BATCH_BYTES:
-                for image in images:
-                    data = self._read_image(files[image][end])
-                    read[image].append(data)
-                    size += len(data)
-                end += 1
-            yield self._batch(read, {image: files[image][start:end] for image in images}, stored, start)
-            start = end
+        files = [rows.column(name).to_pylist() for name in self._metadata.file_columns.values()]
+        start = size = 0
+        read: list[bytes] = []
+        for end, paths in enumerate(zip(*files, strict=True), start=1):
+            for path in paths:
+                data = self._read_image(path)
+                read.append(data)
+                size += len(data)
+            if end - start == _BATCH_ROWS or size >= _BATCH_BYTES or end == len(rows):
+                yield self._batch(read, [paths[start:end] for paths in files], stored, start)
+                start, size, read = end, 0, []
 
     def _batch(
-        self,
-        read: dict[Column, list[bytes]],
-        files: dict[Column, list[str]],
-        stored: dict[str, pa.Array],
-        start: int,
+        self, read: list[bytes], files: list[list[str]], stored: dict[str, pa.Array], start: int
     ) -> pa.RecordBatch:
+        """The records from row ``start`` on; ``read`` has the images of the first, then of the second …."""
         schema = self._split.schema
-        columns = {image.name: binary_array(data) for image, data in read.items()}
-        rows = len(next(iter(columns.values())))
-        columns |= {name: array.slice(start, rows) for name, array in stored.items()}
+        columns = {
+            image.name: binary_array(read[place :: len(files)]) for place, image in enumerate(schema.images)
+        }
+        columns |= {name: array.slice(start, len(files[0])) for name, array in stored.items()}
         if schema.image is not None:
             try:
                 sizes = self._headers.read(columns[schema.image.name]).sizes
             except ImageError as error:
-                raise DataError(
-                    error.message, Location(self._root + files[schema.image][error.row])
-                ) from None
+                raise DataError(error.message, Location(self._root + files[0][error.row])) from None
             for part, role in enumerate(SIZES):
                 column = schema.role(role)
                 if column is not None and self._metadata.from_header(column):
@@ -286,7 +280,7 @@ class _RowReader:
         batch = pa.RecordBatch.from_arrays(
             [columns[column.name] for column in schema.stored], schema=schema.arrow
         )
-        for image, paths in files.items():
+        for image, paths in zip(schema.images, files, strict=True):
             names = image_names(self._split, image, batch, self._first + start, with_split=False)
             for row, (path, name) in enumerate(zip(paths, names, strict=True)):
                 if not path.endswith(f"/{name}"):

@@ -11,14 +11,15 @@ number                as stored; ``label``, the rank of the name, where the stor
                       ``label_name`` (of a list: ``label_names``), null where there is no label
 ====================  ===============================================================================================
 
-CSV has no types, so it takes only what every reader finds in it by itself: numbers, label vectors, and the ids of
-KFER's own label CSVs. Text ("NA", "007", ""), lists and what may be missing go into JSON lines. A float is written as
-the shortest decimal of its value as a double, from which both a double and a float32 are read exactly.
+CSV has no types, so it takes only what every reader finds in it by itself: integers, label vectors, and the ids of
+KFER's own label CSVs. Text ("NA", "007", ""), floats (which pandas reads from CSV with the last bit wrong), lists and
+what may be missing go into JSON lines, where a float stands as the shortest decimal of its value as a double.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -94,10 +95,9 @@ class Metadata:
             if column.role != "image" and not self.from_header(column) and column.kind is None
         ]
         label = self.schema.label
-        if any(
-            column.nullable
-            or column.is_list
-            or (pa.types.is_string(column.type) and (column.feature or column.name not in IDENTITIES))
+        if not all(
+            (pa.types.is_integer(column.type) and not column.nullable)
+            or (column.feature is None and column.name in IDENTITIES)
             for column in plain
         ):
             return False
@@ -245,18 +245,17 @@ class Metadata:
         if not self.is_csv:
             return lambda rows: file.writelines(_json_lines(rows))
         if header:
-            file.write(_csv_lines([list(self.fields)], csv.QUOTE_MINIMAL))
-        if any(map(pa.types.is_floating, self.fields.values())):
-            # Arrow writes a float32 as the shortest decimal of a float32, and 1.0 as 1.
-            return lambda rows: file.write(
-                _csv_lines(
-                    zip(*(column.to_pylist() for column in rows.columns), strict=True), csv.QUOTE_NONNUMERIC
-                )
-            )
+            file.write(self._header())
         from pyarrow import csv as arrow_csv
 
         options = arrow_csv.WriteOptions(include_header=False)
         return lambda rows: arrow_csv.write_csv(rows, file, options)
+
+    def _header(self) -> bytes:
+        """The first line of the CSV; Arrow's own writer would quote every name."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(self.fields)
+        return text.getvalue().encode()
 
     def read(self, path: Path, *, header: bool) -> Iterator[pa.RecordBatch]:
         """The rows of a file, strictly.
@@ -274,7 +273,7 @@ class Metadata:
         try:
             # A file object: from a path, Arrow would go by the name and decompress.
             with open(open_regular(path, follow_links=False), "rb") as file:  # noqa: PTH123  # a descriptor
-                first = _csv_lines([names], csv.QUOTE_MINIMAL) if header else b""
+                first = self._header() if header else b""
                 if file.read(len(first)) != first:
                     raise DataError(
                         f"the first line does not name the columns {', '.join(names)[:1000]}.", location
@@ -344,17 +343,6 @@ def first_not_finite(batch: pa.RecordBatch) -> tuple[int, str] | None:
         if len(wrong):
             return int(wrong[0]), name
     return None
-
-
-def _csv_lines(rows: Any, quoting: Any) -> bytes:  # noqa: ANN401  # rows of anything; csv's constants have no public type
-    lines: list[str] = []
-
-    class _Lines:
-        def write(self, text: str) -> None:
-            lines.append(text)
-
-    csv.writer(_Lines(), lineterminator="\n", quoting=quoting).writerows(rows)
-    return "".join(lines).encode()
 
 
 def _json_lines(rows: pa.RecordBatch) -> Iterator[bytes]:
