@@ -13,12 +13,7 @@ the segments of a record follow each other.
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
-=======
-from collections.abc import Sequence
->>>>>>> columns
 from itertools import pairwise
 from typing import Any
 
