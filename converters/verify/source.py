@@ -253,7 +253,7 @@ class Inspection:
             "splits": [split.to_json() for split in self.splits],
             "absent": [split.title for split in self.absent],
             "equal_images": None if self.equal_images is None else self.equal_images.to_json(),
-            "shared_clips": [asdict(shared) for shared in self.shared_clips],
+            "shared_clips": encode(self.shared_clips),
         }
 
 
