@@ -64,6 +64,7 @@ def finish(
         report,
         splits=splits,
         warnings=tuple(source.warnings),
+        inferred=tuple(source.inferred),
         files=merged_runs(chain.from_iterable(split.files for split in merged)),
         work=done.work(),
     )

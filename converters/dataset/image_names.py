@@ -49,7 +49,7 @@ def image_names(
     if column != split.schema.image:
         tail = "_" + re.sub(r"[^\w-]", "_", column.name, flags=re.ASCII)
         return [stem + tail + suffix for stem, suffix in zip(stems, suffixes(images), strict=True)]
-    if "img_id" in split.schema:
+    if "img_id" in split.schema.joined_names:
         # The authors' names keep the extension that they have.
         img_ids = batch.column("img_id").to_pylist()
         return [
@@ -62,7 +62,7 @@ def image_names(
 def image_stems(split: Split, batch: pa.RecordBatch, first: int, *, with_split: bool) -> list[str]:
     """The names of consecutive records without a suffix; see :func:`image_names`."""
     named = split.schema.role("file_name")
-    if "img_id" in split.schema:
+    if "img_id" in split.schema.joined_names:
         return [stem_of(name) for name in batch.column("img_id").to_pylist()]
     if named is not None:
         return [stem_of(str(name)) for name in batch.column(named.name).to_pylist()]

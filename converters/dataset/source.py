@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from converters.dataset.plan import Plan
-    from converters.dataset.report import Report
+    from converters.dataset.report import ColumnTable, Report
     from converters.dataset.shard import Shard, SliceFacts
     from converters.storage.file_list import OutputFile
 
@@ -152,6 +152,15 @@ class Source(Protocol):
     @property
     def origin(self) -> Sequence[Any]:
         """The outputs that it is, and was made from; none of the originals."""
+        ...
+
+    @property
+    def inferred(self) -> Sequence[ColumnTable]:
+        """What was inferred of each config that nothing describes."""
+        ...
+
+    def described(self) -> dict[str, Any]:
+        """The description as ``dataset.json`` has it, complete with all columns, to be edited."""
         ...
 
     @property

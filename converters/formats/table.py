@@ -17,7 +17,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from converters.dataset.arrays import binary_parts, list_parts, numbers, string_array, valid_rows, with_nulls
+from converters.dataset.arrays import (
+    binary_parts,
+    list_parts,
+    numbers,
+    string_array,
+    valid_rows,
+    with_empty_nulls,
+    with_nulls,
+)
 from converters.dataset.description import Split
 from converters.dataset.image_names import first_misnamed, image_names
 from converters.dataset.labels import UNLABELLED, derived_label
@@ -47,12 +55,12 @@ def to_table(batch: pa.RecordBatch, split: Split, first: int) -> pa.RecordBatch:
         if column.derived:
             columns.append(derived_label(schema, batch))
         elif column.role == "image":
-            images = batch.column(column.name)
+            images = with_empty_nulls(batch.column(column.name))
             paths = string_array(image_names(split, column, batch, first, with_split=True))
             array = pa.StructArray.from_arrays([images, paths], fields=list(_IMAGE))
             columns.append(_null_images(array, images))
         else:
-            columns.append(_as_class_label(schema, column, batch.column(column.name)))
+            columns.append(_as_class_label(schema, column, with_empty_nulls(batch.column(column.name))))
     return pa.RecordBatch.from_arrays(columns, schema=table_schema(schema))
 
 

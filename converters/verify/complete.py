@@ -1,9 +1,9 @@
 """An output that is about to be published: what describes it to people and programs, held against what it holds.
 
 The functions here read the finished files with general tools (a glob pattern, JSON, YAML, ``hashlib``) and share no
-code with what wrote them: what a card says of names, splits and numbers of records; which files it gives to which split;
-which files there are, and their sums. Large files are not hashed once more: a fault that exchanges the digests of two of
-them alone is not seen here (``verify`` sees it).
+code with what wrote them: what a card says of names, splits and numbers of records; which files it gives to which
+split; which files there are, and their sums. Large files are not hashed once more: a fault that exchanges the digests
+of two of them alone is not seen here (``verify`` sees it).
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ def _front_matter(path: Path) -> Mapping[str, Any]:
     import yaml
 
     text = path.read_text(encoding="utf-8").split("---\n")[1]
-    document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  # both are safe
+    document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # both are safe
     return document if isinstance(document, dict) else {}
 
 
 def _check_patterns(
     configs: Sequence[Any], report: Report, files: Mapping[str, Sequence[str]], path: Path
 ) -> None:
-    """The patterns of files that a README gives to ``datasets``: each must be of its split's files, and of no others."""
+    """The patterns that a README gives to ``datasets``: each must be of its split's files, and of no others."""
     for entry in configs:
         splits = [split.split for split in report.splits if split.split.config == entry["config_name"]]
         for split, stated in zip_longest(splits, entry["data_files"]):

@@ -22,6 +22,7 @@ from converters.dataset.description import (
     described_columns,
     parse_description,
     with_columns,
+    with_described_columns,
 )
 from converters.dataset.identity import Identities, Rows, label_csv_path, read_identities
 from converters.dataset.plan import Plan
@@ -236,7 +237,7 @@ class TFRecordSource:
             for config in self.description.configs
             if config.schema.columns
         }
-        return _with_columns(self.description, columns)
+        return with_described_columns(self.description, columns)
 
     def plan(self, max_shard_bytes: int) -> Plan:
         """Cut the files into shards; damaged ranges are looked for first where they are to be passed over."""
@@ -439,7 +440,9 @@ def _with_inferred(
         )
         for config in unknown
     )
-    document = _with_columns(found.description, {config.name: config.described() for config in inferred})
+    document = with_described_columns(
+        found.description, {config.name: config.described() for config in inferred}
+    )
     description = parse_description(document, f"{listing.place}: what was inferred")
     by_title = {split.title: split for split in description.splits()}
     used = [label_map.path for label_map in label_maps]
@@ -453,15 +456,6 @@ def _with_inferred(
         companions=(*found.companions, *(found.folder / path for path in used)),
     )
     return found, inferred
-
-
-def _with_columns(description: Description, columns: Mapping[str, Any]) -> dict[str, Any]:
-    """A description's JSON object with the columns of some configs."""
-    configs = {
-        name: config | ({"columns": columns[name]} if name in columns else {})
-        for name, config in description.document["configs"].items()
-    }
-    return {**description.document, "configs": configs}
 
 
 def _features(split: Split, without: Collection[str]) -> Iterator[str]:
