@@ -11,15 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from itertools import zip_longest
+from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import Any
 
 from converters.dataset.description import DESCRIPTION_FILE, Split
 from converters.dataset.manifest import MANIFEST, SUMS
 from converters.dataset.report import Report, SplitReport
+from converters.dataset.schema import Column
 from converters.errors import ConverterError
 from converters.formats.croissant import CROISSANT
 from converters.formats.readme import README
@@ -29,9 +31,11 @@ from converters.storage.file_list import OutputFile
 _VALIDATION = {"validation", "valid", "val", "dev"}
 _ENDS = 8  # so many of a shard's files, from either end, are held against the patterns
 _COMPANIONS = (".idx", ".sha256")  # of files of records
+_NUMBERED = re.compile(r"-(\d{5,})-of-(\d{5,})")
 _HASHED_BYTES = 4 << 20
 _MAX_HASHED_FILES = 256
 _PART_BYTES = 1 << 12
+_FILES = ' "files": [\n'  # the line of a manifest behind which the files stand, one to a line
 
 
 # --- What describes the dataset ------------------------------------------------------------------------
@@ -124,19 +128,26 @@ def _check_description(
         config = document["configs"][split.split.config]
         stated = config["splits"][split.split.name]
         columns = {
-            column.name: (column.feature or column.name, list(column.label_names))
+            column.name: (column.feature or column.name, _by_number(column))
             for column in split.split.schema
             if not column.derived
         }
-        found = {
-            name: (column.get("feature", name), list(column.get("label_names") or ()))
-            for name, column in config["columns"].items()
-        }
+        found = {}
+        for name, column in config["columns"].items():
+            column = {} if isinstance(column, str) else column
+            names = column.get("label_names") or []
+            numbered = enumerate(names) if isinstance(names, list) else names.items()
+            found[name] = column.get("feature", name), {int(number): label for number, label in numbered}
         if list(found.items()) != list(columns.items()):
             raise _wrong(path, f"the columns are not those of {split.split.title}")
         if stated["records"] != split.fingerprint.records:
             raise _wrong(path, f"{split.split.title} has {split.fingerprint.records} records")
         _check_pattern(stated["file"], split.split, files, path)
+
+
+def _by_number(column: Column) -> dict[int, str]:
+    numbers = column.label_ids or range(len(column.label_names))
+    return dict(zip(numbers, column.label_names, strict=True))
 
 
 def _enumerations(croissant: Mapping[str, Any]) -> Iterator[Iterator[str]]:
@@ -161,6 +172,13 @@ def _files_of(report: SplitReport, splits: Sequence[Split]) -> list[str]:
     files = [name for shard in ends for name in (*shard.files[:_ENDS], *shard.files[-_ENDS:])]
     files = [f"{name}0" if name.endswith("/") else name for name in (*files, *report.joined)]
     own, config = report.split, report.split.config
+    for shard, number in zip(ends, (0, len(report.shards) - 1), strict=False):
+        for name in shard.files[:1]:
+            if (found := _NUMBERED.search(name)) and (int(found[1]), int(found[2])) != (
+                number,
+                len(report.shards),
+            ):
+                raise _wrong(Path(name), f"it is shard {number} of {len(report.shards)}")
     for name in files:
         called = [
             split
@@ -203,28 +221,27 @@ def check_joined(folder: Path, path: str, parts: Sequence[OutputFile]) -> None:
             raise _wrong(folder / path, "it has other bytes than its parts")
 
 
-def check_sums(folder: Path, parts: int, *, all_here: bool) -> None:
-    """Hold ``SHA256SUMS`` against ``MANIFEST.json``, and both against the files.
+def check_sums(report: Report, folder: Path, *, all_here: bool) -> None:
+    """Hold ``SHA256SUMS`` against ``MANIFEST.json``, and both against the files and the report.
 
     Args:
-        folder: the complete output.
-        parts: how many parts of joined files are still in it.
+        report: what the manifest is of.
+        folder: the output, which may still hold the parts of joined files.
         all_here: whether the shards are in this folder, and not in a store.
 
     Raises:
         ConverterError: they differ; a file is missing, or one too many; a size or a digest is wrong.
     """
-    listed = left = 0
+    listed = 0
     budget, hashed = _HASHED_BYTES, 0
     with (folder / SUMS).open(encoding="utf-8") as sums:
         for path, size, digest in _listed(folder):
             line = f"{digest}  {path}\n"
             if sums.readline() != line:
                 raise _wrong(folder / SUMS, f"it does not say of {path} what the manifest says")
-            listed += 1
+            listed += path != MANIFEST
             place = folder / path
             if not all_here and not place.is_file():
-                left += 1
                 continue
             if place.lstat().st_size != size:
                 raise _wrong(folder / MANIFEST, f"the size of {path} is another")
@@ -234,9 +251,28 @@ def check_sums(folder: Path, parts: int, *, all_here: bool) -> None:
                     raise _wrong(folder / MANIFEST, f"the digest of {path} is another")
         if sums.readline():
             raise _wrong(folder / SUMS, "it says more than the manifest")
-    there = sum(len(names) for _, _, names in os.walk(folder))
-    if there + left != listed + 1 + (parts if all_here else 0):
-        raise _wrong(folder / MANIFEST, f"it lists {listed} files, and {there - 1} are there")
+    if listed != len(report.files):
+        raise _wrong(folder / MANIFEST, f"it lists {listed} files of {len(report.files)}")
+    expected = [
+        (split.split.title, split.fingerprint.records, split.fingerprint.records_sha256)
+        for split in report.splits
+    ]
+    if _stated_splits(folder) != expected:
+        raise _wrong(folder / MANIFEST, "it says something else of the splits")
+
+
+def _stated_splits(folder: Path) -> list[tuple[str, Any, Any]]:
+    """What a manifest says of the splits; the files, of which there may be many, are left out."""
+    with (folder / MANIFEST).open(encoding="utf-8") as file:
+        head = "".join(takewhile(lambda line: line != _FILES, file))
+    return [
+        (
+            f"{split['config']}/{split['split']}",
+            split["fingerprint"]["records"],
+            split["fingerprint"]["records_sha256"],
+        )
+        for split in json.loads(head + ' "files": []}')["splits"]
+    ]
 
 
 def _listed(folder: Path) -> Iterator[tuple[str, int, str]]:
@@ -246,7 +282,7 @@ def _listed(folder: Path) -> Iterator[tuple[str, int, str]]:
     itself: tuple[str, int, str] | None = (MANIFEST, path.stat().st_size, digest)
     with path.open(encoding="utf-8") as file:
         for line in file:
-            if line == ' "files": [\n':
+            if line == _FILES:
                 break
         for line in file:
             if line.strip() in ("]", "}", ""):
