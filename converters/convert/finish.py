@@ -19,11 +19,12 @@ from converters.dataset.shard import ShardResult
 from converters.dataset.source import FileState, Source, changed_input
 from converters.errors import ConverterError
 from converters.formats import Finishes, Format, Joins
+from converters.formats.tfrecord.source import TFRecordSource
 from converters.staging.base import Staging
 from converters.staging.folder import FolderStaging
 from converters.storage.file_list import OutputFile, merged_runs, with_added
 from converters.storage.tree import hash_file, walk_files
-from converters.verify.complete import check_descriptions, check_joined, check_sums
+from converters.verify.complete import check_descriptions, check_joined, check_sources, check_sums
 from converters.verify.read_back import format_errors
 
 
@@ -70,6 +71,8 @@ def finish(
     )
     if failures := report.failures():
         raise CheckError(f"nothing was published: {failures[0]}.", report)
+    if isinstance(source, TFRecordSource):
+        check_sources(report, source)
     for folder in chain.from_iterable(split.folders for split in merged):
         staging.collect(Path(folder))
     parts = {path: parts for split in merged for path, parts in split.parts.items()}

@@ -22,9 +22,10 @@ from converters.dataset.description import DESCRIPTION_FILE, Split
 from converters.dataset.manifest import MANIFEST, SUMS
 from converters.dataset.report import Report, SplitReport
 from converters.dataset.schema import Column
+from converters.dataset.source import Source
 from converters.errors import ConverterError
 from converters.formats.croissant import CROISSANT
-from converters.formats.readme import README
+from converters.formats.readme import LICENCE, README
 from converters.formats.table import Stated, check_features
 from converters.storage.file_list import OutputFile
 
@@ -42,7 +43,7 @@ _FILES = ' "files": [\n'  # the line of a manifest behind which the files stand,
 
 
 def check_descriptions(report: Report, folder: Path) -> None:
-    """Hold a README, a ``dataset.json`` and a ``croissant.json`` against the splits, as far as the output has them.
+    """Hold the README, the terms, a ``dataset.json`` and a ``croissant.json`` against what the output holds.
 
     Raises:
         ConverterError: one of them says something else than the output holds.
@@ -54,6 +55,11 @@ def check_descriptions(report: Report, folder: Path) -> None:
         _check_patterns(card.get("configs") or (), report, files, folder / README)
         for info in card.get("dataset_info") or ():
             _check_info(info, report, folder / README)
+    if (folder / LICENCE).is_file():
+        licence = report.description.about.licence
+        text = "".join((folder / LICENCE).read_text(encoding="utf-8").split())
+        if "".join(licence.name.split()) not in text or "".join(licence.text.split()) not in text:
+            raise _wrong(folder / LICENCE, "it does not hold the terms")
     if (folder / DESCRIPTION_FILE).is_file():
         _check_description(json.loads((folder / DESCRIPTION_FILE).read_bytes()), report, files, folder)
     if (folder / CROISSANT).is_file():
@@ -198,6 +204,28 @@ def _wrong(path: Path, problem: str) -> ConverterError:
 # --- The files -----------------------------------------------------------------------------------------
 
 
+def check_sources(report: Report, source: Source) -> None:
+    """Hold what is said of source files on this machine against them: sizes, and the digests of small ones.
+
+    Raises:
+        ConverterError: they differ.
+    """
+    budget = _HASHED_BYTES
+    files = [file for split in source.splits for file in split.files]
+    stated = [facts for split in report.splits for facts in split.sources]
+    for file, facts in zip(files, stated, strict=True):
+        place = Path(str(file.path))
+        if file.name != facts.name or place.stat().st_size != facts.bytes:
+            raise _wrong(place, f"{facts.name} is said to have {facts.bytes} bytes")
+        if facts.bytes <= budget:
+            budget -= facts.bytes
+            data, start = place.read_bytes(), 0
+            for end, digest in facts.ranges or ((facts.bytes, facts.sha256),):
+                if hashlib.sha256(data[start:end]).hexdigest() != digest:
+                    raise _wrong(place, "it has another digest")
+                start = end
+
+
 def check_joined(folder: Path, path: str, parts: Sequence[OutputFile]) -> None:
     """Hold a file that was joined of the parts of shards against them, as far as they are in this folder.
 
@@ -257,22 +285,33 @@ def check_sums(report: Report, folder: Path, *, all_here: bool) -> None:
         (split.split.title, split.fingerprint.records, split.fingerprint.records_sha256)
         for split in report.splits
     ]
-    if _stated_splits(folder) != expected:
-        raise _wrong(folder / MANIFEST, "it says something else of the splits")
-
-
-def _stated_splits(folder: Path) -> list[tuple[str, Any, Any]]:
-    """What a manifest says of the splits; the files, of which there may be many, are left out."""
-    with (folder / MANIFEST).open(encoding="utf-8") as file:
-        head = "".join(takewhile(lambda line: line != _FILES, file))
-    return [
+    stated = _manifest_head(folder)
+    splits = stated["splits"]
+    if expected != [
         (
             f"{split['config']}/{split['split']}",
-            split["fingerprint"]["records"],
-            split["fingerprint"]["records_sha256"],
+            *(split["fingerprint"][key] for key in ("records", "records_sha256")),
         )
-        for split in json.loads(head + ' "files": []}')["splits"]
+        for split in splits
+    ]:
+        raise _wrong(folder / MANIFEST, "it says something else of the splits")
+    columns = [
+        [[column.name, list(column.label_names)] for column in split.split.schema] for split in report.splits
     ]
+    if columns != [
+        [[each["name"], each["label_names"] or []] for each in split["columns"]] for split in splits
+    ]:
+        raise _wrong(folder / MANIFEST, "it says something else of the columns")
+    if stated["dataset"] != report.description.document:
+        raise _wrong(folder / MANIFEST, "its description is not the one of the dataset")
+
+
+def _manifest_head(folder: Path) -> dict[str, Any]:
+    """What a manifest says but for the files, of which there may be many."""
+    with (folder / MANIFEST).open(encoding="utf-8") as file:
+        head = "".join(takewhile(lambda line: line != _FILES, file))
+    document: dict[str, Any] = json.loads(head + ' "files": []}')
+    return document
 
 
 def _listed(folder: Path) -> Iterator[tuple[str, int, str]]:
