@@ -259,6 +259,46 @@ def test_each_record_has_its_own_values(swapped):
     assert outcome(BatchParser(), frames_of(records)).records == before.records
 
 
+def test_short_values_are_found_at_one_look(monkeypatch):
+    """Up to those whose lengths take a second byte; of those before, none goes down level by level."""
+    records = [
+        example(
+            {
+                "bytes": bytes_list(b"x" * (row % 124)),
+                "floats": float_list(*range(row % 31)),
+                "integers": int64_list(*[row % 2] * (row % 124)),
+            }
+        )
+        for row in range(124)
+    ]
+    parser = BatchParser()
+    expected = strict_outcome(records)
+    assert outcome(parser, frames_of(records)) == expected
+    monkeypatch.delattr(entry_walk, "_descend")
+    monkeypatch.delattr(entry_walk.Names, "_learn")  # all names are known
+    assert outcome(parser, frames_of(records)) == expected
+    for longer in (
+        bytes_list(b"x" * 124),
+        bytes_list(b"x", b"y"),
+        float_list(*range(31)),
+        field(INTEGERS, b""),
+        b"",
+    ):
+        with pytest.raises(NameError):
+            parser.parse(frames_of([*records, example({"bytes": longer})]))
+
+
+def test_records_up_to_two_mebibytes_are_read_in_step(strictly_parsed):
+    size = entry_walk._MAX_RECORD_BYTES
+    for name_size, strict in ((1, 0), (2, 8)):
+        empty = example({"n" * name_size: bytes_list(b"x" * (1 << 20))})
+        data = example({"n" * name_size: bytes_list(b"x" * (size + name_size - 1 - len(empty) + (1 << 20)))})
+        assert len(data) == size + name_size - 1
+        parsed = BatchParser().parse(frames_of([data] * 8))
+        assert parsed["n" * name_size].counts.tolist() == [1] * 8
+        assert len(strictly_parsed) == strict
+
+
 def test_what_is_unusual_is_left_to_the_strict_parser_alone(strictly_parsed):
     chance = random.Random(5)
     records = [in_any_order(chance, detection(chance, row)) for row in range(60)]
@@ -381,7 +421,7 @@ def test_more_features_than_are_read(per_record):
     assert outcome(BatchParser(), frames_of(fewer)) == strict_outcome(fewer)
 
 
-def test_names_are_forgotten_when_there_are_too_many():
+def test_names_are_forgotten_when_there_are_too_many(strictly_parsed):
     """Frames with other features than the frames before, again and again."""
     parser = BatchParser()
     for batch in range(30):
@@ -391,6 +431,7 @@ def test_names_are_forgotten_when_there_are_too_many():
         ]
         assert outcome(parser, frames_of(records)) == strict_outcome(records)
         assert len(parser._names.known) <= 1000
+    assert not strictly_parsed
 
 
 def test_names_with_the_same_hash():
