@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 
 from converters.tfrecord import batch_parser, entry_walk
 from converters.tfrecord.batch_parser import BatchParser, KindError, RecordError
+from converters.tfrecord.example import decode_varints
 from converters.tfrecord.framing import Frames
 
 seeds = st.integers(0, 2**64 - 1)
@@ -513,3 +514,23 @@ def test_damage_in_values_is_told_before_two_kinds(limits):
             records[23] = example({"a": other})
             records[24] = example({"a": int64_list(2)})
             assert read(records).error["row"] == 8
+
+
+@pytest.mark.parametrize("row", [0, 13, 29])
+def test_an_unfounded_doubt_about_values_changes_nothing(monkeypatch, strictly_parsed, row):
+    """The strict parser has the last word on a record, however late it becomes doubtful."""
+    chance = random.Random(8)
+    records = [
+        in_any_order(chance, detection(chance, number) | {"a": int64_list(number)}) for number in range(30)
+    ]
+    encoded = bytes(range(30))
+
+    def decode(data):
+        values, faults = decode_varints(data)
+        # As if the byte that is the record's value of "a" were a fault, and NumPy had found no other.
+        return (values[:-1], np.array([row])) if data.tobytes() == encoded else (values, faults)
+
+    monkeypatch.setattr(batch_parser, "decode_varints", decode)
+    found = outcome(BatchParser(), frames_of(records))
+    assert strictly_parsed == [records[row]]
+    assert found == strict_outcome(records)
