@@ -78,16 +78,6 @@ def test_floats_survive_bit_for_bit(packed_run):
     assert found.floats.view("uint32").tolist() == bits
 
 
-def test_lengths_are_all_length_prefixes_in_order():
-    data = example(entry("a", INTS))
-    lengths = parse_example(data).lengths
-    # features, entry, name, feature, list, packed run
-    assert len(lengths) == 6
-    assert [length.position for length in lengths] == sorted(length.position for length in lengths)
-    for length in lengths:
-        assert varint(length.end - length.start) == data[length.position : length.start]
-
-
 @pytest.mark.parametrize("values", [(), (0,), (-1,), (1, 0, 1), (2**63 - 1, -(2**63)), (127, 128, 16384)])
 def test_integers_packed_and_unpacked_alike(values):
     assert integers(field(INTEGERS, packed(*values))) == values
