@@ -490,7 +490,7 @@ def test_an_index_of_another_file_is_not_used_and_that_is_said(source, tmp_path)
 
 
 def test_nothing_sound_is_an_error(source, tmp_path, kfer_convert):
-    tfrecords(source, CONFIG, SPLIT).write_bytes(b"nothing of the kind" * 100)
+    tfrecords(source, CONFIG, SPLIT).write_bytes(bytes(range(256)) * 8)
     done = kfer_convert(source, "--to", "parquet", "--out", tmp_path / "out", "--on-error", "quarantine")
     assert done.status == 1
     assert "nothing in this file is sound" in done.err
