@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import os
 import time
 import unicodedata
 import zlib
@@ -360,6 +361,16 @@ def test_a_tfrecord_whose_first_length_is_wrong_is_damaged(tmp_path):
     data[0] ^= 1
     (tmp_path / "train.tfrecord").write_bytes(data)
     with pytest.raises(DataError, match="fails its checksum"):
+        open_tfrecords(tmp_path)
+
+
+def test_what_cannot_be_read_is_passed_over_unless_it_should_be_a_tfrecord(tmp_path):
+    put(tmp_path, "train.tfrecord")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "fifo")
+    assert found(tmp_path) == {"train": ["train.tfrecord"]}
+    (tmp_path / "test.tfrecord").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConverterError, match=r"test\.tfrecord"):
         open_tfrecords(tmp_path)
 
 
