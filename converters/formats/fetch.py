@@ -22,7 +22,7 @@ from converters.storage.object_store import (
 
 
 def stated_manifest(out: Place) -> tuple[Manifest, bytes]:
-    """The manifest of an output, on this machine or in a store; see :func:`~converters.dataset.manifest.read_manifest`."""
+    """The manifest of an output, on this machine or in a store; see ``read_manifest``."""
     if isinstance(out, Path):
         return read_manifest(out)
     there = _objects(out)

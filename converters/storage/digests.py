@@ -1,8 +1,8 @@
 """SHA-256 of many small pieces of data at once.
 
-A processor with wide registers hashes sixteen independent messages in the time of six. stringzilla does that; where it
-is not installed, hashlib does it one by one. Of every call, the first digest is computed by hashlib too and compared, so
-that a fault of the library is an error and not a wrong proof.
+A processor with wide registers hashes sixteen independent messages in the time of six. stringzilla does that; where
+it is not installed, hashlib does it one by one. Of every call, the first digest is computed by hashlib too and
+compared, so that a fault of the library is an error and not a wrong proof.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
+
+from converters.errors import MachineError
 
 try:
     from stringzilla import Sha256s
@@ -30,7 +32,5 @@ def sha256_each(pieces: Sequence[bytes | memoryview]) -> list[bytes]:
         lanes = lanes.reset() if lanes is not None and len(lanes) == len(chunk) else Sha256s(len(chunk))
         digests += lanes.update(chunk).digest()
     if digests[0] != sha256(pieces[0]).digest():
-        raise RuntimeError(
-            "the library stringzilla computes a wrong SHA-256 on this machine: pip uninstall stringzilla"
-        )
+        raise MachineError("the library stringzilla computes a wrong SHA-256 here: pip uninstall stringzilla")
     return digests

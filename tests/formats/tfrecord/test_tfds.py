@@ -153,7 +153,9 @@ def test_a_missing_shard_fails(tmp_path):
 def test_a_missing_split_fails_unless_it_is_not_asked_for(tmp_path):
     build(tmp_path / "in")
     (tmp_path / "in" / "pets-test.tfrecord-00000-of-00001").unlink()
-    with pytest.raises(DataError, match=r"default/test: none of its 1 files is here.*2 records are published"):
+    with pytest.raises(
+        DataError, match=r"default/test: none of its 1 files is here.*2 records are published"
+    ):
         convert(tmp_path / "in", to="parquet", out=tmp_path / "out")
     for number, options in enumerate(({"splits": ["train"]}, {"allow_mismatch": True})):
         assert convert(tmp_path / "in", to="parquet", out=tmp_path / f"out{number}", **options).records == 5
@@ -240,7 +242,8 @@ def test_nested_features(tmp_path):
     schema = schema_of(tmp_path / "in")
     assert {name: type_name(column.type) for name, column in schema.items()} == {
         "image": "binary", "label": "int64[]", "mask": "binary", "objects/bbox": "float32[]",
-        "objects/crowd": "int64[]", "corners": "float32[10]", "size": "int32", "any": "uint8[]", "flag": "int64", "packed": "binary",
+        "objects/crowd": "int64[]", "corners": "float32[10]", "size": "int32", "any": "uint8[]", "flag": "int64",
+        "packed": "binary",
         "triple": "int64[3]", "words/ragged_flat_values": "string[]", "words/ragged_row_lengths_0": "int64[]",
         "raw": "binary", "frames": "binary[]",
     }  # fmt: skip
