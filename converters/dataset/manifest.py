@@ -292,7 +292,7 @@ def _check_split(manifest: Manifest, entry: StatedSplit, place: str) -> None:
     split = manifest.split(entry)
     if list(entry.columns) != [column.to_json() for column in split.schema]:
         raise DecodeError("the columns are not those of the dataset's description", place)
-    identified = all(name in split.schema for name in IDENTITIES)
+    identified = split.schema.joined_names >= IDENTITIES.keys()
     if entry.fingerprint.records and (entry.fingerprint.identities_sha256 is not None) != identified:
         raise DecodeError("the columns and the identities contradict each other", place)
     tree = Tree(0)
