@@ -17,6 +17,7 @@ from converters.storage.object_store import ObjectPath, place
 
 if TYPE_CHECKING:
     from converters.hub import Gating, PushReport
+    from converters.show.page import Page
     from converters.verify.output import OutputReader
     from converters.verify.source import Inspection
 
@@ -40,6 +41,7 @@ def convert(
     overwrite: bool = False,
     class_folders: bool = False,
     index: bool = False,
+    image_suffix: str | None = None,
     workers: int | None = None,
     engine: str = "local",
     engine_options: Mapping[str, Any] | None = None,
@@ -67,6 +69,7 @@ def convert(
         overwrite: replace an output that exists, once the new one is proven.
         class_folders: for ``jpeg``: lay single-label configs out for torchvision's ImageFolder.
         index: for ``tfrecord``: write an index for DALI beside each file.
+        image_suffix: for ``webdataset``: what the names of images end in, such as ``jpg``; by default what is in them.
         workers: number of processes; the output's bytes do not depend on it. By default as many as there are cores, if
             there is enough to do for them.
         engine: where the work runs.
@@ -94,7 +97,13 @@ def convert(
         decode=decode,
         allow_mismatch=allow_mismatch,
         format_options={
-            name: True for name, given in (("class_folders", class_folders), ("index", index)) if given
+            name: value
+            for name, value in {
+                "class_folders": class_folders,
+                "index": index,
+                "image_suffix": image_suffix,
+            }.items()
+            if value
         },
         max_record_bytes=max_record_bytes,
         max_shard_bytes=max_shard_bytes,
@@ -119,6 +128,10 @@ def verify(
     *,
     source: AnyPlace | None = None,
     reader: OutputReader = "native",
+    sample: int | None = None,
+    workers: int | None = None,
+    engine: str = "local",
+    engine_options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Prove an output again: from its manifest alone and, where given, against the source.
@@ -128,6 +141,10 @@ def verify(
         source: the TFRecords it was made from.
         reader: ``native``; ``tensorflow`` to have TensorFlow confirm every record of the source; or ``datasets`` to
             have it load every config and split of the output, and to compare what it gives.
+        sample: how many shards to read, by chance; what was not read is *unverified*. All by default.
+        workers: see :func:`convert`, likewise ``engine`` and ``engine_options``: shards are verified side by side.
+        engine: where the work runs.
+        engine_options: of the engine's own.
         progress: see :func:`convert`.
 
     Returns:
@@ -139,18 +156,75 @@ def verify(
     """
     from converters.verify.output import verify_output
 
-    return verify_output(place(out), None if source is None else place(source), reader, progress)
+    return verify_output(
+        place(out),
+        None if source is None else place(source),
+        reader,
+        progress,
+        sample=sample,
+        workers=workers,
+        engine=engine,
+        engine_options=engine_options,
+    )
 
 
-def inspect(source: AnyPlace = "tfrecords", *, progress: Progress | None = None) -> Inspection:
+def inspect(
+    source: AnyPlace = "tfrecords", *, labels: AnyPath | None = None, progress: Progress | None = None
+) -> Inspection:
     """What is in a folder of TFRecords, and whether it is the published dataset.
+
+    Args:
+        source: see :func:`convert`; likewise ``labels``, which tell the clips that splits share, and ``progress``.
+        labels: see there.
+        progress: see there.
 
     Raises:
         CallError: there is no such folder, or no TFRecord file of the dataset in it.
     """
     from converters.verify.source import inspect_source
 
-    return inspect_source(place(source), progress)
+    return inspect_source(place(source), progress, labels=None if labels is None else Path(labels))
+
+
+def show(
+    source: AnyPlace = "tfrecords",
+    *,
+    out: AnyPath | None = None,
+    labels: AnyPath | None = None,
+    per_label: int = 12,
+    seed: int = 0,
+    images: bool = True,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Page:
+    """A page of pictures and plots of a source or an output: one HTML file, which a notebook displays by itself.
+
+    Args:
+        source: see :func:`convert`; likewise ``labels``, which tell the clips that splits share, and ``progress``.
+        out: the file to write; none by default.
+        labels: see there.
+        per_label: how many images of each label are shown, spread over the splits.
+        seed: another seed draws others.
+        images: whether there are images in the page.
+        overwrite: replace a page that is there.
+        progress: see there.
+
+    Raises:
+        CallError: there is no source, the extra ``show`` is not installed, or ``out`` is there or in an output.
+        DataError: a file cannot be matched to a split.
+    """
+    from converters.show.page import show_source
+
+    return show_source(
+        place(source),
+        None if out is None else Path(out),
+        labels=None if labels is None else Path(labels),
+        per_label=per_label,
+        seed=seed,
+        images=images,
+        overwrite=overwrite,
+        progress=progress,
+    )
 
 
 def push(

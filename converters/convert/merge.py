@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from converters.dataset.fingerprint import Fingerprint, Merger
-from converters.dataset.report import SplitReport, Work
+from converters.dataset.report import ShardFacts, SplitReport, Work
 from converters.dataset.shard import Effort, ShardResult, SliceFacts
 from converters.dataset.source import Account, SourceSplit
 from converters.errors import ConverterError
 from converters.storage.file_list import OutputFile, OutputFiles, add_run
 from converters.verify import compare
+
+_MANY_FILES = 64
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class MergedSplit:
         slices: what was found in each slice of the source, in order.
         files: the files of the output, in runs that are each in the order of the paths.
         folders: paths of the folders in staging that hold them, in the order of the shards.
-        summaries: what the format said of each shard, as far as it said anything.
+        shards: what the output has of each shard, in order.
         parts: the files of the shards that the output has one file in the place of, by that file's path.
     """
 
@@ -35,7 +36,7 @@ class MergedSplit:
     slices: tuple[SliceFacts, ...]
     files: tuple[OutputFiles, ...]
     folders: tuple[str, ...]
-    summaries: tuple[Any, ...]
+    shards: tuple[ShardFacts, ...]
     parts: Mapping[str, Sequence[OutputFile]]
 
     def report(self, account: Account, *, identified: bool) -> SplitReport:
@@ -56,7 +57,14 @@ class MergedSplit:
         output_bytes = sum(run.total_bytes() for run in self.files)
         output_bytes += sum(part.size for parts in self.parts.values() for part in parts)
         return SplitReport(
-            split, account.files, output_bytes, self.output, checks, account.quarantine, self.summaries
+            split,
+            account.files,
+            output_bytes,
+            self.output,
+            checks,
+            account.quarantine,
+            self.shards,
+            tuple(self.parts),
         )
 
 
@@ -98,7 +106,7 @@ def merge_split(
     slices: list[SliceFacts] = []
     files: list[OutputFiles] = []
     folders: list[str] = []
-    summaries: list[Any] = []
+    shards: list[ShardFacts] = []
     parts: dict[str, list[OutputFile]] = {path: [] for path in joins}
     for number, result in enumerate(results):
         expected.add(result.source)
@@ -112,8 +120,8 @@ def merge_split(
         for part in others:
             parts[own[part.path]].append(part)
         folders.append(str(result.folder))
-        if result.summary is not None:
-            summaries.append(result.summary)
+        facts = ShardFacts(result.output.records, result.output.nodes, _places(whole), result.summary)
+        shards.append(facts)
         if result.effort is not None:
             done.add(result.source.records, result.effort)
     return MergedSplit(
@@ -123,6 +131,13 @@ def merge_split(
         tuple(slices),
         tuple(files),
         tuple(folders),
-        tuple(summaries),
+        tuple(shards),
         parts,
     )
+
+
+def _places(files: Sequence[OutputFile]) -> tuple[str, ...]:
+    """The paths of a shard's files; of many, those of the folders that they are in, which no other shard's are in."""
+    if len(files) <= _MANY_FILES:
+        return tuple(file.path for file in files)
+    return tuple(dict.fromkeys(f"{file.path.rpartition('/')[0]}/" for file in files))

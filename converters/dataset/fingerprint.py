@@ -4,8 +4,8 @@ r"""What must survive conversion, as counts and digests: the fingerprint of a sp
   leaf is a record, with every value of every column (:mod:`converters.dataset.leaves`);
   ``node = SHA-256(0x01 ‖ left ‖ right)``.
 - ``labels_sha256``: of labels that are 0/1 vectors: SHA-256 of these, row after row, one byte (0 or 1) per label.
-- ``identities_sha256``: a tree of the same shape over the UTF-8 text ``img_id + "\n" + clip_id`` of each record, without
-  the bytes that RFC 9162 puts before leaves and nodes. Datasets publish the last two.
+- ``identities_sha256``: a tree of the same shape over the UTF-8 text ``img_id + "\n" + clip_id`` of each record,
+  without the bytes that RFC 9162 puts before leaves and nodes. Datasets publish the last two.
 
 The definition is public: ``kfer-convert docs proof`` has it, with the lines that recompute it from an output.
 
@@ -28,6 +28,7 @@ from converters.dataset.decode import Count, Sha256
 from converters.dataset.labels import count_label_sets
 from converters.dataset.leaves import record_leaves
 from converters.dataset.schema import Schema
+from converters.storage.digests import sha256_each
 
 EMPTY_SHA256 = sha256(b"").hexdigest()
 NODE_PREFIX = b"\x01"
@@ -120,12 +121,17 @@ class PartBuilder:
         self._labels: list[bytes] = []
         self._sets: Counter[str] = Counter()
         self._image_bytes = 0
-        self._identities = Tree(first, b"") if "img_id" in schema and "clip_id" in schema else None
+        # Those that label CSVs joined; a dataset may have features of these names that are anything.
+        self._identities = Tree(first, b"") if schema.joined_names >= {"img_id", "clip_id"} else None
 
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Take in the next records."""
+    def add(self, batch: pa.RecordBatch, digests: Mapping[str, Sequence[bytes]] | None = None) -> list[bytes]:
+        """Take in the next records; their leaves.
+
+        ``digests`` are those of their images, by the column, where they are known already.
+        """
         self.records += len(batch)
-        self._tree.extend(record_leaves(batch, self._schema))
+        leaves = record_leaves(batch, self._schema, digests)
+        self._tree.extend(leaves)
         for image in self._schema.images:
             offsets, _ = binary_parts(batch.column(image.name))
             self._image_bytes += int(offsets[-1] - offsets[0])
@@ -137,6 +143,7 @@ class PartBuilder:
         if self._identities is not None:
             pairs = zip(batch.column("img_id").to_pylist(), batch.column("clip_id").to_pylist(), strict=True)
             self._identities.extend([identity_digest(img_id, clip_id) for img_id, clip_id in pairs])
+        return leaves
 
     def watch(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The same batches, taken in as they pass."""
@@ -265,7 +272,7 @@ class Tree:
             if len(digests) & 1:
                 tails.append(Node(level, index + len(digests) - 1, digests.pop()))
             pairs = zip(digests[::2], digests[1::2], strict=True)
-            digests = [sha256(self._prefix + left + right).digest() for left, right in pairs]
+            digests = sha256_each([self._prefix + left + right for left, right in pairs])
             level, index = level + 1, index >> 1
         for node in heads + tails[::-1]:
             self.push(node)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from converters.dataset.decode import (
+    Count,
     DecodeError,
     Sha256,
     decode,
@@ -28,7 +29,7 @@ from converters.dataset.decode import (
 )
 from converters.dataset.description import IDENTITIES, Description, Split, with_columns
 from converters.dataset.filenames import safe_path
-from converters.dataset.fingerprint import Fingerprint
+from converters.dataset.fingerprint import Fingerprint, Node, Tree
 from converters.dataset.quarantine import Quarantine, check_quarantine
 from converters.dataset.report import Check, Report
 from converters.dataset.source_facts import SourceFacts
@@ -44,11 +45,12 @@ MANIFEST_VERSION = 2
 DEFINITION = (
     "records_sha256: root of a hash tree as in RFC 9162, section 2.1.1, over the records in their order. leaf = "
     "SHA-256(0x00, value of column 1, ..., value of column n), of the columns that are not derived, in the order of "
-    "columns. value = number of values as 8 bytes little-endian (2^64-1 for null), then each value: of binary and string "
-    "its length as 8 bytes little-endian and its bytes; of integers 8 bytes little-endian; of float32 its 4 bytes "
-    "little-endian; of the role image the 32 bytes of its SHA-256. node = SHA-256(0x01, left, right). labels_sha256: "
-    "SHA-256 of label vectors, row after row, one byte (0 or 1) per label. identities_sha256: a tree of the same shape, "
-    "without the bytes 0x00 and 0x01, whose leaves are the SHA-256 of the UTF-8 text img_id + newline + clip_id."
+    "columns. value = number of values as 8 bytes little-endian (2^64-1 for null), then each value: of binary and "
+    "string its length as 8 bytes little-endian and its bytes; of integers 8 bytes little-endian; of float32 its 4 "
+    "bytes little-endian; of the role image the 32 bytes of its SHA-256. node = SHA-256(0x01, left, right). "
+    "labels_sha256: SHA-256 of label vectors, row after row, one byte (0 or 1) per label. identities_sha256: a tree "
+    "of the same shape, without the bytes 0x00 and 0x01, whose leaves are the SHA-256 of the UTF-8 text img_id + "
+    "newline + clip_id."
 )
 
 # How large a manifest may be: a description, and an entry for each file that is really there (a path has at most
@@ -89,6 +91,19 @@ class StatedOptions:
     max_shard_bytes: Annotated[int, _positive]
 
 
+def _path(path: str) -> str | None:
+    return None if safe_path(path.removesuffix("/")) else f"the path {path!r} leaves the output"
+
+
+@dataclass(frozen=True)
+class StatedShard:
+    """What a manifest says of one shard; see :class:`~converters.dataset.report.ShardFacts`."""
+
+    records: Count
+    nodes: tuple[Node, ...]
+    files: tuple[Annotated[str, _path], ...]
+
+
 @dataclass(frozen=True)
 class StatedSplit:
     """What a manifest says of one split."""
@@ -98,6 +113,8 @@ class StatedSplit:
     columns: tuple[Any, ...]
     sources: tuple[SourceFacts, ...]
     fingerprint: Fingerprint
+    shards: tuple[StatedShard, ...]
+    joined: tuple[Annotated[str, _path], ...]
     checks: tuple[Check, ...]
     quarantine: Quarantine | None = None
 
@@ -202,7 +219,7 @@ def max_manifest_bytes(files: int) -> int:
     return _MAX_HEAD_BYTES + files * _MAX_ENTRY_BYTES
 
 
-def manifest_document(folder: Path) -> tuple[dict[str, Any], bytes]:
+def manifest_document(folder: Path, files: int | None = None) -> tuple[dict[str, Any], bytes]:
     """The manifest of an output as it stands there, of whatever version, and its bytes.
 
     Raises:
@@ -213,7 +230,7 @@ def manifest_document(folder: Path) -> tuple[dict[str, Any], bytes]:
     if not folder.is_dir():
         raise CallError(f"{folder}: there is no such folder.")
     try:
-        files = sum(1 for _ in walk_files(folder))
+        files = sum(1 for _ in walk_files(folder)) if files is None else files
         data = read_bounded(path, max_manifest_bytes(files), follow_links=False)
         return decode(dict, load_json(data, ""), ""), data
     except FileNotFoundError:
@@ -226,20 +243,22 @@ def manifest_document(folder: Path) -> tuple[dict[str, Any], bytes]:
         raise DataError(f"{error}.", Location(str(path))) from None
 
 
-def read_manifest(folder: Path) -> tuple[Manifest, bytes]:
+def read_manifest(folder: Path, files: int | None = None) -> tuple[Manifest, bytes]:
     """The manifest of an output, of the right form and without contradictions, and its bytes.
+
+    ``files`` is how many files the output has, where they are not in the folder.
 
     Raises:
         CallError: the folder is not there, or holds no manifest.
         DataError: the manifest is of another version, or is none that kfer-convert writes.
     """
-    document, data = manifest_document(folder)
+    document, data = manifest_document(folder, files)
     version_found = document.get("manifest_version")
     at = Location(str(folder / MANIFEST))
     if version_found == 1 and type(version_found) is int:
         raise CallError(
-            f"{folder}: this output is of version 1 of kfer-convert, whose proofs this version does not check. Check its "
-            "files with: sha256sum -c SHA256SUMS"
+            f"{folder}: this output is of version 1 of kfer-convert, whose proofs this version does not check. Check "
+            "its files with: sha256sum -c SHA256SUMS"
         )
     if version_found != MANIFEST_VERSION or type(version_found) is not int:
         raise DataError(f"expected a manifest of version {MANIFEST_VERSION}.", at)
@@ -273,9 +292,16 @@ def _check_split(manifest: Manifest, entry: StatedSplit, place: str) -> None:
     split = manifest.split(entry)
     if list(entry.columns) != [column.to_json() for column in split.schema]:
         raise DecodeError("the columns are not those of the dataset's description", place)
-    identified = all(name in split.schema for name in IDENTITIES)
+    identified = split.schema.joined_names >= IDENTITIES.keys()
     if entry.fingerprint.records and (entry.fingerprint.identities_sha256 is not None) != identified:
         raise DecodeError("the columns and the identities contradict each other", place)
+    tree = Tree(0)
+    for node in (node for shard in entry.shards for node in shard.nodes):
+        tree.push(node)
+    if sum(shard.records for shard in entry.shards) != entry.fingerprint.records:
+        raise DecodeError("the records of its shards are not its own", place)
+    if tree.root() != entry.fingerprint.records_sha256:
+        raise DecodeError("the nodes of its shards are not those of records_sha256", place)
     if entry.quarantine is not None:
         output = {file.path: file.size for file in manifest.files}
         try:

@@ -110,8 +110,8 @@ def _death(pool: ProcessPoolExecutor, error: BrokenProcessPool) -> str:
         return f"a worker process was ended by {names}{memory}. Try fewer --workers"
     if threading.current_thread() is threading.main_thread() and _main_is_unguarded():
         return (
-            "the worker processes could not start: they import the main program again, so what it runs must stand below "
-            'if __name__ == "__main__":'
+            "the worker processes could not start: they import the main program again, so what it runs must stand "
+            'below if __name__ == "__main__":'
         )
     status = f" (exit status {', '.join(map(str, codes))})" if codes else ""
     return (

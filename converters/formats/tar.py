@@ -19,7 +19,7 @@ _RECORD = 20 * BLOCK  # an archive's size is a multiple of it
 _BEFORE_SIZE = b"0000644\0" + 2 * b"0000000\0"
 _BEFORE_CHECKSUM = 11 * b"0" + b"\0"
 _TYPE = b"0"
-_BEHIND_CHECKSUM = _TYPE + bytes(100) + b"ustar\x0000" + bytes(64) + 2 * b"0000000\0"
+_BEHIND_CHECKSUM = _TYPE + bytes(100) + b"ustar\x0000" + bytes(80)
 _PADDING = bytes(BLOCK)
 # The checksum is the sum of all bytes, with spaces in its own place.
 _SUM = sum(_BEFORE_SIZE + _BEFORE_CHECKSUM + _BEHIND_CHECKSUM + 8 * b" ")

@@ -40,8 +40,8 @@ def describe_space(destination: Path, source: Source, present: int) -> str:
     free, files = _free(destination.parent)
     if free is None:
         return (
-            f"About {_megabytes(needed)} are needed in {destination.parent}; how much is free, the file system does not "
-            "say"
+            f"About {_megabytes(needed)} are needed in {destination.parent}; how much is free, the file system does "
+            "not say"
         )
     entries = " and no further file has room" if files == 0 else ""
     return f"About {_megabytes(needed)} are needed in {destination.parent}, where {_megabytes(free)} are free{entries}"

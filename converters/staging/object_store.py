@@ -218,8 +218,8 @@ class ObjectStaging:
             else "another run"
         )
         raise CallError(
-            f"{self._destination}: another run is writing this output ({who}). Wait for it; if it is dead, delete {lock} "
-            "and repeat this run."
+            f"{self._destination}: another run is writing this output ({who}). Wait for it; if it is dead, delete "
+            f"{lock} and repeat this run."
         )
 
     def _release(self) -> None:

@@ -24,7 +24,7 @@ from converters.dataset.checks import RecordChecker
 from converters.dataset.description import Split
 from converters.dataset.fingerprint import PartBuilder, merge
 from converters.dataset.leaves import record_leaves
-from converters.dataset.report import Report, SplitReport
+from converters.dataset.report import Report, ShardFacts, SplitReport
 from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
 from converters.formats import Finishes, Format, Summarizes
@@ -52,7 +52,7 @@ def check_format(make: Callable[[], Format]) -> tuple[str, ...]:
         with tempfile.TemporaryDirectory() as folder:
             if _check(make, dataset, Path(folder)):
                 held.append(dataset.name)
-    assert BASIC in held, "the format refuses a dataset of images, labels and sizes"
+    assert BASIC in held, f"the format refuses the dataset {BASIC!r}: images, labels and sizes"
     return tuple(held)
 
 
@@ -66,8 +66,7 @@ def _check(make: Callable[[], Format], dataset: TestDataset, scratch: Path) -> b
             refuse([split.split for split in dataset.splits])
         for split, shard in shards:
             _write(make(), split, shard, scratch / "once" / shard.key, title)
-    except (CallError, DataError) as error:
-        assert "--without" in str(error), f"{title}: the refusal does not name --without: {error}"
+    except (CallError, DataError):
         return False
     whole = scratch / "whole"
     for split, shard in shards:
@@ -76,7 +75,7 @@ def _check(make: Callable[[], Format], dataset: TestDataset, scratch: Path) -> b
         _write(make(), split, shard, again, title)
         assert _digests(once) == _digests(again), f"{title}: the bytes differ from one writing to the next"
         _compare(make(), once, split.split, split.records(shard), shard.first_record, f"{title}, a shard")
-        if split.records(shard):
+        if shard is shards[0][1]:
             _check_damage(make(), split, shard, again, title)
         for path in _files(once):
             target = whole / path
@@ -166,7 +165,16 @@ def _finish(target: Format, dataset: TestDataset, written: Path, folder: Path, t
             else ()
         )
         fingerprint = merge([builder.part()], split.split.schema)
-        reports.append(SplitReport(split.split, (), 0, fingerprint, (), summaries=summaries))
+        reports.append(
+            SplitReport(
+                split.split,
+                (),
+                0,
+                fingerprint,
+                (),
+                shards=tuple(ShardFacts(0, (), (), summary) for summary in summaries),
+            )
+        )
     before = _digests(folder)
     target.finish(Report(dataset.description, target.name, str(folder), tuple(reports)), folder)
     after = _digests(folder)

@@ -19,7 +19,7 @@ from converters.dataset.description import (
     parse_description,
     with_columns,
 )
-from converters.dataset.schema import Column, Role, with_derived_label
+from converters.dataset.schema import Column, Kind, Role, with_derived_label
 from converters.dataset.shard import Shard
 
 BASIC = "labels"
@@ -76,7 +76,7 @@ _Values = Callable[[int], Mapping[str, Any]]
 
 
 def _dataset(name: str, columns: Sequence[Column], values: _Values) -> TestDataset:
-    """A dataset whose record of a number has these values; names are joined to it where they are among them."""
+    """A dataset whose record of a number has these values; img_id and clip_id are joined where they are among them."""
     schema = with_derived_label(tuple(columns))
     splits = {split: {"file": f"{split}.tfrecord"} for split in _SHARDS}
     document = {
@@ -110,7 +110,8 @@ def _column(
 
 _IMAGE = _column("image", pa.binary(), "image", feature="image/encoded")
 _SIZES = tuple(_column(role, pa.int32(), role) for role in ("height", "width", "depth"))
-_NAMES = ("anger", "joy, great", 'so-called "calm"')
+_NAMES = ("anger", "joy", "calm")
+_ODD_NAMES = ("anger", "joy, great", 'so-called "calm"')
 
 
 def _sized(number: int, encoding: str = "JPEG") -> dict[str, Any]:
@@ -127,36 +128,22 @@ def image(number: int, encoding: str = "JPEG") -> bytes:
 
 
 def _labels() -> tuple[Sequence[Column], _Values]:
-    label = _column(
-        "label_vector",
-        pa.list_(pa.uint8(), 3),
-        "label",
-        feature="label",
-        label_names=_NAMES,
-        kind="multi-label",
-    )
+    label = _vector("single-label")
     return (
         _IMAGE,
         label,
         *_SIZES,
-    ), lambda number: _sized(number) | {"label_vector": [number % 2, 1 - number % 2, number // 2 % 2]}
+    ), lambda number: _sized(number) | {"label_vector": [int(number % 3 == place) for place in range(3)]}
 
 
-def _joined() -> tuple[Sequence[Column], _Values]:
-    label = _column(
-        "label_vector",
-        pa.list_(pa.uint8(), 3),
-        "label",
-        feature="label",
-        label_names=_NAMES,
-        kind="single-label",
-    )
+def _several_labels() -> tuple[Sequence[Column], _Values]:
+    label = _vector("multi-label")
     return (
         (_IMAGE, label, *_SIZES),
         lambda number: (
             _sized(number)
             | {
-                "label_vector": [int(number % 3 == place) for place in range(3)],
+                "label_vector": [number % 2, 1 - number % 2, number // 2 % 2],
                 "img_id": f"clip_{number}.jpg",
                 "clip_id": f"drama {number % 2}",
             }
@@ -164,9 +151,14 @@ def _joined() -> tuple[Sequence[Column], _Values]:
     )
 
 
+def _vector(kind: Kind) -> Column:
+    vector = pa.list_(pa.uint8(), len(_NAMES))
+    return _column("label_vector", vector, "label", feature="label", label_names=_NAMES, kind=kind)
+
+
 def _ids() -> tuple[Sequence[Column], _Values]:
     label = _column(
-        "category", pa.int64(), "label", label_names=_NAMES, label_ids=(1, 7, 300), unlabelled=True
+        "category", pa.int64(), "label", label_names=_ODD_NAMES, label_ids=(1, 7, 300), unlabelled=True
     )
     return (_IMAGE, label), lambda number: {"image": image(number), "category": (1, 300, 7, -1)[number % 4]}
 
@@ -178,16 +170,16 @@ def _detection() -> tuple[Sequence[Column], _Values]:
     columns = (
         _IMAGE,
         _column(
-            "label", pa.list_(pa.int64()), "label", feature="image/object/class/label", label_names=_NAMES
+            "label", pa.list_(pa.int64()), "label", feature="image/object/class/label", label_names=_ODD_NAMES
         ),
-        _column("file_name", pa.string(), "file_name", feature="image/filename"),
+        _column("name", pa.string(), "file_name", feature="image/filename"),
         *boxes,
         _column("texts", pa.list_(pa.string()), feature="image/object/class/text"),
     )
     return columns, lambda number: {
         "image": image(number, "PNG"),
         "label": [place % 3 for place in range(number % 4)],
-        "file_name": f"some.name.{number}.jpg" if number % 2 else f"image {number}.png",
+        "name": f"some.name.{number}.jpg" if number % 2 else f"image {number}.png",
         "boxes_x": [0.1 * place for place in range(number % 4)],
         "boxes_y": [1e-38, -0.0, 16777217.0][: number % 4],
         "texts": ["", "한국어", 'a,"b"\n'][: number % 4],
@@ -291,7 +283,7 @@ def _no_image() -> tuple[Sequence[Column], _Values]:
 
 _DATASETS: Mapping[str, Callable[[], tuple[Sequence[Column], _Values]]] = {
     BASIC: _labels,
-    "joined names": _joined,
+    "several labels": _several_labels,
     "numbers of labels": _ids,
     "detection": _detection,
     "text labels": _text_labels,

@@ -3,8 +3,6 @@
 It runs in a process of its own, offline, with its cache in a temporary folder, and takes no code of the current
 folder. What it gives is held against what the format reads back, which is held against the manifest elsewhere:
 numbers of records, names of labels, every label, and every image's bytes.
-
-Some layouts `datasets` reads wrongly, with whatever is in them; these are unverified, with the reason.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from importlib.metadata import version
@@ -44,15 +42,7 @@ NAME = "datasets"
 
 FORMATS = ("hf", "jpeg", "parquet")
 
-# The names of folders that imagefolder takes for a split, and what it then calls the split.
-_SPLIT_FOLDERS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
-}
 _PATTERN = re.compile(r"[*?\[\]{}]")
-_SHARD = "[0-9]*-of-[0-9]*.parquet"
-_SHARDED_LABELS = re.compile(r"/metadata-\d+-of-\d+\.csv$")
 
 
 def require_datasets() -> None:
@@ -83,19 +73,20 @@ def confirm(report: Report, out: Path, target: Format | None, progress: Progress
     titles = [split.split.title for split in report.splits]
     if target is None:
         checks = dict.fromkeys(titles, Check(NAME, "unverified", "the content of the output was not read"))
+    elif _PATTERN.search(path := str(out.resolve())):
+        reason = f"`datasets` takes the path {path} for a pattern"
+        checks = dict.fromkeys(titles, Check(NAME, "unverified", reason))
     else:
-        checks = {title: Check(NAME, "unverified", reason) for title, reason in _misread(report, out).items()}
-    if target is not None and len(checks) < len(titles):
         with tempfile.TemporaryDirectory(prefix=SCRATCH) as name:
-            checks |= _load_all(report, out, target, Path(name), set(checks), progress)
+            checks = _load_all(report, out, target, Path(name), progress)
     splits = [replace(split, checks=(*split.checks, checks[split.split.title])) for split in report.splits]
     return replace(report, splits=tuple(splits))
 
 
 def _load_all(
-    report: Report, out: Path, target: Format, folder: Path, left_out: set[str], progress: Progress | None
+    report: Report, out: Path, target: Format, folder: Path, progress: Progress | None
 ) -> dict[str, Check]:
-    """The checks of all splits but those ``left_out``, by their titles; ``folder`` is for what is temporary."""
+    """The checks of all splits, by their titles; ``folder`` is for what is temporary."""
     if report.format != "jpeg":  # of JPEG files the cache holds no bytes
         _require_space(report, folder)
     configs: dict[str, dict[str, SplitReport]] = {}
@@ -106,18 +97,18 @@ def _load_all(
     for config, splits in configs.items():
         digests = {}
         for name, split in splits.items():
-            if split.split.title not in left_out:
-                digests[name] = folder / f"{len(wanted)}.arrow"
-                wanted[config, name] = (split, digests[name])
-        if digests:
-            load = {
+            digests[name] = folder / f"{len(wanted)}.arrow"
+            wanted[config, name] = (split, digests[name])
+        loads.append(
+            {
                 "config": config,
-                "arguments": _arguments(target, out.resolve(), config, splits),
+                # As users load it: the README says where each config's splits are.
+                "arguments": {"path": str(out.resolve()), "name": config},
                 "splits": list(splits),
                 "digests": {name: str(path) for name, path in digests.items()},
                 "columns": list(_compared(target, next(iter(splits.values())).split)),
             }
-            loads.append(load)
+        )
     checks = {}
     with closing(_answers(loads, folder)) as answers:
         for answer in answers:
@@ -128,45 +119,7 @@ def _load_all(
 
 def _name_there(target: Format, split: Split) -> str:
     """What `datasets` calls a split."""
-    if isinstance(target, ParquetFormat):
-        return target.split_name(split)
-    return _SPLIT_FOLDERS.get(split.name, split.name)
-
-
-def _arguments(target: Format, out: Path, config: str, splits: Iterable[str]) -> dict[str, Any]:
-    """What ``load_dataset`` is given for a config: what the manual tells users to give it."""
-    if target.name == "hf":
-        return {"path": str(out), "name": config}
-    if target.name == "parquet":
-        files = {name: f"{out / config / name}-{_SHARD}" for name in splits}
-        return {"path": "parquet", "data_files": files}
-    return {"path": "imagefolder", "data_dir": str(out / config)}
-
-
-def _misread(report: Report, out: Path) -> dict[str, str]:
-    """The splits, by title, that `datasets` reads wrongly whatever is in them, and why."""
-    found: dict[str, str] = {}
-    sharded = {file.path.rsplit("/", 1)[0] for file in report.files if _SHARDED_LABELS.search(file.path)}
-    folders: dict[str, set[str]] = {}
-    for entry in report.splits:
-        folders.setdefault(entry.split.config, set()).add(entry.split.name)
-    for split in [entry.split for entry in report.splits]:
-        there = [_SPLIT_FOLDERS.get(name) for name in folders[split.config]]
-        if _PATTERN.search(path := str(out.resolve() / split.config)):
-            found[split.title] = f"`datasets` takes the path {path} for a pattern"
-        elif report.format != "jpeg":
-            continue
-        elif None in there or len(set(there)) < len(there):
-            names = ", ".join(sorted(folders[split.config]))
-            found[split.title] = (
-                f"of the split folders {names} `datasets` leaves some out, or joins them: it knows train, validation "
-                "and test alone, each under few names"
-            )
-        elif f"{split.config}/{split.name}" in sharded:
-            found[split.title] = (
-                "the labels are in a file a shard, beside each other, and `datasets` reads none of them"
-            )
-    return found
+    return target.split_name(split) if isinstance(target, ParquetFormat) else split.name
 
 
 def _require_space(report: Report, folder: Path) -> None:
@@ -186,9 +139,8 @@ def _compared(target: Format, split: Split) -> dict[str, Any]:
     fields = Metadata(split).fields
     numbers = [name for name, kind in fields.items() if not _is_text(kind)]
     image = split.schema.image
-    return dict.fromkeys(["image"] if image is not None else [], {"_type": "Image"}) | dict.fromkeys(
-        numbers, {}
-    )
+    images: dict[str, Any] = {"image": {"_type": "Image"}} if image is not None else {}
+    return images | {name: {} for name in numbers}
 
 
 def _is_text(kind: pa.DataType) -> bool:

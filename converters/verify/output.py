@@ -8,35 +8,38 @@ in an output is trusted: names are checked before they are used, and no link is 
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, cast
 
 from converters.dataset.decode import encode
 from converters.dataset.description import IDENTITIES, Split
 from converters.dataset.fingerprint import Fingerprint, Part, PartBuilder, merge
-from converters.dataset.manifest import MANIFEST, SUMS, Manifest, StatedSplit, read_manifest, sums_text
-from converters.dataset.quarantine import LIST, Quarantine, list_text
-from converters.dataset.report import Check, Report, SplitReport
-from converters.dataset.shard import Progress, SliceFacts
+from converters.dataset.known_answer import check_known_answer
+from converters.dataset.manifest import MANIFEST, SUMS, Manifest, StatedSplit, sums_text
+from converters.dataset.quarantine import FOLDER, LIST, Quarantine, list_text
+from converters.dataset.report import Check, Report, ShardFacts, SplitReport
+from converters.dataset.shard import Progress, Shard, SliceFacts
 from converters.dataset.source import Source, SourceSplit
 from converters.dataset.source_facts import SourceFacts
+from converters.engines import load_engine
 from converters.errors import CallError, ConverterError, DataError, Location
-from converters.formats import Format, load_format
-from converters.formats.fetch import fetch
+from converters.formats import Finishes, Format, load_format
+from converters.formats.fetch import fetch, stated_manifest
 from converters.formats.output_source import is_output, stated_options
 from converters.formats.sources import open_source
 from converters.formats.tfrecord.source import Reader, TFRecordSource
 from converters.formats.tfrecord.tensorflow import require_tensorflow
-from converters.storage.file_list import OutputFile
 from converters.storage.files import read_bounded
-from converters.storage.object_store import Place
+from converters.storage.object_store import SCRATCH, ObjectPath, Place, hash_object, list_objects
 from converters.storage.tree import hash_file, walk_empty_folders, walk_files
 from converters.verify import compare
 from converters.verify.datasets_reader import confirm, require_datasets, require_known_layout
-from converters.verify.read_back import read_back
+from converters.verify.shards import VerifiedShard, VerifyTask, changed_files, files_of, shards_of
 
 SOURCE = "source"
 
@@ -48,26 +51,37 @@ OutputReader = Reader | Literal["datasets"]
 
 
 def verify_output(
-    out: Place, source: Place | None, reader: OutputReader, progress: Progress | None
+    out: Place,
+    source: Place | None,
+    reader: OutputReader,
+    progress: Progress | None,
+    *,
+    workers: int | None = 1,
+    engine: str = "local",
+    engine_options: Mapping[str, Any] | None = None,
+    sample: int | None = None,
 ) -> Report:
     """See :func:`converters.api.verify`."""
+    check_known_answer()
     if reader == "datasets":
         require_datasets()
-    if isinstance(out, Path):
-        return _verify_folder(out, source, reader, progress)
-    with fetch(out) as folder:
-        report = _verify_folder(Path(folder), source, reader, progress)
-    return replace(report, out=str(out))
-
-
-def _verify_folder(
-    out: Path, source: Place | None, reader: OutputReader, progress: Progress | None
-) -> Report:
     if reader == "tensorflow":
         if source is None:
             raise CallError("--reader tensorflow reads the originals, so --source is needed with it.")
         require_tensorflow()
-    manifest, data = read_manifest(out)
+    if isinstance(out, ObjectPath) and (reader == "datasets" or source is not None):
+        with fetch(out) as folder:  # these go over the whole output more than once
+            report = verify_output(
+                Path(folder),
+                source,
+                reader,
+                progress,
+                workers=workers,
+                engine=engine,
+                engine_options=engine_options,
+            )
+        return replace(report, out=str(out))
+    manifest, data = stated_manifest(out)
     if reader == "tensorflow" and any(
         entry.quarantine and entry.quarantine.ranges for entry in manifest.splits
     ):
@@ -76,27 +90,30 @@ def _verify_folder(
         )
     if reader == "datasets":
         require_known_layout(manifest.format)
+    shards = shards_of(out, manifest)
     try:
-        problems = _check_files(out, manifest, data) + _check_list(manifest)
+        problems = _check_files(out, manifest, data, shards) + _check_list(manifest)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}.", Location(error.filename or str(out))) from error
     target = None
-    # What was tampered with is not read any further: its content could lead anywhere.
-    unread = (
-        "files of the output are missing, extra or changed, so its content was not read" if problems else None
-    )
+    unread = "files of the output are missing or extra, so its content was not read" if problems else None
     if unread is None:
         try:
             target = load_format(manifest.format, **manifest.options.format_options)
         except CallError as error:
             unread = str(error)
             problems.append(f"its content is unverified: {error}")
+    chosen = _chosen(shards, sample)
+    found: dict[str, VerifiedShard] = {}
     if target is not None:
-        problems += _unlisted_records(out, target, manifest)
-    read = [
-        _verify_split(out, target, unread, manifest.split(entry), entry, progress)
-        for entry in manifest.splits
-    ]
+        if isinstance(out, Path):
+            problems += _unlisted_records(out, target, manifest)
+        task = VerifyTask(out, manifest.format, manifest.options.format_options)
+        runs = load_engine(engine, workers, **(engine_options or {}))
+        results = runs.run(cast(Any, task), chosen, progress)
+        found = {result.shard.key: cast(Any, result) for result in results}
+        problems += [problem for shard in found.values() for problem in shard.problems]
+    read = [_split_report(manifest, entry, shards, found, unread) for entry in manifest.splits]
     splits = tuple(split for split, _ in read)
     report = Report(
         description=manifest.dataset,
@@ -108,29 +125,47 @@ def _verify_folder(
         problems=tuple(problems),
         allow_mismatch=manifest.allow_mismatch,
         options=encode(manifest.options),
+        origin=manifest.origin,
     )
+    if target is not None and not report.problems and sample is None and isinstance(out, Path):
+        report = replace(report, problems=tuple(_of_no_record(report, manifest, target, out, shards, found)))
+    if not isinstance(out, Path):
+        return report
     if reader == "datasets":
-        report = confirm(report, out, target, progress)
+        report = confirm(report, out, target if not problems else None, progress)
         reader = "native"  # of the source
     if source is None:
         return report
     return _verify_source(report, manifest, [stored for _, stored in read], source, reader, progress)
 
 
-def _check_files(out: Path, stated: Manifest, manifest: bytes) -> list[str]:
-    """What is missing, extra or changed; a sentence each."""
+def _chosen(shards: Sequence[Shard], sample: int | None) -> Sequence[Shard]:
+    """The shards to read: all, or some by chance."""
+    if sample is None or sample >= len(shards):
+        return shards
+    numbers = sorted(random.SystemRandom().sample(range(len(shards)), sample))
+    return [shards[number] for number in numbers]
+
+
+def _check_files(out: Place, stated: Manifest, manifest: bytes, shards: Sequence[Shard]) -> list[str]:
+    """What is missing or extra, and what is changed of the files that are no shard's; a sentence each."""
     problems = []
     files = stated.files
-    empty, known_empty = set(walk_empty_folders(out)), set(stated.empty_folders)
-    problems += [f"{path}: this empty folder is not in the manifest" for path in sorted(empty - known_empty)]
-    problems += [f"{path}: this folder is missing" for path in sorted(known_empty - empty)]
-    there = set(walk_files(out))
+    if isinstance(out, Path):
+        empty, known_empty = set(walk_empty_folders(out)), set(stated.empty_folders)
+        problems += [
+            f"{path}: this empty folder is not in the manifest" for path in sorted(empty - known_empty)
+        ]
+        problems += [f"{path}: this folder is missing" for path in sorted(known_empty - empty)]
+    there = set(walk_files(out)) if isinstance(out, Path) else set(list_objects(out))
     known = {file.path for file in files} | {MANIFEST, SUMS}
     problems += [f"{path}: this file is not in the manifest" for path in sorted(there - known)]
     problems += [f"{path}: this file is missing" for path in sorted(known - there)]
-    for file in files:
-        if file.path in there and (problem := _changed(out, file)):
-            problems.append(problem)
+    in_shards = {file.path for shard in shards for file in files_of(shard)}
+    others = [file for file in files if file.path in there and file.path not in in_shards]
+    problems += changed_files(
+        others, lambda path: hash_object(out / path) if isinstance(out, ObjectPath) else hash_file(out / path)
+    )
     if SUMS in there:
         expected = sums_text(files, manifest).encode()
         try:
@@ -143,6 +178,53 @@ def _check_files(out: Path, stated: Manifest, manifest: bytes) -> list[str]:
     return problems
 
 
+def _of_no_record(
+    report: Report,
+    manifest: Manifest,
+    target: Format,
+    out: Path,
+    shards: Sequence[Shard],
+    found: Mapping[str, VerifiedShard],
+) -> Iterator[str]:
+    """What is wrong with files that hold no records: what the format writes about the dataset is written again.
+
+    Sums that were renewed do not help what was changed by hand: a card, the terms, a description.
+    """
+    accounted = {file.path for shard in shards for file in files_of(shard)}
+    accounted |= {file.path for file in manifest.files if file.path.startswith(f"{FOLDER}/")}
+    if not isinstance(target, Finishes):
+        return
+    sizes = {file.path: file.size for file in manifest.files}
+    splits = []
+    for split in report.splits:
+        own = [shard for shard in shards if shard.split.title == split.split.title]
+        facts = tuple(ShardFacts(0, (), (), found[shard.key].summary) for shard in own)
+        size = sum(file.size for shard in own for file in files_of(shard))
+        splits.append(replace(split, shards=facts, output_bytes=size))
+    files = tuple(file for file in manifest.files if file.path in accounted)
+    again = replace(report, splits=tuple(splits), absent=_absent(manifest), files=files)
+    with TemporaryDirectory(prefix=SCRATCH) as name:
+        try:
+            target.finish(again, Path(name))
+        except Exception as error:  # noqa: BLE001  # a format, and maybe somebody else's
+            yield f"what describes the dataset cannot be written again: {error}"
+            return
+        written = sorted(walk_files(name))
+        for path in written:
+            if path not in sizes:
+                yield f"{path}: this file, which the format writes, is missing"
+            elif hash_file(Path(name, path)) != hash_file(out / path):
+                yield f"{path}: it is not what this version writes about this dataset; it was changed"
+    accounted |= set(written)
+    yield from (
+        f"{path}: no record and no format accounts for this file" for path in sizes if path not in accounted
+    )
+
+
+def _absent(manifest: Manifest) -> tuple[Split, ...]:
+    return tuple(split for split in manifest.dataset.splits() if split.title in manifest.absent)
+
+
 def _check_list(manifest: Manifest) -> list[str]:
     """The list of quarantined ranges must say what the manifest does."""
     if not any(entry.quarantine and entry.quarantine.ranges for entry in manifest.splits):
@@ -152,20 +234,6 @@ def _check_list(manifest: Manifest) -> list[str]:
     if any(file.path == LIST and file.sha256 == expected for file in manifest.files):
         return []
     return [f"{LIST}: it is not the list that {MANIFEST} has"]
-
-
-def _changed(out: Path, file: OutputFile) -> str | None:
-    """What is wrong with a file that is there; it is in no folder behind a link, for none was walked through."""
-    path = out / file.path
-    try:
-        size, sha256 = hash_file(path)
-    except OSError as error:
-        return f"{file.path}: cannot be read: {error.strerror}"
-    if size != file.size:
-        return f"{file.path}: has {size} bytes, the manifest says {file.size}"
-    if sha256 != file.sha256:
-        return f"{file.path}: its SHA-256 is not the manifest's; it was changed"
-    return None
 
 
 def _unlisted_records(out: Path, target: Format, manifest: Manifest) -> list[str]:
@@ -186,53 +254,74 @@ def _unlisted_records(out: Path, target: Format, manifest: Manifest) -> list[str
     return problems
 
 
-def _verify_split(
-    out: Path,
-    target: Format | None,
-    unread: str | None,
-    split: Split,
+def _split_report(
+    manifest: Manifest,
     entry: StatedSplit,
-    progress: Progress | None,
+    shards: Sequence[Shard],
+    found: Mapping[str, VerifiedShard],
+    unread: str | None,
 ) -> tuple[SplitReport, Fingerprint]:
-    """Recompute a split's fingerprint from its content and compare it with the manifest's.
+    """What was found of a split, and the fingerprint without joined columns, which is what the source's must be."""
+    split, expected = manifest.split(entry), entry.fingerprint
+    own = [shard for shard in shards if shard.split.title == entry.title]
+    results = [found.get(shard.key) for shard in own]
 
-    With it comes the fingerprint without joined columns, which is what the source's must be.
-    """
-    expected, sources, quarantine = entry.fingerprint, entry.sources, entry.quarantine
-    identified = expected.identities_sha256 is not None
-    if target is None:
-        check = Check(compare.RECORDS, "unverified", unread or "")
-        return SplitReport(split, sources, 0, expected, (check,), quarantine), expected
-    builder = PartBuilder(0, split.schema)
-    stored_schema = split.schema.without(IDENTITIES) if identified else split.schema
-    stored = PartBuilder(0, stored_schema) if identified else builder
-    clips: set[str] = set()
-    try:
-        for batch in read_back(target, out, split):
-            builder.add(batch)
-            if builder.records > expected.records:
-                raise ValueError(f"there are more than the {expected.records} records that the manifest says")
-            if identified:
-                clips.update(batch.column("clip_id").unique().to_pylist())
-                stored.add(batch.select(stored_schema.arrow.names))
-            if progress is not None:
-                progress("verified", len(batch))
-    except Exception as error:  # noqa: BLE001  # a format meeting damaged files, and maybe somebody else's
-        check = Check("content", "failed", f"cannot be read back: {error}")
-        return SplitReport(split, sources, 0, expected, (check,), quarantine), expected
-    found = merge([builder.part()], split.schema)
-    checks = compare.compare(split, expected, found, sources, identified=identified, clips=len(clips) or None)
-    if quarantine is not None:
-        checks = compare.explain(split, found, checks, quarantine)
-    if found != expected:
+    def ended(
+        name: str, result: Literal["failed", "unverified"], reason: str
+    ) -> tuple[SplitReport, Fingerprint]:
+        check = Check(name, result, reason)
+        return SplitReport(split, entry.sources, 0, expected, (check,), entry.quarantine), expected
+
+    if unread is not None:
+        return ended(compare.RECORDS, "unverified", unread)
+    for shard, result in zip(own, results, strict=True):
+        where = (
+            ""
+            if len(own) == 1
+            else f"shard {shard.index} of {len(own)}, from record {shard.first_record} on: "
+        )
+        if result is not None and result.problems:
+            reason = "files of the output are missing, extra or changed, so its content was not read"
+            return ended(compare.RECORDS, "unverified", where + reason)
+        if result is not None and result.error is not None:
+            return ended("content", "failed", where + result.error)
+    read = [result for result in results if result is not None]
+    if len(own) > 1 and (other := _other_shard(entry, read)) is not None:
+        where = f"shard {other.shard.index} of {len(own)}, from record {other.shard.first_record} on: "
+        return ended("fingerprint", "failed", where + "what was read back is not what the manifest says")
+    if len(read) < len(own):
+        reason = f"{len(read)} of {len(own)} shards were read, by chance; these are what the manifest says"
+        return ended(compare.RECORDS, "unverified", reason)
+    found_now = merge((result.part for result in read if result.part is not None), split.schema)
+    joined = found_now.identities_sha256 is not None
+    unjoined = (
+        split.schema.without([name for name in IDENTITIES if split.schema[name].feature is None])
+        if joined
+        else split.schema
+    )
+    stored = merge((result.stored for result in read if result.stored is not None), unjoined)
+    clips = len(frozenset().union(*(result.clips for result in read))) or None
+    checks = compare.compare(split, expected, found_now, entry.sources, identified=joined, clips=clips)
+    if entry.quarantine is not None:
+        checks = compare.explain(split, found_now, checks, entry.quarantine)
+    if found_now != expected:
         checks += (Check("fingerprint", "failed", "what was read back is not what the manifest says"),)
-    elif sum(source.records for source in sources) != expected.records:
+    elif sum(source.records for source in entry.sources) != expected.records:
         checks += (
             Check("checks", "failed", "the records of the sources in the manifest are not the split's"),
         )
     elif _results(checks) != _results(entry.checks):
         checks += (Check("checks", "failed", "the results in the manifest are not those of these checks"),)
-    return SplitReport(split, sources, 0, found, checks, quarantine), merge([stored.part()], stored_schema)
+    return SplitReport(split, entry.sources, 0, found_now, checks, entry.quarantine), stored
+
+
+def _other_shard(entry: StatedSplit, read: Sequence[VerifiedShard]) -> VerifiedShard | None:
+    """The first shard whose records are not those that the manifest states of it."""
+    for result in read:
+        stated = entry.shards[result.shard.index]
+        if result.part is None or (result.part.records, result.part.nodes) != (stated.records, stated.nodes):
+            return result
+    return None
 
 
 def _results(checks: Iterable[Check]) -> list[tuple[str, str, bool]]:
@@ -268,14 +357,17 @@ def _verify_source(
     found = {found.split.title: found for found in source.splits}
     digests = {file.path: file.sha256 for file in report.files}
     splits = []
-    for split, read, entry in zip(report.splits, stored, manifest.splits, strict=True):
+    for split, read in zip(report.splits, stored, strict=True):
         original = found.get(split.split.title)
         if original is None:
             check = Check(SOURCE, "failed", f"{split.split.file} is not in {folder}")
         else:
             try:
+                expected = (
+                    split.fingerprint if source.identified else read
+                )  # an output has joined columns, too
                 check = _compare_source(
-                    source, original, split, read, manifest.options.max_shard_bytes, progress
+                    source, original, split, expected, manifest.options.max_shard_bytes, progress
                 )
                 if check.result == "passed" and split.quarantine is not None:
                     check = _compare_quarantine(source, original, split.quarantine, digests, check)
@@ -352,7 +444,8 @@ def _compare_source(
             builder = PartBuilder(shard.first_record, original.split.schema)
             shard_reader = source.reading.read(shard)
             for batch in shard_reader:
-                builder.add(batch)
+                first = shard.first_record + builder.records
+                compare.check_witnesses(shard_reader.witnesses, builder.add(batch), first, original.split)
                 if progress is not None:
                     progress("read", len(batch))
             facts.extend(shard_reader.facts)

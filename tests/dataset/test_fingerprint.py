@@ -130,7 +130,7 @@ def schema_of(label_count: int, *, identities: bool = True) -> Schema:
         ),
         *(Column(size, pa.int32(), size) for size in SIZES),
     )
-    return with_derived_label(columns).joined(*(IDENTITIES if identities else ()))
+    return with_derived_label(columns).joined(IDENTITIES if identities else {})
 
 
 def make(count: int, label_count: int, seed: int = 3) -> list[Record]:

@@ -49,7 +49,6 @@ def test_what_is_no_type(text):
 
 
 REFUSED = {
-    "none": ((), "at least one column"),
     "a name twice": ((Column("a", INT), Column("a", pa.binary())), "two columns have the name 'a'"),
     "a feature twice": ((Column("a", INT, feature="f"), Column("b", INT, feature="f")), "the feature 'f'"),
     "two labels": ((LABEL, Column("other", INT, "label")), "'label' and 'other' have the role label"),
@@ -218,13 +217,16 @@ def test_a_derived_label_is_not_left_out_alone():
 
 
 def test_joined_columns_stand_last():
-    schema = FULL.joined("img_id", "clip_id")
+    schema = FULL.joined({"img_id": "A name.", "clip_id": ""})
     assert [column.name for column in schema][-2:] == ["img_id", "clip_id"]
     assert schema["img_id"].type == pa.string()
     assert schema["img_id"].feature is None
     assert "img_id" in schema
     assert "img_id" not in FULL
     assert schema.without(["img_id", "clip_id"]) == FULL
+    assert (FULL.joined_names, schema.joined_names) == (frozenset(), {"img_id", "clip_id"})
+    with pytest.raises(CallError, match="--labels joins a column 'name'; the dataset has one already"):
+        FULL.joined({"name": ""})
 
 
 # --- There and back ----------------------------------------------------------------------------------------

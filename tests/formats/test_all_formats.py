@@ -1,22 +1,37 @@
 """What every format must pass: each with the same source, the same options and the same damage."""
 
+import hashlib
 import importlib.util
 import json
 import shutil
 import subprocess
+import tarfile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import CONFIGS, SPLITS, digests, flip
+from helpers.examples import read_frames, write_frames
 
 from converters import convert, verify
-from converters.dataset.description import load_description
+from converters.dataset.description import load_description, with_columns
 from converters.errors import ConverterError
 from converters.formats import load_format
 
-LAYOUTS = {"parquet": {}, "jpeg": {}, "jpeg class folders": {"class_folders": True}}
-if importlib.util.find_spec("converters.formats.hf"):
-    LAYOUTS["hf"] = {}
-OPTIONS = ("plain", "labels", "shards", "labels and shards")
+LAYOUTS = {
+    "arrayrecord": {},
+    "arrow": {},
+    "hf": {},
+    "jpeg": {},
+    "jpeg class folders": {"class_folders": True},
+    "lance": {},
+    "parquet": {},
+    "tfrecord": {},
+    "tfrecord with indexes": {"index": True},
+    "webdataset": {},
+}
+NEEDS = {"arrayrecord": "array_record", "lance": "lance"}
+OPTIONS = ("plain", "labels and shards")
 SHARD_BYTES = 20_000
 
 
@@ -31,6 +46,8 @@ def arguments(layout: str, options: str, source) -> dict:
 
 @pytest.fixture(scope="module", params=LAYOUTS)
 def layout(request) -> str:
+    if request.param in NEEDS and importlib.util.find_spec(NEEDS[request.param]) is None:
+        pytest.skip(f"{NEEDS[request.param]} is not installed")
     return request.param
 
 
@@ -72,17 +89,16 @@ def failures(out) -> list[str]:
 def test_every_record_survives_in_order(layout, options, output, sample, truth):
     target = load_format(layout.split()[0], **LAYOUTS[layout])
     for split in load_description(sample).splits():
+        split = with_columns(split, (), identified="labels" in options)
         rows = [row for batch in target.read(output, split) for row in batch.to_pylist()]
         expected = truth[split.config, split.name]
         assert [row["image"] for row in rows] == [record.image for record in expected]
-        assert [tuple(row["label"]) for row in rows] == [record.label for record in expected]
+        assert [tuple(row["label_vector"]) for row in rows] == [record.label for record in expected]
         sizes = [(row["height"], row["width"], row["depth"]) for row in rows]
         assert sizes == [(record.height, record.width, record.depth) for record in expected]
-        names = [(row["img_id"], row["clip_id"]) for row in rows]
-        if "labels" in options:
-            assert names == [(record.img_id, record.clip_id) for record in expected]
-        else:
-            assert set(names) == {(None, None)}
+        names = [(row.get("img_id", ""), row.get("clip_id", "")) for row in rows]
+        joined = [(record.img_id, record.clip_id) for record in expected]
+        assert names == (joined if "labels" in options else [("", "")] * len(rows))
 
 
 def test_verification_passes(output, sample):
@@ -116,7 +132,7 @@ def test_the_manifest_names_no_path_of_this_machine(output, sample):
 def test_a_shard_option_makes_several_shards(options, layout, output):
     manifest = json.loads((output / "MANIFEST.json").read_text())
     paths = [file["path"] for file in manifest["files"]]
-    assert any("00001-of-" in path for path in paths) == ("shards" in options)
+    assert any("00001-of-" in path or "-000001." in path for path in paths) == ("shards" in options)
 
 
 def test_workers_do_not_change_a_byte(layout, sample, tmp_path):
@@ -166,17 +182,50 @@ def test_a_manifest_that_names_other_options_is_found(damaged):
 
 def test_a_forged_file_with_all_digests_renewed_is_found_in_the_content(layout, damaged):
     """Whoever renews every digest still leaves the fingerprint; and a lost row changes it."""
-    if layout.startswith("jpeg"):
-        path = next(damaged.rglob("metadata.csv"))
-        lines = path.read_text().splitlines(keepends=True)
-        path.write_text("".join(lines[:-1]))
-    else:
-        pq = pytest.importorskip("pyarrow.parquet")
-        path = next(damaged.rglob("*.parquet"))
-        table = pq.read_table(path)
-        pq.write_table(table.slice(0, len(table) - 1), path)
+    lose_a_record(layout.split()[0], damaged)
     renew(damaged)
     assert any("fingerprint" in text or "content" in text for text in failures(damaged))
+
+
+def lose_a_record(name: str, out) -> None:
+    """Take the last record out of a file."""
+    if name == "jpeg":
+        path = next(out.rglob("metadata.csv"))
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+        return
+    path = next(
+        path for path in sorted((out / "6_basic_emo").iterdir()) if path.suffix not in (".idx", ".sha256")
+    )
+    if name == "tfrecord":
+        write_frames(path, read_frames(path)[:-1], index=path.with_suffix(".idx").exists())
+    elif name == "arrayrecord":
+        module = pytest.importorskip("array_record.python.array_record_module")
+        records = module.ArrayRecordReader(str(path)).read_all()
+        writer = module.ArrayRecordWriter(str(path), "group_size:1")
+        for record in records[:-1]:
+            writer.write(record)
+        writer.close()
+    elif name == "webdataset":
+        with tarfile.open(path) as tar:
+            end = tar.getmembers()[-2].offset
+        path.write_bytes(
+            (path.read_bytes()[:end] + bytes(1024)).ljust(-(-(end + 1024) // 10240) * 10240, b"\0")
+        )
+    elif name == "arrow":
+        with pa.ipc.open_file(path.read_bytes()) as file:
+            table = file.read_all()
+        with pa.ipc.new_file(str(path), table.schema) as writer:
+            writer.write_table(table.slice(0, len(table) - 1))
+    elif name == "lance":
+        lance = pytest.importorskip("lance.file")
+        table = lance.LanceFileReader(str(path)).read_all().to_table()
+        with lance.LanceFileWriter(str(path), table.schema) as writer:
+            writer.write_batch(table.slice(0, len(table) - 1))
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        path.with_name(f"{path.name}.sha256").write_text(f"{digest}  {path.name}\n")
+    else:
+        table = pq.read_table(path)
+        pq.write_table(table.slice(0, len(table) - 1), path)
 
 
 def renew(out) -> None:
@@ -218,7 +267,7 @@ def test_an_added_file_is_found(damaged, place):
 
 
 def test_a_link_in_place_of_a_file_is_found(damaged, tmp_path):
-    path = next(path for path in sorted(damaged.rglob("*")) if path.suffix in (".jpg", ".parquet"))
+    path = next(path for path in sorted(damaged.rglob("6_basic_emo/**/*")) if path.is_file())
     moved = tmp_path / "elsewhere"
     path.rename(moved)
     path.symlink_to(moved)

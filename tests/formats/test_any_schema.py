@@ -1,4 +1,4 @@
-"""Parquet and hf outputs of datasets unlike KFER: what `datasets` and mlcroissant make of them, value by value."""
+"""Parquet, hf and Arrow outputs of datasets unlike KFER: what `datasets` and mlcroissant make of every value."""
 
 import io
 import json
@@ -34,9 +34,17 @@ def source(tmp_path_factory):
     return folder, make(folder)
 
 
-@pytest.fixture(scope="module", params=["hf", "parquet"])
+@pytest.fixture(scope="module", params=["hf", "parquet", "arrow"])
 def output(request, source):
     out = source[0].parent / request.param
+    convert(source[0], to=request.param, out=out)
+    return out
+
+
+@pytest.fixture(scope="module", params=["hf", "parquet"])
+def described(request, source):
+    """An output with a description for Croissant's readers."""
+    out = source[0].parent / f"{request.param}-described"
     convert(source[0], to=request.param, out=out)
     return out
 
@@ -194,9 +202,9 @@ def test_tables_are_tables(output):
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_mlcroissant_reads_every_value(output, source, config):
+def test_mlcroissant_reads_every_value(described, source, config):
     mlcroissant = pytest.importorskip("mlcroissant")
-    dataset = mlcroissant.Dataset(jsonld=output / "croissant.json")
+    dataset = mlcroissant.Dataset(jsonld=described / "croissant.json")
     assert not dataset.metadata.ctx.issues.errors
     [records] = [node for node in dataset.metadata.record_sets if node.uuid == config]
     columns = [field.source.extract.column for field in records.fields]

@@ -427,6 +427,9 @@ def test_what_another_run_has_published_meanwhile_stays(store, sample, monkeypat
     def late(self, *arguments):
         method(self, *arguments)
         monkeypatch.setattr(ObjectStaging, name, method)
+        with pytest.raises(CallError, match=r"another run is writing this output.*delete .*/lock\.json"):
+            convert(sample, to="parquet", out=f"{BUCKET}/out", configs=["22_emo"])
+        store.rm(f"{BUCKET}/out.incomplete/lock.json")  # as the message says, though this run lives
         convert(sample, to="parquet", out=f"{BUCKET}/out", configs=["22_emo"])
         if fails:
             raise DataError("a record is damaged.")

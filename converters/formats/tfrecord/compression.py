@@ -42,7 +42,7 @@ _GZIP_SYSTEMS = (*range(20), 255)  # RFC 1952 has 0 to 13 and 255; zlib and Info
 
 
 class StoredFile:
-    """A source file opened for reading a range of its stored bytes; hashes what it reads.
+    """A source file opened for reading a range of its stored bytes; hashes what it reads, if it is ``hashed``.
 
     Only regular files are opened: a directory, FIFO or device is refused without waiting for it.
 
@@ -51,7 +51,7 @@ class StoredFile:
         size: of the file, in bytes.
     """
 
-    def __init__(self, path: Place, start: int = 0, end: int | None = None) -> None:
+    def __init__(self, path: Place, start: int = 0, end: int | None = None, *, hashed: bool = True) -> None:
         self.path = str(path)
         try:
             self._file, self.size = _open(path)
@@ -64,6 +64,7 @@ class StoredFile:
                 "Put a TFRecord file here.",
             ) from error
         self._left = (self.size if end is None else end) - start
+        self._hashed = hashed
         self._digest = hashlib.sha256()
         if start:
             self._file.seek(start)
@@ -79,7 +80,8 @@ class StoredFile:
                 f"the file shrank while it was read: {self._left} bytes are gone.", Location(self.path)
             )
         self._left -= len(data)
-        self._digest.update(data)
+        if self._hashed:
+            self._digest.update(data)
         return data
 
     def read_at(self, offset: int, size: int) -> bytes:

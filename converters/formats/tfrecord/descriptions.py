@@ -1,4 +1,4 @@
-"""Which description applies to a source: one beside it, KFER's, TensorFlow Datasets', or what the names of files say."""
+"""Which description applies to a source: one beside it, KFER's, TensorFlow Datasets', or what file names say."""
 
 from __future__ import annotations
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 
 from converters.dataset.description import DESCRIPTION_FILE, Description, Split
 from converters.dataset.filenames import unsafe_name
@@ -144,8 +145,12 @@ class _NameIndex:
     def __init__(self, names: Sequence[str]) -> None:
         self._exact = dict.fromkeys(names)
         self._same = {same_name(name): name for name in reversed(names)}
-        self._sorted = sorted((same_name(plain_name(name)), name) for name in names)
-        self._reversed = sorted((plain[::-1], name) for plain, name in self._sorted)
+        plain = [same_name(plain_name(name)) for name in names]
+        self._names = list(names)
+        self._plain = plain
+        # All plain names as one text, so that a part of a pattern is looked for in all at once.
+        self._text = "\n".join(["", *plain, ""])
+        self._starts = [0, *accumulate(len(name) + 1 for name in plain)]
 
     def matching(self, file: str) -> list[str]:
         """What a ``file`` means: itself, or all that match if it is a pattern; compressed or not."""
@@ -163,23 +168,21 @@ class _NameIndex:
         file = same_name(plain_name(file))
         pattern = pattern_of(file)
         return sorted(
-            name
-            for plain, name in self._candidates(file)
-            if pattern.fullmatch(plain) and not is_sidecar_name(name)
+            self._names[number]
+            for number in self._candidates(file)
+            if pattern.fullmatch(self._plain[number]) and not is_sidecar_name(self._names[number])
         )
 
-    def _candidates(self, pattern: str) -> list[tuple[str, str]]:
-        """The plain names, and the names, that begin as the pattern does, or end so: whichever are fewer."""
-        starting = _range(self._sorted, re.split(r"[*?\[]", pattern, maxsplit=1)[0])
-        ending = _range(self._reversed, re.split(r"[*?\]]", pattern[::-1], maxsplit=1)[0])
-        if len(starting) <= len(ending):
-            return self._sorted[starting.start : starting.stop]
-        return [(plain[::-1], name) for plain, name in self._reversed[ending.start : ending.stop]]
-
-
-def _range(entries: list[tuple[str, str]], start: str) -> range:
-    """Which of the sorted entries begin so."""
-    return range(bisect_left(entries, (start,)), bisect_left(entries, (start + "\U0010ffff",)))
+    def _candidates(self, pattern: str) -> Iterable[int]:
+        """The numbers of the names that have the rarest literal part of a pattern."""
+        parts = [part for part in re.split(r"\*\*/|\*|\?|\[!?\]?[^]]*\]", f"\n{pattern}\n") if part]
+        rarest = min(parts, key=self._text.count)
+        numbers: set[int] = set()
+        place = self._text.find(rarest)
+        while place >= 0:
+            numbers.add(bisect_right(self._starts, place) - 1)
+            place = self._text.find(rarest, place + 1)
+        return [number for number in numbers if number < len(self._names)]
 
 
 def _refuse_shared(found: Mapping[Split, list[str]], folder: Place) -> None:
@@ -228,6 +231,7 @@ def _unknown(listing: Listing, known: Collection[str]) -> Iterator[str]:
 
 def _match_unknown(path: Place, description: Description, found: Mapping[Split, list[str]]) -> Split:
     """The one split that a file of unknown name can belong to."""
+    _refuse_other_set(path, description)
     look = look_at(path)
     _refuse_foreign(path, look)
     if look.kind == "empty":
@@ -275,6 +279,24 @@ def _match_unknown(path: Place, description: Description, found: Mapping[Split, 
         Location(str(path)),
         f"Rename it (expected: {expected}), move it elsewhere, or describe the dataset in a dataset.json.",
     )
+
+
+def _refuse_other_set(path: Place, description: Description) -> None:
+    """Refuse a member of a set of which there must be another number by the description."""
+    try:
+        (own,) = member_sets([path.name])
+    except ValueError:
+        return
+    for split in description.splits():
+        for members in member_sets(file.rpartition("/")[2] for file in split.files if not is_pattern(file)):
+            if (members.before, members.after) == (own.before, own.after):
+                records = split.published.records
+                counts = "" if records is None else f" with {records} records"
+                raise DataError(
+                    f"{split.title}: this is one of {own.count} files; {members.count} files{counts} are published.",
+                    Location(str(path)),
+                    "Keep the files of one set here.",
+                )
 
 
 def _words(split_name: str) -> frozenset[str]:

@@ -1,12 +1,14 @@
 """Parses the Examples of many records at once, whatever their features.
 
-NumPy finds where every feature of every record lies (:mod:`converters.formats.tfrecord.entry_walk`). Then, feature by feature
-and in the order of the records, the values are gathered: integers are decoded, floats copied, byte strings located.
+NumPy finds where every feature of every record lies (:mod:`converters.formats.tfrecord.entry_walk`). Then, feature by
+feature and in the order of the records, the values are gathered: integers are decoded, floats copied, byte strings
+located.
 
 Nothing is known of a dataset beforehand, and nothing is kept but the names of features, which save a look. A record
-that differs in any way from what is expected goes to the strict parser (:mod:`converters.formats.tfrecord.strict_parser`), which
-reads it or says what is wrong with it. So do long records, and records of which there are too few for a step to pay.
-What is accepted here, the strict parser accepts with the same values.
+that differs in any way from what is expected goes to the strict parser
+(:mod:`converters.formats.tfrecord.strict_parser`), which reads it or says what is wrong with it. So do long records,
+and records of which there are too few for a step to pay. What is accepted here, the strict parser accepts with the
+same values.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ Memory does not grow with the records, but for eight bytes a record and candidat
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ import pyarrow as pa
 from converters.dataset.arrays import binary_parts
 from converters.dataset.filenames import folded, unsafe_name
 from converters.dataset.image_header import ENCODINGS, NO_IMAGE, ImageHeaderReader
-from converters.dataset.image_names import stem_of
+from converters.dataset.image_names import IMAGE_SUFFIXES, stem_of
 from converters.dataset.schema import SIZES, Role
 from converters.errors import DataError, Location
 from converters.formats.tfrecord.columns import values_array
@@ -42,6 +41,10 @@ _SIZE_WORDS: Mapping[Role, frozenset[str]] = {
     "width": frozenset({"width", "cols", "columns", "w"}),
     "depth": frozenset({"depth", "channels", "channel", "c"}),
 }
+# Names of many files, one a line, of which most can be told at one look: safe, and free of what may be a split's word.
+_PLAIN_NAMES = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_-]{0,99}(?:\.[A-Za-z0-9_-]{1,50})?\n)*+")
+_SPECIAL_PARTS = ("train", "val", "dev", "test", "\ncon", "\nprn", "\naux", "\nnul", "\ncom", "\nlpt")
+_IMAGE_SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})\n")
 _FILE_NAMES = ("filename", "file_name", "fname", "image_name", "img_name", "image_filename", "file", "name", "image_id",
                "img_id", "image_key", "source_id", "id", "key")  # fmt: skip
 
@@ -114,20 +117,20 @@ class FileNames:
 
     def add(self, split: str, names: list[str], locate: Locate) -> None:
         """Take the names that a batch has."""
-        stems = [stem_of(name) for name in names]
-        sound = np.array(
-            [
+        joined = "\n".join([*names, ""])
+        lowered = "\n" + joined.lower()
+        if _PLAIN_NAMES.fullmatch(joined) and not any(part in lowered for part in _SPECIAL_PARTS):
+            self.claim.borne += len(names)
+            stems = _IMAGE_SUFFIX.sub("\n", lowered).split("\n")[1:-1]
+        else:
+            stems = [stem_of(name) for name in names]
+            sound = [
                 not unsafe_name(name) and not split_words(stem)
                 for name, stem in zip(names, stems, strict=True)
-            ],
-            np.bool_,
-        )
-        self.claim.add(sound, locate, lambda row: repr(names[row][:80]))
-        digests = b"".join(
-            hashlib.blake2b(folded(stem).encode("utf-8", "surrogatepass"), digest_size=8).digest()
-            for stem in stems
-        )
-        self.hashes.setdefault(split, []).append(np.frombuffer(digests, np.int64))
+            ]
+            self.claim.add(np.array(sound, np.bool_), locate, lambda row: repr(names[row][:80]))
+            stems = list(map(folded, stems))
+        self.hashes.setdefault(split, []).append(np.fromiter(map(hash, stems), np.int64, len(stems)))
         self.count += len(names)
 
     @property
@@ -237,7 +240,7 @@ class FactsBuilder:
             elif found.kind == "int64_list":
                 _add_integers(facts, split, found, rows, locate)
             elif not facts.example and len(found.floats):
-                facts.example = _shown(found.floats[: max(1, int(found.counts[rows[0]]))].tolist())
+                facts.example = shown_numbers(found.floats[: max(1, int(found.counts[rows[0]]))].tolist())
         for name, found in values.items():
             facts = self.features[name]
             if (role := facts.size_role) and facts.single and found.kind == "int64_list":
@@ -265,7 +268,7 @@ class FactsBuilder:
             headers = self._headers.setdefault(facts.name, ImageHeaderReader()).try_read(array)
             images = headers.encodings != NO_IMAGE
             facts.image.add(
-                images, lambda value: locate(int(owners[value])), lambda value: _shown_bytes(array[value])
+                images, lambda value: locate(int(owners[value])), lambda value: shown_bytes(array[value])
             )
             for number in np.flatnonzero(np.bincount(headers.encodings[images], minlength=1)):
                 facts.encodings[ENCODINGS[number]] += int((headers.encodings == number).sum())
@@ -279,7 +282,7 @@ class FactsBuilder:
                     height, width, depth = sizes[row].tolist()
                     facts.example = f"{ENCODINGS[headers.encodings[row]]}, {width} x {height} x {depth}"
         if not facts.example:
-            facts.example = _shown_bytes(array[0])
+            facts.example = shown_bytes(array[0])
         if not facts.text.against:
             _add_text(facts.text, array, lambda value: locate(int(owners[value])))
         if not facts.text.against:
@@ -370,7 +373,7 @@ def _add_integers(facts: FeatureFacts, split: str, found: FeatureValues, rows: _
     facts.low = low if facts.low is None else min(low, facts.low)
     facts.high = high if facts.high is None else max(high, facts.high)
     if not facts.example:
-        facts.example = _shown(integers[: max(1, int(found.counts[rows[0]]))].tolist())
+        facts.example = shown_numbers(integers[: max(1, int(found.counts[rows[0]]))].tolist())
     if facts.labels is not None:
         facts.labels = _counted(facts.labels, integers, low, high)
     if facts.least == facts.most > 1 and facts.low >= 0 and facts.high <= 1:
@@ -430,7 +433,7 @@ def _add_text(claim: Claim, array: pa.Array, locate: Locate) -> None:
         return
     for number, value in enumerate(array):
         if not _is_text(value.as_py()):
-            claim.against, claim.first, claim.found = 1, locate(number), _shown_bytes(value)
+            claim.against, claim.first, claim.found = 1, locate(number), shown_bytes(value)
             return
         claim.borne += 1
 
@@ -442,12 +445,14 @@ def _is_text(value: bytes) -> bool:
         return False
 
 
-def _shown(values: list[int] | list[float]) -> str:
+def shown_numbers(values: list[int] | list[float]) -> str:
+    """The first of the numbers of a record, for people."""
     shown = ", ".join(f"{value:.6g}" if isinstance(value, float) else str(value) for value in values[:6])
     return shown if len(values) <= 6 else f"{shown} … ({len(values)})"
 
 
-def _shown_bytes(value: pa.Scalar) -> str:
+def shown_bytes(value: pa.Scalar) -> str:
+    """The begin of a text, or how many bytes it is, for people."""
     buffer = value.as_buffer()
     head = bytes(memoryview(buffer)[:60])
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from converters.dataset.shard import Progress
-from converters.dataset.source import SourceFile, SourceSplit, changed_file
+from converters.dataset.source import MAX_RECORD_BYTES, SourceFile, SourceSplit, changed_file
 from converters.errors import DataError, Location
 from converters.formats.tfrecord.fast_parser import BatchParser, FeatureValues, KindError, RecordError
 from converters.formats.tfrecord.feature_facts import FactsBuilder, TwoKindsError
@@ -39,7 +39,7 @@ class InferencePass:
 
     label_maps: Sequence[LabelMap] = ()
     without: Collection[str] = ()
-    max_record_bytes: int = 0
+    max_record_bytes: int = MAX_RECORD_BYTES
     quarantine: bool = False
     progress: Progress | None = None
 
@@ -92,7 +92,7 @@ class InferencePass:
             )
             index = None if found.index_problem else file.index
             source = replace(source, lost=found.lost, index=index, any_header=True)
-        with closing(RangeReader(source, self.max_record_bytes).frames()) as frames:
+        with closing(RangeReader(source, self.max_record_bytes, hashed=False).frames()) as frames:
             yield from frames
 
     def _refuse_other_records(self, source: SourceRange) -> None:

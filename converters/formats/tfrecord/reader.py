@@ -84,15 +84,18 @@ class RangeReader:
     """Finds the records of one range: framing, checksums, index.
 
     After the last record, ``records``, ``record_bytes`` (their size with headers and checksums) and ``sha256``
-    tell of the whole range.
+    tell of the whole range; ``sha256`` only if it is ``hashed``.
     """
 
-    def __init__(self, source: SourceRange, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
+    def __init__(
+        self, source: SourceRange, max_record_bytes: int = MAX_RECORD_BYTES, *, hashed: bool = True
+    ) -> None:
         self.source = source
         self.records = 0
         self.record_bytes = 0
         self.sha256 = ""
         self._max_record_bytes = max_record_bytes
+        self._hashed = hashed
 
     def frames(self) -> Generator[Frames, None, None]:
         """The records, checksums verified and held against the index.
@@ -102,7 +105,7 @@ class RangeReader:
         """
         source = self.source
         with ExitStack() as stack:
-            file = stack.enter_context(StoredFile(source.path, source.start, source.end))
+            file = stack.enter_context(StoredFile(source.path, source.start, source.end, hashed=self._hashed))
             checker = None
             if source.index is not None:
                 checker = stack.enter_context(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from conftest import drop_published, write_frames
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +15,7 @@ from converters.convert.merge import WorkDone, merge_split
 from converters.dataset.damage import FileDamage, LostRange
 from converters.dataset.description import Split, kfer, load_description
 from converters.dataset.fingerprint import Part
+from converters.dataset.schema import Column, Schema
 from converters.dataset.shard import ShardResult, SliceFacts
 from converters.dataset.source import SourceFile, SourceSplit
 from converters.errors import DataError
@@ -21,8 +23,10 @@ from converters.formats.tfrecord.discovery import FoundSource, find_source
 from converters.formats.tfrecord.plan import plan_shards
 from converters.formats.tfrecord.source import TFRecordSource
 from converters.storage.file_list import OutputFile, OutputFiles
+from converters.storage.files import file_state
 
-SPLIT = Split("digits", "train", "single-label", ("even", "odd"), "train-*.tfrecords")
+LABEL = Column("label", pa.int64(), "label", "label", ("even", "odd"))
+SPLIT = Split("digits", "train", Schema((LABEL,)), ("train-*.tfrecords",))
 
 
 def source_split(folder, sizes_of_files, indexed):
@@ -37,7 +41,7 @@ def source_split(folder, sizes_of_files, indexed):
                 path.name,
                 path,
                 length,
-                path.stat().st_mtime_ns,
+                file_state(path)[1],
                 "none",
                 path.with_suffix(".idx") if index else None,
             )
@@ -156,7 +160,7 @@ def test_many_files_of_a_split_are_read_in_the_order_of_their_names(sample, tmp_
 
 def result_of(shard) -> ShardResult:
     """What a shard of one record might result in."""
-    part = Part(shard.first_record, 1, 2, bytes([0b10000000]), (), None, 3)
+    part = Part(shard.first_record, 1, (), 3, (1, 0), {"0": 1})
     facts = tuple(
         SliceFacts(str(piece.path), piece.start, piece.end, 1, "00" * 32, None, piece.end - piece.start)
         for piece in shard.slices
@@ -167,11 +171,11 @@ def result_of(shard) -> ShardResult:
 
 def test_results_must_tile_the_source(tmp_path):
     found = source_split(tmp_path, [[10] * 4, [10] * 3], [False, False])
-    source = TFRecordSource(FoundSource(tmp_path, kfer(), (found,), ()))
+    source = TFRecordSource(FoundSource(tmp_path, kfer(), (found,), ()), paranoid=True)
     results = [result_of(shard) for shard in source.plan(1)]
 
     def account(results):
-        merged = merge_split(found, results, WorkDone())
+        merged = merge_split(found, results, WorkDone(), {})
         return merged, source.account([merged.slices])
 
     with pytest.raises(DataError, match="changed while it was converted"):
@@ -203,7 +207,7 @@ def test_a_merge_holds_little_of_each_shard(tmp_path):
         tracemalloc.start()
         plan = plan_shards([found], 1)
         assert len(plan) == shards
-        merged = merge_split(found, map(result_of, plan), WorkDone())
+        merged = merge_split(found, map(result_of, plan), WorkDone(), {})
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert merged.output.records == shards

@@ -1,15 +1,20 @@
 """TensorFlow as the second reader. Its start takes seconds, so most of this does without it."""
 
 import importlib.util
+import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from importlib import import_module
 
+import pyarrow as pa
 import pytest
 from conftest import digests, drop_published, read_records, tfrecords, write_records
+from helpers.examples import encode_features, write_frames
 
 from converters import convert, verify
+from converters.dataset.schema import parse_type
 from converters.errors import CallError, DataError
 from converters.formats.tfrecord import tensorflow as second_reader
 from converters.formats.tfrecord.framing import CHUNK_BYTES
@@ -81,16 +86,93 @@ def test_tensorflow_confirms_several_shards(sample, tmp_path):
     assert len(list(tmp_path.rglob("train-*.parquet"))) > 1
 
 
+ROWS = 7
+OTHERS = {  # a value of each type, and another one
+    "binary": (b"\xff\xd8", b"\xff\xd9"),
+    "string": ("감정", "감정 "),
+    "int64": (2**63 - 1, -1),
+    "uint8": (255, 254),
+    "float32": (1.5, -1.5),
+    "int64[]": ([1, 2], [1, 2, 0]),
+    "binary[]": ([b"ab", b"c"], [b"a", b"bc"]),
+    "float32[]": ([0.0], [-0.0]),
+    "string[2]": (["a", "b"], ["b", "a"]),
+    "float32[2]": ([float("inf"), 1.0], [float("inf"), 2.0]),
+    "int64[3]": ([1, 2, 3], [1, 2, 4]),
+}
+
+
+@pytest.fixture
+def described(tmp_path):
+    """A source that has a column of every type, each of them absent in one record."""
+    folder = tmp_path / "any"
+    folder.mkdir()
+    columns = {f"c {kind}": {"type": kind, "nullable": True} for kind in OTHERS}
+    configs = {"c": {"splits": {"train": {"file": "t.tfrecords"}}}}
+    (folder / "dataset.json").write_text(json.dumps({"columns": columns, "configs": configs}))
+    examples = []
+    for row in range(ROWS):
+        features = {}
+        for number, (kind, (value, _)) in enumerate(OTHERS.items()):
+            if number % ROWS != row:
+                values = value if isinstance(value, list) else [value]
+                features[f"c {kind}"] = [one.encode() if isinstance(one, str) else one for one in values]
+        examples.append(encode_features(features))
+    write_frames(folder / "t.tfrecords", examples)
+    return folder
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("max_shard_bytes", [1, 10**9])
+def test_tensorflow_confirms_columns_of_every_type(described, tmp_path, max_shard_bytes):
+    out = tmp_path / "out"
+    convert(described, to="parquet", out=out, reader="tensorflow", max_shard_bytes=max_shard_bytes)
+    assert verify(out, source=described, reader="tensorflow").failures() == []
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("kind", OTHERS)
+def test_the_record_that_differs_is_named(described, tmp_path, monkeypatch, kind):
+    """Our own reader is made to read one value of one record otherwise, or not at all, or one that is not there."""
+    source = import_module("converters.formats.tfrecord.source")
+    read_columns, (value, other) = source.read_columns, OTHERS[kind]
+    absent = [*OTHERS].index(kind) % ROWS
+
+    for row, wrong in (((absent + 3) % ROWS, other), ((absent + 1) % ROWS, None), (absent, value)):
+
+        def misread(columns, path, frames, row=row, wrong=wrong):
+            batch = read_columns(columns, path, frames)
+            place = row - frames.first_record
+            if not 0 <= place < len(batch):
+                return batch
+            values = batch.column(f"c {kind}").to_pylist()
+            values[place] = wrong
+            arrays = batch.columns
+            arrays[batch.schema.names.index(f"c {kind}")] = pa.array(values, parse_type(kind))
+            return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
+
+        monkeypatch.setattr(source, "read_columns", misread)
+        message = rf"t\.tfrecords \(record {row}\): TensorFlow reads another record than this program"
+        with pytest.raises(DataError, match=message):
+            convert(described, to="parquet", out=tmp_path / "out", reader="tensorflow")
+        assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("program", "message"),
     [
         ("", "died|ends"),
         ("import sys; sys.stdin.readline(); sys.exit(3)", "exit status 3"),
         ("import os, sys; sys.stdin.readline(); os.kill(os.getpid(), 9)", "signal 9"),
-        ('import sys; sys.stdin.readline(); print(\'{"request": 1, "bytes": 5000}\', flush=True)', "died"),
+        ('import sys; sys.stdin.readline(); print(\'{"request": 1, "dig\', end="", flush=True)', "died"),
         (
-            'import sys; sys.stdin.readline(); print(\'{"request": 1, "bytes": 0}\', flush=True)',
+            "import sys; sys.stdin.readline(); print('{\"request\": 1}', flush=True)",
             "ends after 0 records",
+        ),
+        (
+            "import json, sys; sys.stdin.readline()\n"
+            "print(json.dumps({'request': 1, 'digests': ['00'] * 99}), flush=True)",
+            r"\(record 0\): TensorFlow reads another record",
         ),
         (
             'import sys; sys.stdin.readline(); print(\'{"request": 1, "error": "no such thing"}\', flush=True)',
@@ -98,11 +180,23 @@ def test_tensorflow_confirms_several_shards(sample, tmp_path):
         ),
         ("import sys; sys.stdin.readline(); print('this is no message', flush=True)", "TensorFlow"),
         (
-            'import sys; sys.stdin.readline(); print(\'{"request": 1, "bytes": 9}\\nno arrow..\', flush=True)',
-            "TensorFlow",
+            'import sys; sys.stdin.readline(); print(\'{"request": 1, "digests": 5}\', flush=True)',
+            "sent what is no message",
         ),
+        ("import sys; sys.stdin.readline(); print('[1]', flush=True)", "sent what is no message"),
     ],
-    ids=["gone", "exits", "killed", "dies in a message", "no records", "error", "no JSON", "no Arrow"],
+    ids=[
+        "gone",
+        "exits",
+        "killed",
+        "dies in a message",
+        "no records",
+        "others",
+        "error",
+        "no JSON",
+        "no digests",
+        "no object",
+    ],
 )
 def test_a_reader_that_fails_is_a_failed_check(sample, tmp_path, stand_in, kfer_convert, program, message):
     stand_in(program)
@@ -118,8 +212,6 @@ def test_a_reader_that_fails_is_a_failed_check(sample, tmp_path, stand_in, kfer_
         "tensorflow",
     )
     assert done.status == 1
-    import re
-
     assert re.search(message, done.err)
     assert "6_basic_emo_train.tfrecords" in done.err
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,197 @@
+"""The task: verify one shard of an output. Runs wherever an engine runs it, on this machine's files or a store's."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from converters.dataset.description import IDENTITIES, Split
+from converters.dataset.fingerprint import Part, PartBuilder
+from converters.dataset.manifest import MANIFEST, Manifest, StatedShard
+from converters.dataset.shard import Progress, Shard
+from converters.formats import Format, ReadsThrough, Summarizes, load_format
+from converters.storage.file_list import OutputFile
+from converters.storage.hashing_reader import HashingReader
+from converters.storage.object_store import SCRATCH, ObjectPath, Place, hash_object, side_by_side
+from converters.storage.tree import hash_file
+from converters.verify.read_back import read_back
+
+
+@dataclass(frozen=True)
+class ShardPlace:
+    """What the manifest says of a shard: its records, from ``start`` to ``end``, and its files.
+
+    Attributes:
+        path: the manifest.
+        files: the files that it alone is made of.
+        alone: whether it can be read without the other files of its split.
+    """
+
+    path: Place
+    start: int
+    end: int
+    files: tuple[OutputFile, ...]
+    alone: bool
+
+
+@dataclass(frozen=True)
+class VerifiedShard:
+    """What was found of a shard.
+
+    Attributes:
+        shard: the shard.
+        problems: what is wrong with its files, a sentence each; then nothing else is known.
+        error: why its content could not be read.
+        part: the fingerprint of its records; ``stored``: the same without columns that are joined.
+        clips: the clips of its records, where known.
+        summary: what the format says of it, where it says anything.
+    """
+
+    shard: Shard
+    problems: tuple[str, ...] = ()
+    error: str | None = None
+    part: Part | None = None
+    stored: Part | None = None
+    clips: frozenset[str] = frozenset()
+    summary: Any = None
+
+
+@dataclass(frozen=True)
+class VerifyTask:
+    """Verifies shards of one output. Frozen and picklable."""
+
+    out: Place
+    format: str
+    format_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, shard: Shard, progress: Progress | None = None) -> VerifiedShard:
+        """Hash the files of a shard, read its records back, and fingerprint them."""
+        target = load_format(self.format, **self.format_options)
+        (stated,) = shard.slices
+        assert isinstance(stated, ShardPlace)
+        with _folder_of(self.out, stated) as (folder, fetched):
+            if isinstance(target, ReadsThrough) and len(stated.files) > 1:
+                # Of many small files, each is read once for its digest and its content.
+                reader = HashingReader(folder)
+                found = _read(target, folder, shard, progress, reader)
+                seen = {file.path: (file.size, file.sha256) for file in reader.files}
+                problems = changed_files(
+                    stated.files, lambda path: seen.get(path) or hash_file(folder / path)
+                )
+                return VerifiedShard(shard, problems) if problems else found
+            known = fetched if fetched is not None else {}
+            problems = changed_files(stated.files, lambda path: known.get(path) or hash_file(folder / path))
+            # What was tampered with is not read any further: its content could lead anywhere.
+            return VerifiedShard(shard, problems) if problems else _read(target, folder, shard, progress)
+
+
+def shards_of(out: Place, manifest: Manifest) -> list[Shard]:
+    """The shards of an output, by its manifest; a split whose shards share files is one."""
+    shards: list[Shard] = []
+    by_path = {file.path: file for file in manifest.files}
+    for entry in manifest.splits:
+        split = manifest.split(entry)
+        groups = [(facts.records, _files(facts, by_path)) for facts in entry.shards]
+        if any(path.endswith("/") for facts in entry.shards for path in facts.files) or entry.joined:
+            files = [file for _, own in groups for file in own] + [
+                by_path[path] for path in entry.joined if path in by_path
+            ]
+            groups = [(entry.fingerprint.records, list(dict.fromkeys(files)))]
+        first = 0
+        for index, (records, own) in enumerate(groups):
+            piece = ShardPlace(out / MANIFEST, first, first + records, tuple(own), len(groups) > 1)
+            size = sum(file.size for file in own)
+            shards.append(Shard(split, index, len(groups), first, (piece,), size))
+            first += records
+    return shards
+
+
+def files_of(shard: Shard) -> tuple[OutputFile, ...]:
+    """The files that a shard is made of."""
+    (place,) = shard.slices
+    assert isinstance(place, ShardPlace)
+    return place.files
+
+
+def _files(facts: StatedShard, by_path: Mapping[str, OutputFile]) -> list[OutputFile]:
+    found = [by_path[path] for path in facts.files if path in by_path]
+    folders = tuple(path for path in facts.files if path.endswith("/"))
+    if folders:
+        found += [file for path, file in by_path.items() if path.startswith(folders)]
+    return found
+
+
+@contextmanager
+def _folder_of(out: Place, stated: ShardPlace) -> Iterator[tuple[Path, dict[str, tuple[int, str]] | None]]:
+    """A folder in which the records of a shard can be read, and what its files were when they were brought there."""
+    if isinstance(out, Path) and not stated.alone:
+        yield out, None
+        return
+    with tempfile.TemporaryDirectory(prefix=SCRATCH) as name:
+        folder = Path(name)
+        fetched: dict[str, tuple[int, str]] | None = None
+        for file in stated.files:
+            (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(out, ObjectPath):
+            found = side_by_side(lambda file: hash_object(out / file.path, folder / file.path), stated.files)
+            fetched = {file.path: state for file, state in zip(stated.files, found, strict=True)}
+        else:
+            for file in stated.files:
+                (folder / file.path).symlink_to((out / file.path).absolute())
+            fetched = {
+                file.path: hash_file(out / file.path) for file in stated.files if (out / file.path).is_file()
+            }
+        yield folder, fetched
+
+
+def changed_files(files: Sequence[OutputFile], hashed: Callable[[str], tuple[int, str]]) -> tuple[str, ...]:
+    """What is wrong with files that are there; they are in no folder behind a link, for none was walked through."""
+    problems = []
+    for file in files:
+        try:
+            size, sha256 = hashed(file.path)
+        except OSError as error:
+            problems.append(f"{file.path}: cannot be read: {error.strerror}")
+            continue
+        if size != file.size:
+            problems.append(f"{file.path}: has {size} bytes, the manifest says {file.size}")
+        elif sha256 != file.sha256:
+            problems.append(f"{file.path}: its SHA-256 is not the manifest's; it was changed")
+    return tuple(problems)
+
+
+def _read(
+    target: Format, folder: Path, shard: Shard, progress: Progress | None, reader: HashingReader | None = None
+) -> VerifiedShard:
+    split, (stated,) = shard.split, shard.slices
+    builder = PartBuilder(shard.first_record, split.schema)
+    unjoined = _without_joined(split)
+    stored = builder if unjoined is None else PartBuilder(shard.first_record, unjoined.schema)
+    clips: set[str] = set()
+    try:
+        for batch in read_back(target, folder, split, shard.first_record, reader):
+            builder.add(batch)
+            if builder.records > stated.end - stated.start:
+                raise ValueError(
+                    f"there are more than the {stated.end - stated.start} records that the manifest says"
+                )
+            if unjoined is not None:
+                stored.add(batch.select(unjoined.schema.arrow.names))
+            if "clip_id" in split.schema.joined_names:
+                clips.update(batch.column("clip_id").unique().to_pylist())
+            if progress is not None:
+                progress("verified", len(batch))
+        summary = target.summarize(folder, shard) if isinstance(target, Summarizes) else None
+    except Exception as error:  # noqa: BLE001  # a format meeting damaged files, and maybe somebody else's
+        return VerifiedShard(shard, error=f"cannot be read back: {error}")
+    return VerifiedShard(shard, (), None, builder.part(), stored.part(), frozenset(clips), summary)
+
+
+def _without_joined(split: Split) -> Split | None:
+    """The split without the columns that label CSVs joined; None where it has none."""
+    joined = [name for name in IDENTITIES if name in split.schema and split.schema[name].feature is None]
+    return replace(split, schema=split.schema.without(joined)) if joined else None
