@@ -321,6 +321,8 @@ class Metadata:
         for (name, kind), values in zip(self.fields.items(), zip(*rows, strict=True), strict=True):
             try:
                 columns[name] = pa.array(values, kind)
+                if columns[name].to_pylist() != list(values):  # Arrow makes 1 of 1.5 without a word
+                    raise ValueError(f"a value is no {kind}")
             except (pa.ArrowException, TypeError, OverflowError, ValueError) as error:
                 raise DataError(
                     f"{name}: {str(error).splitlines()[0]}.", Location(str(path), first)
