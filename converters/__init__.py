@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from converters.api import convert, inspect, push, verify
+    from converters.api import convert, inspect, push, show, verify
     from converters.dataset.description import Description, Split, load_description
     from converters.dataset.report import Check, CheckError, Report, SplitReport
     from converters.dataset.shard import Shard
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from converters.formats import Format
     from converters.hub import PushReport
     from converters.sample.writer import SampleSummary, make_sample
+    from converters.show.page import Page
     from converters.verify.source import Inspection
 
 _HOMES = {
-    "converters.api": ("convert", "inspect", "push", "verify"),
+    "converters.api": ("convert", "inspect", "push", "show", "verify"),
     "converters.errors": ("CallError", "ConverterError", "DataError", "Location"),
     "converters.formats": ("Format",),
     "converters.hub": ("PushReport",),
+    "converters.show.page": ("Page",),
     "converters.verify.source": ("Inspection",),
     "converters.dataset.report": ("Check", "CheckError", "Report", "SplitReport"),
     "converters.sample.writer": ("SampleSummary", "make_sample"),
@@ -47,6 +49,7 @@ __all__ = [
     "Format",
     "Inspection",
     "Location",
+    "Page",
     "PushReport",
     "Report",
     "SampleSummary",
@@ -58,6 +61,7 @@ __all__ = [
     "load_description",
     "make_sample",
     "push",
+    "show",
     "verify",
 ]
 
@@ -75,7 +79,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """``converters.convert`` stays the function when the room of this name is imported; so does ``verify``."""
+    """``converters.convert`` stays the function when the room of this name is imported; so do the others."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if not (name in _HOME and isinstance(value, ModuleType)):

@@ -20,6 +20,7 @@ from converters.cli.inspect import inspect
 from converters.cli.options import UPLOAD
 from converters.cli.push import push
 from converters.cli.sample import sample
+from converters.cli.show import show
 from converters.cli.streams import close, tolerate
 from converters.cli.tables import show_failure
 from converters.cli.verify import verify
@@ -66,7 +67,7 @@ def _may_be_there(text: str) -> bool:
 
 @click.group(
     cls=_DefaultsToConvert,
-    commands=[convert, docs, formats, inspect, push, sample, verify],
+    commands=[convert, docs, formats, inspect, push, sample, show, verify],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=EPILOG,
 )

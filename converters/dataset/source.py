@@ -107,6 +107,11 @@ class ShardReader(Protocol):
         """What was found in each slice of the shard, once all of it was read."""
         ...
 
+    @property
+    def witnesses(self) -> Mapping[int, bytes]:
+        """The leaves of a few records, made by other code: by their index in the split, once they were read."""
+        ...
+
 
 class Reading(Protocol):
     """How the shards of a source are read: what tasks need for it, frozen and picklable."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -67,7 +68,10 @@ class OutputShardReader:
 
     Attributes:
         facts: what was found, once it is read through.
+        witnesses: none. The manifest states the root of all leaves, against which all records are held.
     """
+
+    witnesses: Mapping[int, bytes] = MappingProxyType({})
 
     def __init__(self, reading: OutputReading, shard: Shard) -> None:
         self.facts: tuple[SliceFacts, ...] = ()

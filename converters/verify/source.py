@@ -138,7 +138,7 @@ class InspectedSplit:
 
     @cached_property
     def label_counts(self) -> tuple[LabelCount, ...]:
-        """The counts per label, in stored order; of labels without names, per value. None where the split is damaged."""
+        """The counts per label, in stored order; without names, per value. None where the split is damaged."""
         if self.fingerprint is None:
             return ()
         names, counts = self.split.label_names, self.fingerprint.label_counts or ()
@@ -272,7 +272,7 @@ class Inspection:
             "splits": [split.to_json() for split in self.splits],
             "absent": [split.title for split in self.absent],
             "equal_images": None if self.equal_images is None else self.equal_images.to_json(),
-            "shared_clips": [asdict(shared) for shared in self.shared_clips],
+            "shared_clips": encode(self.shared_clips),
         }
 
 

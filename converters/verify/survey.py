@@ -71,13 +71,13 @@ Place = tuple[str, int]
 
 @dataclass(frozen=True)
 class EqualImages:
-    """Which images are equal byte for byte, of all splits of a dataset; images are counted once, however often they occur.
+    """Which images of a dataset are equal byte for byte; an image counts once, however often it occurs.
 
     Attributes:
         within: how many images occur more than once in a split, by its title.
         across: how many occur in both of two splits, by their titles; these may be of different configs.
         groups: the places of each image that one config has more than once, in the order of their first places; of
-            very many, the first :data:`MAX_GROUPS`, and of an image the first :data:`MAX_PLACES`.
+            very many in a config, the first :data:`MAX_GROUPS`, and of an image the first :data:`MAX_PLACES`.
         number: of all such groups.
     """
 
@@ -131,7 +131,7 @@ class SplitSurvey:
     def add(self, batch: pa.RecordBatch) -> dict[str, list[bytes]]:
         """Take the next records; the SHA-256 of each of their images, by the column, for who needs it too."""
         schema = self.split.schema
-        if "clip_id" in schema:
+        if "clip_id" in schema.joined_names:
             self.clips.update(batch.column("clip_id").to_pylist())
         label, image = schema.label, schema.image
         if self.label_sets is not None and label is not None and not label.label_names:
@@ -178,7 +178,7 @@ class SplitSurvey:
 
 
 def record_labels(column: Column, array: pa.Array) -> list[tuple[str, ...]]:
-    """The different labels of each record: their names in stored order, or where they have none, their values as text."""
+    """The different labels of each record: their names in stored order; without names, their values as text."""
     if column.label_names:
         found: list[list[str]] = [[] for _ in range(len(array))]
         rows, ranks = label_ranks(column, array)
@@ -244,7 +244,7 @@ def equal_images(surveys: Sequence[SplitSurvey]) -> EqualImages | None:
         },
         tuple(
             tuple(_place(titles, edges, index) for index in groups[first][:MAX_PLACES])
-            for first in sorted(groups)[:MAX_GROUPS]
+            for first in sorted(groups)
         ),
         number,
     )

@@ -240,9 +240,7 @@ def test_an_output_of_version_1_is_refused_with_what_still_checks_it(kfer_conver
     assert "sha256sum -c SHA256SUMS" in done.err
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{}", "[]", "null", '{"manifest_version": 99}', "[" * 99999]
-)
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"manifest_version": 99}', "[" * 99999])
 def test_a_manifest_that_is_none_ends_with_1(kfer_convert, output, text):
     (output / "MANIFEST.json").write_text(text)
     done = kfer_convert("verify", output)

@@ -22,7 +22,7 @@ LAYOUTS = {
     "hf": ({}, set()),
     "jpeg": ({}, NOT_IN_TEXT),
     "jpeg, a folder for each class": ({"class_folders": True}, NO_CLASSES),
-    "lance": ({}, {"pairs of texts", "lists of bytes"}),
+    "lance": ({}, set()),
     "parquet": ({}, set()),
     "tfrecord": ({}, set()),
     "tfrecord, with indexes": ({"index": True}, set()),
