@@ -8,8 +8,8 @@ one that the fingerprint takes of the record *as it was read back*
 (:func:`converters.verify.compare.check_witnesses`).
 
 So a witness covers all that happens to its record between the frames of the source and the output's fingerprint. It
-does not see a fault that hits rarer records only; the property tests of the parsers are for these. Which frames there
-are it cannot say either: :meth:`Witnesses.take` checks that they lie side by side.
+does not see a fault that hits rarer records only; the property tests of the parsers are for these. Which frames
+there are it cannot say either: :meth:`Witnesses.take` checks that they lie side by side.
 """
 
 from __future__ import annotations
