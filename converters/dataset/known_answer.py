@@ -8,8 +8,10 @@ the property tests.
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 
+from converters.dataset.arrays import binary_array, list_array, number_array, string_array, with_nulls
 from converters.dataset.fingerprint import Fingerprint, Part, PartBuilder, merge
 from converters.dataset.schema import Column, Schema
 from converters.errors import ConverterError
@@ -29,19 +31,35 @@ _VECTORS = Schema(
 _NUMBERS = Schema((Column("label", pa.int64(), "label", "label", ("a", "b", "c"), (1, 7, 300)),))
 _LISTS = Schema((Column("label", pa.list_(pa.int64()), "label", "label", ("a", "b", "c")),))
 
-_VECTOR_RECORDS = [
-    {
-        "image": bytes([255, 216, number]) * number,
-        "label_vector": [number % 2, 1 - number % 2, number // 2 % 2],
-        "text": None if number % 3 == 1 else "é" * number,
-        "floats": [0.5 * number] * (number % 3),
-        "img_id": f"clip_{number}",
-        "clip_id": f"drama {number // 4}",
-    }
-    for number in range(7)
-]
-_NUMBER_RECORDS = [{"label": (1, 300, 7)[number % 3]} for number in range(7)]
-_LIST_RECORDS = [{"label": [2, 0, -1, 2][: number % 5]} for number in range(7)]
+_ROWS = 7
+
+
+def _vectors() -> list[pa.Array]:
+    numbers = range(_ROWS)
+    vectors = np.array([(number % 2, 1 - number % 2, number // 2 % 2) for number in numbers], np.uint8)
+    floats = np.array([0.5 * number for number in numbers for _ in range(number % 3)], np.float32)
+    texts = string_array(["" if number % 3 == 1 else "é" * number for number in numbers])
+    return [
+        binary_array([bytes((255, 216, number)) * number for number in numbers]),
+        list_array(number_array(vectors.ravel(), pa.uint8()), pa.list_(pa.uint8(), 3), _NO_COUNTS),
+        with_nulls(texts, np.arange(_ROWS) % 3 != 1),
+        list_array(number_array(floats, pa.float32()), pa.list_(pa.float32()), np.arange(_ROWS) % 3),
+        string_array([f"clip_{number}" for number in numbers]),
+        string_array([f"drama {number // 4}" for number in numbers]),
+    ]
+
+
+def _numbers() -> list[pa.Array]:
+    return [number_array(np.array([(1, 300, 7)[number % 3] for number in range(_ROWS)]), pa.int64())]
+
+
+def _lists() -> list[pa.Array]:
+    counts = np.arange(_ROWS) % 5
+    values = np.concatenate([np.array([2, 0, -1, 2])[:count] for count in counts.tolist()])
+    return [list_array(number_array(values, pa.int64()), pa.list_(pa.int64()), counts)]
+
+
+_NO_COUNTS = np.zeros(0, np.int64)
 
 # The records are taken in as parts of such batches.
 _PARTS = ((1, 2), (4,))
@@ -49,7 +67,7 @@ _PARTS = ((1, 2), (4,))
 _KNOWN = (
     (
         _VECTORS,
-        _VECTOR_RECORDS,
+        _vectors,
         Fingerprint(
             records=7,
             records_sha256="2e4b50a65fd863f51abb04f2e93a695686ec8be4a85e892d2fa5f695ff26a6fe",
@@ -63,7 +81,7 @@ _KNOWN = (
     ),
     (
         _NUMBERS,
-        _NUMBER_RECORDS,
+        _numbers,
         Fingerprint(
             records=7,
             records_sha256="af81205a0f160e7d09186b0b404e60991ba5f3037df7922d20b6e231548c1a1d",
@@ -75,7 +93,7 @@ _KNOWN = (
     ),
     (
         _LISTS,
-        _LIST_RECORDS,
+        _lists,
         Fingerprint(
             records=7,
             records_sha256="5d51c394ec544c109cfb2b6148503d31d920532601c44075a4e7fc1591090e83",
@@ -94,8 +112,9 @@ def check_known_answer() -> None:
     Raises:
         ConverterError: it is wrong.
     """
-    for schema, records, known in _KNOWN:
-        if merge(_parts(schema, pa.RecordBatch.from_pylist(records, schema=schema.arrow)), schema) != known:
+    for schema, arrays, known in _KNOWN:
+        batch = pa.RecordBatch.from_arrays(arrays(), schema=schema.arrow)
+        if merge(_parts(schema, batch), schema) != known:
             raise ConverterError("the fingerprint of known records is wrong: a fault of kfer-convert.")
 
 
