@@ -1,8 +1,9 @@
 """Known answers: fingerprints of a few records that are written down here. Every run holds the code against them.
 
 A fault in the tree, in how parts are merged or in the counts of labels is in both fingerprints that a conversion
-compares, so these cannot show it. The numbers were computed with ``tests/helpers/proof.py``, which follows the definition
-and uses nothing of this package. What goes wrong with other data only is for the witnesses (leaves) and the property tests.
+compares, so these cannot show it. The numbers were computed with ``tests/helpers/proof.py``, which follows the
+definition and uses nothing of this package. What goes wrong with other data only is for the witnesses (leaves) and
+the property tests.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The lines of the chapter ``proof`` that recompute ``records_sha256``: on records of every type, and on changed ones."""
+"""The lines of the chapter ``proof`` that recompute ``records_sha256``: on every type, and on changed records."""
 
 import json
 import re

@@ -1,14 +1,14 @@
 """Witnesses: the leaves of a few records of a source, by a way that shares no code with the conversion's.
 
 The two fingerprints of a conversion cannot show what was wrong before both were taken: a parser that gives a record
-its neighbour's labels, a leaf that leaves a column out. So of every batch the first record, the last and one between are
-read once more, value by value, by the decoder below. It only knows where values lie: whether the bytes are sound is for
-the parsers to say. The leaf of each, made here by the public definition, must be the one that the fingerprint takes of
-the record *as it was read back* (:func:`converters.verify.compare.check_witnesses`).
+its neighbour's labels, a leaf that leaves a column out. So of every batch the first record, the last and one
+between are read once more, value by value, by the decoder below. It only knows where values lie: whether the bytes
+are sound is for the parsers to say. The leaf of each, made here by the public definition, must be the one that the
+fingerprint takes of the record *as it was read back* (:func:`converters.verify.compare.check_witnesses`).
 
 So a witness covers all that happens to its record between the frames of the source and the output's fingerprint. It
-does not see a fault that hits rarer records only; the property tests of the parsers are for these. Which frames there
-are it cannot say either: :meth:`Witnesses.take` checks that they lie side by side.
+does not see a fault that hits rarer records only; the property tests of the parsers are for these. Which frames
+there are it cannot say either: :meth:`Witnesses.take` checks that they lie side by side.
 """
 
 from __future__ import annotations

@@ -242,7 +242,8 @@ def test_nested_features(tmp_path):
     schema = schema_of(tmp_path / "in")
     assert {name: type_name(column.type) for name, column in schema.items()} == {
         "image": "binary", "label": "int64[]", "mask": "binary", "objects/bbox": "float32[]",
-        "objects/crowd": "int64[]", "corners": "float32[10]", "size": "int32", "any": "uint8[]", "flag": "int64", "packed": "binary",
+        "objects/crowd": "int64[]", "corners": "float32[10]", "size": "int32", "any": "uint8[]", "flag": "int64",
+        "packed": "binary",
         "triple": "int64[3]", "words/ragged_flat_values": "string[]", "words/ragged_row_lengths_0": "int64[]",
         "raw": "binary", "frames": "binary[]",
     }  # fmt: skip
