@@ -1,4 +1,4 @@
-"""kfer-convert: KFER, and other image datasets in TFRecords, to formats that everything reads, with proof.
+"""kfer-convert: TFRecords, and any other layout it knows, to any of these layouts, with proof that nothing changed.
 
     from converters import convert
     report = convert("tfrecords", to="parquet", out="out")
@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from converters.api import convert, inspect, push, verify
+    from converters.api import convert, inspect, push, show, verify
     from converters.dataset.description import Description, Split, load_description
     from converters.dataset.report import Check, CheckError, Report, SplitReport
     from converters.dataset.shard import Shard
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from converters.formats import Format
     from converters.hub import PushReport
     from converters.sample.writer import SampleSummary, make_sample
+    from converters.show.page import Page
     from converters.verify.source import Inspection
 
 _HOMES = {
-    "converters.api": ("convert", "inspect", "push", "verify"),
+    "converters.api": ("convert", "inspect", "push", "show", "verify"),
     "converters.errors": ("CallError", "ConverterError", "DataError", "Location"),
     "converters.formats": ("Format",),
     "converters.hub": ("PushReport",),
+    "converters.show.page": ("Page",),
     "converters.verify.source": ("Inspection",),
     "converters.dataset.report": ("Check", "CheckError", "Report", "SplitReport"),
     "converters.sample.writer": ("SampleSummary", "make_sample"),
@@ -47,6 +49,7 @@ __all__ = [
     "Format",
     "Inspection",
     "Location",
+    "Page",
     "PushReport",
     "Report",
     "SampleSummary",
@@ -58,18 +61,25 @@ __all__ = [
     "load_description",
     "make_sample",
     "push",
+    "show",
     "verify",
 ]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  # any of the above
+    if name == "__version__":
+        return import_module("importlib.metadata").version("kfer-convert")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
 
 
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
 class _Package(ModuleType):
-    """``converters.convert`` stays the function when the room of this name is imported; so does ``verify``."""
+    """``converters.convert`` stays the function when the room of this name is imported; so do the others."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if not (name in _HOME and isinstance(value, ModuleType)):

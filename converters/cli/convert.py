@@ -12,8 +12,8 @@ import click
 
 from converters.cli import EXIT_QUARANTINED
 from converters.cli.options import (
-    FOLDER,
     JSON,
+    LABELS,
     PLACE,
     QUIET,
     READER,
@@ -43,7 +43,6 @@ _FORMAT_OPTIONS = ("class_folders", "index", "image_suffix")
 _FORMATS = ", ".join(available_formats())
 _OUT = "Folder to make, or a URL; of several formats, the folder of their folders.  [default: ./kfer-FORMAT]"
 _WITHOUT = "Leave this column out; may be repeated, and is recorded."
-_LABELS = "Folder of the authors' label CSVs; recovers img_id and clip_id."
 _RECORD_SIZE = "Longest record that is accepted.  [default: 256 MiB]"
 _SHARD_SIZE = "Most source bytes in one output file.  [default: 500 MB]"
 _SIZE: Any = {"type": click.IntRange(1), "metavar": "BYTES"}
@@ -69,7 +68,7 @@ PARAMS = (
         ["--split", "splits"], multiple=True, metavar="NAME", help="Only this split; may be repeated."
     ),
     click.Option(["--without"], multiple=True, metavar="COLUMN", help=_WITHOUT),
-    click.Option(["--labels"], type=FOLDER, metavar="DIR", help=_LABELS),
+    LABELS,
     READER,
     flag("--decode", help="Decode every image fully, not only its header."),
     flag("--class-folders", help="jpeg: one folder per class, for torchvision's ImageFolder."),

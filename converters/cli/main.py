@@ -20,6 +20,7 @@ from converters.cli.inspect import inspect
 from converters.cli.options import UPLOAD
 from converters.cli.push import push
 from converters.cli.sample import sample
+from converters.cli.show import show
 from converters.cli.streams import close, tolerate
 from converters.cli.tables import show_failure
 from converters.cli.verify import verify
@@ -66,15 +67,16 @@ def _may_be_there(text: str) -> bool:
 
 @click.group(
     cls=_DefaultsToConvert,
-    commands=[convert, docs, formats, inspect, push, sample, verify],
+    commands=[convert, docs, formats, inspect, push, sample, show, verify],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=EPILOG,
 )
 @click.version_option(None, "--version", "-V", package_name="kfer-convert")
 def cli() -> None:
-    """Convert TFRecords of images and labels to other layouts, and prove that nothing was lost or changed.
+    """Convert a dataset from one layout to another, and prove that nothing was lost or changed.
 
-    SOURCE is the folder that holds the TFRecord files, ./tfrecords by default.
+    SOURCE is TFRecords of tf.train.Example (a folder, a file, a pattern or a URL) or an output of this program, in any
+    of its formats; ./tfrecords by default.
     """
 
 

@@ -76,6 +76,8 @@ class FormatsType(click.ParamType):  # type: ignore[type-arg]  # generic from cl
 PLACE = PlaceType()
 FOLDER = click.Path(path_type=Path)
 
+_LABELS = "Folder of the authors' label CSVs; recovers img_id and clip_id."
+LABELS = click.Option(["--labels"], type=FOLDER, metavar="DIR", help=_LABELS)
 JSON = flag("--json", "as_json", help="Print one JSON object instead of a table.")
 QUIET = flag("--quiet", "-q", help="Print nothing but errors.")
 _WHO_READS = "Who reads the TFRecords; tensorflow has TensorFlow confirm every record (an extra to install)."

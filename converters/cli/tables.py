@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from converters.verify.source import InspectedSplit, Inspection
 
 _SHOWN_RANGES = 20
+_TOP_COMBINATIONS = 10
+_SHOWN_LABELS = 100
 
 
 def show_report(report: Report, *, quiet: bool, as_json: bool, error: bool = False) -> None:
@@ -65,6 +67,12 @@ def _failed(report: Report) -> list[Check]:
 
 def report_lines(report: Report) -> Iterator[str]:
     """A report: its checks as a table, and the reasons of all that did not pass below it."""
+    for table in report.inferred:
+        yield from (
+            f"Columns of {table.name}, inferred from all records:",
+            *map(_printable, table.lines()),
+            "",
+        )
     names = list(dict.fromkeys(check.name for split in report.splits for check in split.checks))
     rows = [["config", "split", "found", *names]]
     notes = []
@@ -164,7 +172,7 @@ def inspection_lines(inspection: Inspection) -> Iterator[str]:
         ["config", "split", "file", "bytes", "records", "label sets", "index", "is it the published one?"]
     ]
     for split in inspection.splits:
-        sets = f"{split.fingerprint.distinct_label_sets:,}" if split.fingerprint else "-"
+        sets = "-" if split.combinations is None else f"{len(split.combinations):,}"
         for file in split.files:
             records = "-" if file.records is None else f"{file.records:,}"
             index = "none" if file.index is None else "agrees" if file.indexed else "unverified"
@@ -188,34 +196,62 @@ def inspection_lines(inspection: Inspection) -> Iterator[str]:
         for text in [split.note, split.error, *(split.reasons if split.verdict != "published" else ())]:
             if text:
                 yield f"{split.title}: {text}"
-    for config in dict.fromkeys(split.split.config for split in inspection.splits):
+    for table in inspection.columns:
+        yield from ("", f"Columns of {table.name}:", *map(_printable, table.lines(labels=False)))
         yield from _label_lines(
-            config, [split for split in inspection.splits if split.split.config == config]
+            table.name, [split for split in inspection.splits if split.split.config == table.name]
         )
+    yield from _overlap_lines(inspection)
     yield f"\n{inspection.records:,} records, {inspection.bytes:,} bytes"
+
+
+def _overlap_lines(inspection: Inspection) -> Iterator[str]:
+    """What would spoil an evaluation: images that occur twice, and clips that two splits share."""
+    equal = inspection.equal_images
+    if equal is None:
+        yield "\nEqual images were not looked for: there are too many."
+        return
+    if equal.within or equal.across or inspection.shared_clips:
+        yield ""
+    for title, images in equal.within.items():
+        yield f"Equal byte for byte: {images:,} image{'s'[: images != 1]} more than once in {title}"
+    for (one, other), images in equal.across.items():
+        yield f"Equal byte for byte: {images:,} image{'s'[: images != 1]} both in {one} and in {other}"
+    for shared in inspection.shared_clips:
+        (one, other), (first, second) = shared.splits, shared.images
+        yield (
+            f"{one} and {other} share {shared.clips:,} clips: {first:,} and {second:,} of their images are from these"
+        )
 
 
 def _label_lines(config: str, splits: Sequence[InspectedSplit]) -> Iterator[str]:
     """Records per label, labels per image and the most frequent combinations, a column per split."""
-    sound = [split for split in splits if split.fingerprint is not None]
+    sound = [split for split in splits if split.combinations is not None]
     if not sound:
         return
     yield ""
     rows = [[config, *(split.split.name for split in sound)]]
-    for number, name in enumerate(sound[0].split.label_names):
-        rows.append([name, *(f"{split.label_counts[number].records:,}" for split in sound)])
-    per_image = [split.fingerprint.labels_per_image or {} for split in sound if split.fingerprint is not None]
-    for count in sorted(set().union(*per_image)):
+    counts = [{count.name: count.records for count in split.label_counts} for split in sound]
+    names = list(dict.fromkeys(name for found in counts for name in found))
+    for name in names[:_SHOWN_LABELS]:
+        rows.append([name, *(f"{found.get(name, 0):,}" for found in counts)])
+    what = "records" if sound[0].split.schema.image is None else "images"
+    for count in sorted(set().union(*(split.labels_per_image for split in sound))):
         rows.append(
             [
-                f"images with {count} label{'s'[: count != 1]}",
-                *(f"{counts.get(count, 0):,}" for counts in per_image),
+                f"{what} with {count} label{'s'[: count != 1]}",
+                *(f"{split.labels_per_image.get(count, 0):,}" for split in sound),
             ]
         )
     yield from _table(rows)
+    if len(names) > _SHOWN_LABELS:
+        yield f"and {len(names) - _SHOWN_LABELS:,} more labels; --json has all"
     if sound[0].split.kind == "multi-label":
         for split in sound:
-            most = [f"{' + '.join(entry.labels)} {entry.records:,}" for entry in split.combinations]
+            most = [
+                f"{' + '.join(entry.labels)} {entry.records:,}"
+                for entry in (split.combinations or ())[:_TOP_COMBINATIONS]
+            ]
             yield f"Most frequent in {split.split.name}: {', '.join(most)}"
 
 

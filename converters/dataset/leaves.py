@@ -13,7 +13,7 @@ the segments of a record follow each other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -35,12 +35,17 @@ Segment = tuple[Bytes, npt.NDArray[np.int64] | int]
 """Some bytes of every record, one after the other, and how many each has; a number where all have as many."""
 
 
-def record_leaves(batch: pa.RecordBatch, schema: Schema) -> list[bytes]:
-    """The leaf of each record of a batch, which has the stored columns of ``schema``."""
+def record_leaves(
+    batch: pa.RecordBatch, schema: Schema, digests: Mapping[str, Sequence[bytes]] | None = None
+) -> list[bytes]:
+    """The leaf of each record of a batch, which has the stored columns of ``schema``.
+
+    ``digests`` has those of images, by the column, where they are known already.
+    """
     rows = len(batch)
     segments: list[Segment] = [(np.zeros(rows, np.uint8), 1)]
     for column, array in zip(schema.stored, batch.columns, strict=True):
-        segments += _value(column, array)
+        segments += _value(column, array, (digests or {}).get(column.name))
     data, edges = _interleaved(segments, rows)
     view = memoryview(data.data)
     return sha256_each([view[start:end] for start, end in pairwise(edges)])
@@ -51,14 +56,14 @@ def image_digests(array: pa.Array) -> list[bytes]:
     return sha256_each(binary_views(array))
 
 
-def _value(column: Column, array: pa.Array) -> list[Segment]:
+def _value(column: Column, array: pa.Array, known: Sequence[bytes] | None) -> list[Segment]:
     valid = valid_rows(array)
     counts, values = list_parts(array) if column.is_list else (valid.astype(np.int64), array)
     prefix = counts.astype(np.uint64)
     prefix[~valid] = _NULL
     head: Segment = (prefix.view(np.uint8), 8)
     if column.role == "image":
-        digests = np.frombuffer(b"".join(image_digests(array)), np.uint8).reshape(-1, 32)
+        digests = np.frombuffer(b"".join(known or image_digests(array)), np.uint8).reshape(-1, 32)
         return [head, (digests, 32) if valid.all() else (digests[valid].ravel(), counts * 32)]
     if pa.types.is_binary(values.type) or pa.types.is_string(values.type):
         return [head, _texts(values, counts, valid, scalar=not column.is_list)]

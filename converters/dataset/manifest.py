@@ -48,8 +48,9 @@ DEFINITION = (
     "columns. value = number of values as 8 bytes little-endian (2^64-1 for null), then each value: of binary and "
     "string its length as 8 bytes little-endian and its bytes; of integers 8 bytes little-endian; of float32 its 4 "
     "bytes little-endian; of the role image the 32 bytes of its SHA-256. node = SHA-256(0x01, left, right). "
-    "labels_sha256: SHA-256 of label vectors, row after row, one byte (0 or 1) per label. identities_sha256: a tree of the same "
-    "shape, without the bytes 0x00 and 0x01, whose leaves are the SHA-256 of the UTF-8 text img_id + newline + clip_id."
+    "labels_sha256: SHA-256 of label vectors, row after row, one byte (0 or 1) per label. identities_sha256: a tree "
+    "of the same shape, without the bytes 0x00 and 0x01, whose leaves are the SHA-256 of the UTF-8 text img_id + "
+    "newline + clip_id."
 )
 
 # How large a manifest may be: a description, and an entry for each file that is really there (a path has at most

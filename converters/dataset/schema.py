@@ -231,7 +231,9 @@ class Schema:
             CallError: there is a column of such a name.
         """
         if taken := next((name for name in meanings if name in self), None):
-            raise CallError(f"--labels joins a column {taken!r}; the dataset has one already: leave --labels out.")
+            raise CallError(
+                f"--labels joins a column {taken!r}; the dataset has one already: leave --labels out."
+            )
         columns = (Column(name, pa.string(), meaning=meaning) for name, meaning in meanings.items())
         return Schema((*self.columns, *columns))
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import heapq
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from converters.dataset.decode import encode
 from converters.dataset.description import Description, Split
 from converters.dataset.fingerprint import Fingerprint, Merger, Part, PartBuilder
-from converters.dataset.report import Check
-from converters.dataset.schema import Schema
+from converters.dataset.report import Check, ColumnTable, html_table
 from converters.dataset.shard import Progress, Shard, SliceFacts
 from converters.dataset.source import ShardReader, Source, SourceFile, SourceSplit
 from converters.dataset.source_facts import Compression
@@ -21,6 +23,18 @@ from converters.formats.sources import open_source
 from converters.formats.tfrecord.source import source_facts
 from converters.storage.object_store import Place
 from converters.verify import compare
+from converters.verify.columns import ColumnCounts, described_config
+from converters.verify.survey import (
+    EqualImages,
+    ImageCounts,
+    SharedClips,
+    SplitSurvey,
+    equal_images,
+    shared_clips,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Verdict = Literal["published", "different", "unknown", "damaged"]
 """Whether a split is the published one.
@@ -31,7 +45,8 @@ Verdict = Literal["published", "different", "unknown", "damaged"]
 - ``damaged``: the split cannot be read through.
 """
 
-TOP_COMBINATIONS = 10
+Watch = Callable[[Split, int, "pa.RecordBatch"], None]
+"""Called with each batch, its split, and the index in the split of its first record."""
 
 # Half of what a conversion compares is an output, and here is none.
 _NO_OUTPUT = "; equal to the source's"
@@ -62,10 +77,11 @@ class InspectedFile:
 
 @dataclass(frozen=True)
 class LabelCount:
-    """How many records have a label, and how many are published to; None where that is not known."""
+    """How many records have a label, which share of the split these are, and how many are published to, if known."""
 
     name: str
     records: int
+    share: float
     published: int | None
 
 
@@ -88,7 +104,9 @@ class InspectedSplit:
         verdict: whether it is the published split.
         checks: the comparisons the verdict comes from; none where the split is damaged.
         fingerprint: counts and digests; None where the split is damaged.
-        combinations: the most frequent sets of labels, most frequent first.
+        combinations: all sets of labels, most frequent first; None where there are no labels, or too many sets.
+        images: what the images are like; None where there are none.
+        columns: how many values the records have in each column, by its name.
         error: what is damaged and where; None where nothing is.
     """
 
@@ -98,7 +116,9 @@ class InspectedSplit:
     verdict: Verdict
     checks: tuple[Check, ...] = ()
     fingerprint: Fingerprint | None = None
-    combinations: tuple[LabelCombination, ...] = ()
+    combinations: tuple[LabelCombination, ...] | None = None
+    images: ImageCounts | None = None
+    columns: Mapping[str, ColumnCounts] = field(default_factory=dict)
     error: str | None = None
 
     @property
@@ -116,14 +136,37 @@ class InspectedSplit:
         """Size of the source files."""
         return sum(file.bytes for file in self.files)
 
-    @property
+    @cached_property
     def label_counts(self) -> tuple[LabelCount, ...]:
-        """The counts per label, in stored order; none where the split is damaged."""
+        """The counts per label, in stored order; without names, per value. None where the split is damaged."""
         if self.fingerprint is None:
             return ()
-        names = self.split.label_names
+        names, counts = self.split.label_names, self.fingerprint.label_counts or ()
         published = self.split.published.label_counts or (None,) * len(names)
-        return tuple(map(LabelCount, names, self.fingerprint.label_counts or (), published))
+        if not names:
+            found = Counter[str]()
+            for entry in self.combinations or ():
+                found.update(dict.fromkeys(entry.labels, entry.records))
+            names = tuple(sorted(found, key=label_order))
+            counts, published = tuple(found[name] for name in names), (None,) * len(names)
+        total = max(1, self.fingerprint.records)
+        return tuple(map(LabelCount, names, counts, (round(count / total, 6) for count in counts), published))
+
+    @property
+    def labels_per_image(self) -> Mapping[int, int]:
+        """How many records have so many different labels, by that number."""
+        found = Counter[int]()
+        for entry in self.combinations or ():
+            found[len(entry.labels)] += entry.records
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def label_pairs(self) -> tuple[LabelCombination, ...]:
+        """How many records have both of two labels, most first."""
+        found = Counter[tuple[str, ...]]()
+        for entry in self.combinations or ():
+            found.update(dict.fromkeys(combinations(entry.labels, 2), entry.records))
+        return tuple(LabelCombination(pair, records) for pair, records in found.most_common())
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -152,10 +195,10 @@ class InspectedSplit:
             "bytes": self.bytes,
             "files": [asdict(file) for file in self.files],
             "label_counts": [asdict(count) for count in self.label_counts],
-            "combinations": [
-                {"labels": list(combination.labels), "records": combination.records}
-                for combination in self.combinations
-            ],
+            "labels_per_image": _text_keys(self.labels_per_image),
+            "combinations": _listed(self.combinations),
+            "label_pairs": _listed(self.label_pairs),
+            "images": None if self.images is None else self.images.to_json(),
             "fingerprint": encode(self.fingerprint),
             "published": {
                 "records": published.records,
@@ -167,7 +210,7 @@ class InspectedSplit:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Inspection:
     """What a source folder holds.
 
@@ -176,12 +219,31 @@ class Inspection:
         description: of the dataset.
         splits: the splits that are there, in the description's order.
         absent: the splits that are not.
+        equal_images: the images of all splits that are equal; None where there are too many to look.
+        shared_clips: the clips that two splits share, where label CSVs tell clips.
+        columns: what the features of each config are, or were taken for.
+        document: the description as ``dataset.json`` has it, complete with all columns, to be edited.
     """
 
     folder: str
     description: Description
     splits: tuple[InspectedSplit, ...]
     absent: tuple[Split, ...]
+    equal_images: EqualImages | None = None
+    shared_clips: tuple[SharedClips, ...] = ()
+    columns: tuple[ColumnTable, ...] = ()
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<Inspection {self.folder}: {self.records:,} records, {len(self.splits)} splits>"
+
+    def _repr_html_(self) -> str:
+        """The splits as a table, as notebooks show it."""
+        rows = [["config", "split", "records", "is it the published one?"]]
+        for split in self.splits:
+            records = "" if split.records is None else f"{split.records:,}"
+            rows.append([split.split.config, split.split.name, records, split.verdict])
+        return html_table(rows, repr(self)[1:-1])
 
     @property
     def records(self) -> int:
@@ -206,12 +268,17 @@ class Inspection:
             "failed": self.failed,
             "records": self.records,
             "bytes": self.bytes,
+            "columns": [table.to_json() for table in self.columns],
             "splits": [split.to_json() for split in self.splits],
             "absent": [split.title for split in self.absent],
+            "equal_images": None if self.equal_images is None else self.equal_images.to_json(),
+            "shared_clips": encode(self.shared_clips),
         }
 
 
-def inspect_source(folder: Place, progress: Progress | None = None) -> Inspection:
+def inspect_source(
+    folder: Place, progress: Progress | None = None, *, labels: Path | None = None
+) -> Inspection:
     """Read every split of a source folder through, and compare it with what is published.
 
     A damaged split does not stop the others: its entry has the error.
@@ -220,23 +287,62 @@ def inspect_source(folder: Place, progress: Progress | None = None) -> Inspectio
         CallError: there is no such folder, no file of the dataset in it, or its description is wrong.
         DataError: a file cannot be matched to a split.
     """
-    source = open_source(folder, allow_mismatch=True, progress=progress)
+    source = open_source(folder, allow_mismatch=True, progress=progress, labels=labels)
+    return inspect_opened(source, str(folder), progress)
+
+
+def inspect_opened(
+    source: Source, folder: str, progress: Progress | None = None, watch: Watch | None = None
+) -> Inspection:
+    """As :func:`inspect_source`; ``watch`` sees every batch, and ``folder`` is what the source is called."""
     # One slice per file, so that the digest of the slice is that of the file.
     plan = source.plan(sys.maxsize)
+    surveys = [SplitSurvey(found.split) for found in source.splits]
     splits = tuple(
-        _inspect_split(source, found, plan[number], progress) for number, found in enumerate(source.splits)
+        _inspect_split(source, found, shard, survey, progress, watch)
+        for found, shard, survey in zip(source.splits, plan, surveys, strict=True)
     )
-    return Inspection(str(folder), source.description, splits, source.absent)
+    sound = [survey for split, survey in zip(splits, surveys, strict=True) if split.error is None]
+    return Inspection(
+        folder,
+        source.description,
+        splits,
+        source.absent,
+        equal_images(sound),
+        shared_clips(sound),
+        tuple(_column_tables(source, splits)),
+        source.described(),
+    )
+
+
+def _column_tables(source: Source, splits: Sequence[InspectedSplit]) -> Iterator[ColumnTable]:
+    """What the features of each config are: as they were inferred, or as they are described."""
+    inferred = {table.name: table for table in source.inferred}
+    for config in dict.fromkeys(split.split.config for split in splits):
+        own = [split for split in splits if split.split.config == config]
+        yield inferred.get(config) or described_config(
+            config,
+            own[0].split.schema,
+            {split.split.name: split.columns for split in own},
+            {split.split.name: split.records or 0 for split in own},
+            [split.images for split in own if split.images is not None],
+        )
 
 
 def _inspect_split(
-    source: Source, found: SourceSplit, shard: Shard, progress: Progress | None
+    source: Source,
+    found: SourceSplit,
+    shard: Shard,
+    survey: SplitSurvey,
+    progress: Progress | None,
+    watch: Watch | None,
 ) -> InspectedSplit:
     split = found.split
     reader = source.reading.read(shard)
     try:
         merger = Merger(split.schema)
-        for part in _parts(reader, split.schema, progress):
+        columns = {column.name: ColumnCounts() for column in split.schema.stored}
+        for part in _parts(reader, survey, columns, progress, watch):
             merger.add(part)
         fingerprint = merger.fingerprint()
     except DataError as error:
@@ -249,29 +355,67 @@ def _inspect_split(
         for check in compare.compare(split, fingerprint, fingerprint, sources, identified=False)
         if check.name != compare.VALUES
     )
-    combinations = _most_frequent(merger.label_sets or {}, split.label_names)
-    return InspectedSplit(split, files, found.note, _verdict(checks), checks, fingerprint, combinations)
+    images = survey.images()
+    sets = _combinations(split, merger.label_sets, survey)
+    return InspectedSplit(
+        split, files, found.note, _verdict(checks), checks, fingerprint, sets, images, columns
+    )
 
 
-def _parts(reader: ShardReader, schema: Schema, progress: Progress | None) -> Iterator[Part]:
+def _parts(
+    reader: ShardReader,
+    survey: SplitSurvey,
+    columns: Mapping[str, ColumnCounts],
+    progress: Progress | None,
+    watch: Watch | None,
+) -> Iterator[Part]:
     """The fingerprint of each batch, so that no more than a batch is held of a split of any size."""
     record = 0
     for batch in reader:
-        builder = PartBuilder(record, schema)
-        builder.add(batch)
+        builder = PartBuilder(record, survey.split.schema)
+        builder.add(batch, survey.add(batch))
+        for column in survey.split.schema.stored:
+            columns[column.name].add(column, batch.column(column.name))
+        if watch is not None:
+            watch(survey.split, record, batch)
         record += len(batch)
         yield builder.part()
         if progress is not None:
             progress("read", len(batch))
 
 
-def _most_frequent(label_sets: Mapping[str, int], names: Sequence[str]) -> tuple[LabelCombination, ...]:
+def _combinations(
+    split: Split, label_sets: Mapping[str, int] | None, survey: SplitSurvey
+) -> tuple[LabelCombination, ...] | None:
+    names = split.label_names
+    if split.schema.label is None or (label_sets if names else survey.label_sets) is None:
+        return None
     # Of equally frequent ones, that with the label stored first, so that the order is always the same.
+    if not names:
+        by_value = [
+            (tuple(sorted(labels, key=label_order)), records)
+            for labels, records in (survey.label_sets or {}).items()
+        ]
+        by_value.sort(key=lambda item: (-item[1], [label_order(label) for label in item[0]]))
+        return tuple(LabelCombination(labels, records) for labels, records in by_value)
     sets = [
-        ([int(rank) for rank in ranks.split(",") if rank], records) for ranks, records in label_sets.items()
+        ([int(rank) for rank in ranks.split(",") if rank], records)
+        for ranks, records in (label_sets or {}).items()
     ]
-    top = heapq.nsmallest(TOP_COMBINATIONS, sets, key=lambda item: (-item[1], item[0]))
-    return tuple(LabelCombination(tuple(names[rank] for rank in ranks), records) for ranks, records in top)
+    sets.sort(key=lambda item: (-item[1], item[0]))
+    return tuple(LabelCombination(tuple(names[rank] for rank in ranks), records) for ranks, records in sets)
+
+
+def label_order(label: str) -> tuple[int, int, str]:
+    """What sorts labels without names: numbers by their value, then texts."""
+    number = label.removeprefix("-").isdecimal()
+    return (0, int(label), "") if number else (1, 0, label)
+
+
+def _listed(sets: Sequence[LabelCombination] | None) -> list[dict[str, Any]] | None:
+    return (
+        None if sets is None else [{"labels": list(entry.labels), "records": entry.records} for entry in sets]
+    )
 
 
 def _files(files: Sequence[SourceFile], facts: Sequence[SliceFacts]) -> tuple[InspectedFile, ...]:

@@ -6,7 +6,7 @@ One pass over the records, in memory that grows by sixteen bytes an image for fi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +17,16 @@ import pyarrow as pa
 from converters.dataset.arrays import binary_parts, valid_rows
 from converters.dataset.description import Split
 from converters.dataset.image_header import ENCODINGS, NO_IMAGE, ImageHeaderReader
+from converters.dataset.labels import label_ranks
 from converters.dataset.leaves import image_digests
+from converters.dataset.schema import Column
 
 # Of more images than this, equal ones are not looked for; each takes sixteen bytes.
 MAX_COMPARED_IMAGES = 10_000_000
+MAX_GROUPS = 1000
+MAX_PLACES = 100
 _DIGEST_BYTES = 16
+MAX_UNNAMED_SETS = 1 << 12
 _MAX_SIZES = 1 << 16
 _BITS = 48  # of the size of an image in bytes
 
@@ -60,41 +65,87 @@ class ImageCounts:
         }
 
 
+Place = tuple[str, int]
+"""The title of a split, and a record in it."""
+
+
 @dataclass(frozen=True)
 class EqualImages:
-    """Images that are equal byte for byte: each as the title of its split and its record."""
+    """Which images of a dataset are equal byte for byte; an image counts once, however often it occurs.
 
-    places: tuple[tuple[str, int], ...]
+    Attributes:
+        within: how many images occur more than once in a split, by its title.
+        across: how many occur in both of two splits, by their titles; these may be of different configs.
+        groups: the places of each image that one config has more than once, in the order of their first places; of
+            very many in a config, the first :data:`MAX_GROUPS`, and of an image the first :data:`MAX_PLACES`.
+        number: of all such groups.
+    """
 
-    @property
-    def across(self) -> bool:
-        """Whether they are in more than one split."""
-        return len({title for title, _ in self.places}) > 1
+    within: Mapping[str, int]
+    across: Mapping[tuple[str, str], int]
+    groups: tuple[tuple[Place, ...], ...]
+    number: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as a JSON object."""
+        return {
+            "within": dict(self.within),
+            "across": [{"splits": list(titles), "images": images} for titles, images in self.across.items()],
+            "groups": [
+                [{"split": title, "record": record} for title, record in group] for group in self.groups
+            ],
+            "number_of_groups": self.number,
+        }
+
+
+@dataclass(frozen=True)
+class SharedClips:
+    """Clips that two splits of a config share: how many, and how many images of each split are from one of them."""
+
+    splits: tuple[str, str]
+    clips: int
+    images: tuple[int, int]
 
 
 @dataclass
 class SplitSurvey:
-    """Takes in the batches of a split, and counts its images; see :class:`ImageCounts`."""
+    """Takes in the batches of a split, and counts its images; see :class:`ImageCounts`.
+
+    Attributes:
+        split: the split.
+        clips: how many images each clip has, where clips are known.
+        label_sets: how many records have each set of labels, where labels have no names; None of too many sets.
+    """
 
     split: Split
-    digests: list[bytes] = field(default_factory=list)
-    clips: set[str] = field(default_factory=set)
+    clips: Counter[str] = field(default_factory=Counter)
+    label_sets: Counter[tuple[str, ...]] | None = field(default_factory=Counter)
+    _digests: list[bytes] = field(default_factory=list)
+    _images: int = 0
     _reader: ImageHeaderReader = field(default_factory=ImageHeaderReader)
     _encodings: Counter[str] = field(default_factory=Counter)
     _sizes: Counter[tuple[int, int, int]] = field(default_factory=Counter)
     _powers: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(_BITS, np.int64))
     _bytes: list[int] = field(default_factory=lambda: [0, 1 << _BITS, 0])
 
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Take the next records."""
-        if "clip_id" in self.split.schema.joined_names:
+    def add(self, batch: pa.RecordBatch) -> dict[str, list[bytes]]:
+        """Take the next records; the SHA-256 of each of their images, by the column, for who needs it too."""
+        schema = self.split.schema
+        if "clip_id" in schema.joined_names:
             self.clips.update(batch.column("clip_id").to_pylist())
-        image = self.split.schema.image
+        label, image = schema.label, schema.image
+        if self.label_sets is not None and label is not None and not label.label_names:
+            self.label_sets.update(record_labels(label, batch.column(label.name)))
+            if len(self.label_sets) > MAX_UNNAMED_SETS:
+                self.label_sets = None
         if image is None or not len(batch):
-            return
+            return {}
         array = batch.column(image.name)
         valid = valid_rows(array)
-        self.digests.append(b"".join(digest[:_DIGEST_BYTES] for digest in image_digests(array)))
+        digests = image_digests(array)
+        self._images += len(batch)
+        if self._images <= MAX_COMPARED_IMAGES:
+            self._digests.append(b"".join(digest[:_DIGEST_BYTES] for digest in digests))
         headers = self._reader.try_read(array)
         codes, counts = np.unique(headers.encodings[headers.encodings != NO_IMAGE], return_counts=True)
         self._encodings.update(
@@ -114,6 +165,7 @@ class SplitSurvey:
                 min(least, int(lengths.min())),
                 max(most, int(lengths.max())),
             ]
+        return {image.name: digests}
 
     def images(self) -> ImageCounts | None:
         """What the images are like; None where there are none."""
@@ -125,55 +177,99 @@ class SplitSurvey:
         )
 
 
-def equal_images(surveys: Sequence[SplitSurvey]) -> list[EqualImages] | None:
-    """The images of one config that are equal, in the order of their first places; None where there are too many."""
-    joined = [b"".join(survey.digests) for survey in surveys]
-    number = sum(map(len, joined)) // _DIGEST_BYTES
-    if number > MAX_COMPARED_IMAGES:
-        return None
-    if not number:
-        return []
-    digests = np.frombuffer(b"".join(joined), np.dtype([("a", "<u8"), ("b", "<u8")]))
-    order = np.lexsort((np.arange(number), digests["b"], digests["a"]))
-    same = digests[order][1:] == digests[order][:-1]
-    edges = np.cumsum([0, *(len(part) // _DIGEST_BYTES for part in joined)])
-    groups = [group for group in _runs(order, same) if not _empty(digests[group[0]])]
-    places = [
-        EqualImages(tuple(_place(surveys, edges, index) for index in group)) for group in sorted(groups)
+def record_labels(column: Column, array: pa.Array) -> list[tuple[str, ...]]:
+    """The different labels of each record: their names in stored order; without names, their values as text."""
+    if column.label_names:
+        found: list[list[str]] = [[] for _ in range(len(array))]
+        rows, ranks = label_ranks(column, array)
+        for row, rank in zip(rows.tolist(), ranks.tolist(), strict=True):
+            found[row].append(column.label_names[rank])
+        return [tuple(dict.fromkeys(names)) for names in found]
+    records = [
+        value if isinstance(value, list) else [] if value is None else [value] for value in array.to_pylist()
     ]
-    return places
+    return [tuple(map(_text, sorted(set(values)))) for values in records]
+
+
+def _text(value: bytes | str | float) -> str:
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def equal_images(surveys: Sequence[SplitSurvey]) -> EqualImages | None:
+    """The images of all splits that are equal; None where there are too many to look."""
+    if sum(survey._images for survey in surveys) > MAX_COMPARED_IMAGES:
+        return None
+    joined = [b"".join(survey._digests) for survey in surveys]
+    edges = np.cumsum([0, *(len(part) // _DIGEST_BYTES for part in joined)])
+    digests = np.frombuffer(b"".join(joined), np.dtype([("a", "<u8"), ("b", "<u8")]))
+    digests_of_something = np.flatnonzero(digests != _EMPTY)
+    order = digests_of_something[
+        np.lexsort((digests_of_something, *(digests[digests_of_something][part] for part in "ba")))
+    ]
+    same = digests[order][1:] == digests[order][:-1]
+    # The places of images that occur more than once, and the number of the image at each.
+    several = np.concatenate([same, [False]]) | np.concatenate([[False], same]) if len(order) else order
+    places = order[several]
+    images = np.cumsum(~np.concatenate([[False], same])[several]) - 1 if len(order) else order
+    splits = np.searchsorted(edges, places, "right") - 1
+    titles = [survey.split.title for survey in surveys]
+    times = np.zeros((int(images[-1]) + 1 if len(images) else 0, len(surveys)), np.int32)
+    np.add.at(times, (images, splits), 1)
+    has = (times > 0).astype(np.int64)
+    both = has.T @ has
+    configs = [survey.split.config for survey in surveys]
+    groups: dict[int, list[int]] = {}
+    number = 0
+    for config in dict.fromkeys(configs):
+        own = np.array([name == config for name in configs])
+        here = own[splits] & (times[:, own].sum(axis=1) > 1)[images]
+        number += len(np.unique(images[here]))
+        first = np.sort(places[here][np.unique(images[here], return_index=True)[1]])[:MAX_GROUPS]
+        wanted = np.isin(images, images[np.isin(places, first)]) & here
+        found: dict[int, list[int]] = {}
+        for image, place in zip(images[wanted].tolist(), places[wanted].tolist(), strict=True):
+            found.setdefault(image, []).append(place)
+        groups |= {group[0]: group for group in found.values()}
+    return EqualImages(
+        {
+            title: repeated
+            for title, repeated in zip(titles, (times > 1).sum(axis=0).tolist(), strict=True)
+            if repeated
+        },
+        {
+            (titles[one], titles[other]): int(both[one, other])
+            for one in range(len(titles))
+            for other in range(one + 1, len(titles))
+            if both[one, other]
+        },
+        tuple(
+            tuple(_place(titles, edges, index) for index in groups[first][:MAX_PLACES])
+            for first in sorted(groups)
+        ),
+        number,
+    )
 
 
 _EMPTY = np.frombuffer(
     bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb924"), np.dtype([("a", "<u8"), ("b", "<u8")])
 )[0]
+"""The digest of nothing, as of a record without an image."""
 
 
-def _empty(digest: Any) -> bool:  # noqa: ANN401  # a NumPy record
-    """Whether a digest is that of nothing, as of a record without an image."""
-    return bool(digest == _EMPTY)
-
-
-def _runs(order: npt.NDArray[np.int64], same: npt.NDArray[np.bool_]) -> Iterator[list[int]]:
-    """The runs of equal neighbours, each as indices."""
-    starts = np.flatnonzero(same & ~np.concatenate([[False], same[:-1]]))
-    for start in starts.tolist():
-        end = start + 1
-        while end < len(same) and same[end]:
-            end += 1
-        yield order[start : end + 1].tolist()
-
-
-def _place(surveys: Sequence[SplitSurvey], edges: npt.NDArray[np.int64], index: int) -> tuple[str, int]:
+def _place(titles: Sequence[str], edges: npt.NDArray[np.int64], index: int) -> Place:
     number = int(np.searchsorted(edges, index, "right")) - 1
-    return surveys[number].split.title, index - int(edges[number])
+    return titles[number], index - int(edges[number])
 
 
-def shared_clips(surveys: Sequence[SplitSurvey]) -> dict[tuple[str, str], int]:
-    """How many clips two splits of one config share, by the titles of the splits, where any are known."""
-    return {
-        (one.split.title, other.split.title): len(one.clips & other.clips)
+def shared_clips(surveys: Sequence[SplitSurvey]) -> tuple[SharedClips, ...]:
+    """The clips that two splits of one config share, where clips are known."""
+    return tuple(
+        SharedClips(
+            (one.split.title, other.split.title),
+            len(both := one.clips.keys() & other.clips.keys()),
+            (sum(one.clips[clip] for clip in both), sum(other.clips[clip] for clip in both)),
+        )
         for number, one in enumerate(surveys)
         for other in surveys[number + 1 :]
-        if one.clips and other.clips
-    }
+        if one.clips and other.clips and one.split.config == other.split.config
+    )

@@ -22,7 +22,8 @@ INTEGERS = {
 }  # fmt: skip
 # Names that mean something to formats, to Parquet or to this package.
 ODD_NAMES = ["image", "label", "img_id", "clip_id", "file_name", "height", "path", "a.b", "c.list.element",
-             "image.bytes", "감정", "e\u0301", "with space", "-x", '"', "__index_level_0__", "label_vector"]  # fmt: skip
+             "image.bytes", "감정", "e\u0301", "with space", "-x", '"', "__index_level_0__",
+             "label_vector"]  # fmt: skip
 LABELS = ["no", "perhaps", "yes"]
 
 

@@ -1,0 +1,53 @@
+"""``kfer-convert show``: a source or an output for the eye, as one HTML file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from converters.cli.options import FOLDER, JSON, LABELS, PLACE, QUIET, flag
+from converters.cli.progress import report_progress
+
+if TYPE_CHECKING:
+    from converters.storage.object_store import Place
+
+_OUT = "The file to write.  [default: ./NAME.html]"
+_PER_LABEL = "How many images of each label are shown, over all splits."
+
+PARAMS = (
+    click.Argument(["source"], type=PLACE, default="tfrecords"),
+    click.Option(["--out"], type=FOLDER, metavar="PAGE.html", help=_OUT),
+    LABELS,
+    click.Option(
+        ["--per-label"], type=click.IntRange(1), default=12, show_default=True, metavar="N", help=_PER_LABEL
+    ),
+    click.Option(
+        ["--seed"], type=click.IntRange(0), default=0, show_default=True, help="Another seed draws others."
+    ),
+    click.Option(
+        ["--images/--no-images"], default=True, help="Whether there are images in the page.  [default: yes]"
+    ),
+    flag("--overwrite", help="Replace a page that is there."),
+    QUIET,
+    JSON,
+)
+
+
+@click.command(params=[*PARAMS])
+def show(source: Place, *, out: Path | None, quiet: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN401  # of api.show
+    """Write a page of pictures and plots of SOURCE: the TFRecords in a folder, or an output."""
+    from converters import api
+
+    out = out or Path(f"{api.dataset_name(source)}.html")
+    with report_progress(quiet=quiet, as_json=as_json) as progress:
+        page = api.show(source, out=out, progress=progress, **options)
+    size = len(page.html.encode())
+    if as_json:
+        click.echo(json.dumps({"page": str(out), "bytes": size}, ensure_ascii=False))
+    elif not quiet:
+        click.echo(f"{page.inspection.records:,} records: {out} ({size:,} bytes); open it in a browser.")
+        if page.inspection.description.about.personal_data:
+            click.echo("It shows people: keep it as you keep the dataset.")
