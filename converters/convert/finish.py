@@ -55,7 +55,7 @@ def finish(
     ]
     accounts = source.account([split.slices for split in merged])
     splits = tuple(
-        split.report(account, identified=source.identified)
+        split.report(account)
         for split, account in zip(merged, accounts, strict=True)
     )
     report = replace(
