@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _SHOWN_RANGES = 20
 _TOP_COMBINATIONS = 10
+_MAX_VALUES = 50  # of labels without names
 
 
 def show_report(report: Report, *, quiet: bool, as_json: bool, error: bool = False) -> None:
@@ -221,11 +222,12 @@ def _label_lines(config: str, splits: Sequence[InspectedSplit]) -> Iterator[str]
     sound = [split for split in splits if split.fingerprint is not None]
     if not sound:
         return
-    yield ""
     rows = [[config, *(split.split.name for split in sound)]]
-    for number, name in enumerate(sound[0].split.label_names):
-        rows.append([name, *(f"{split.label_counts[number].records:,}" for split in sound)])
-    per_image = [split.fingerprint.labels_per_image or {} for split in sound if split.fingerprint is not None]
+    counts = [{count.name: count.records for count in split.label_counts} for split in sound]
+    names = list(dict.fromkeys(name for found in counts for name in found))
+    if sound[0].split.label_names or len(names) <= _MAX_VALUES:
+        rows += [[name, *(f"{found.get(name, 0):,}" for found in counts)] for name in names]
+    per_image = [split.labels_per_image for split in sound]
     for count in sorted(set().union(*per_image)):
         rows.append(
             [
@@ -233,7 +235,9 @@ def _label_lines(config: str, splits: Sequence[InspectedSplit]) -> Iterator[str]
                 *(f"{counts.get(count, 0):,}" for counts in per_image),
             ]
         )
-    yield from _table(rows)
+    if len(rows) > 1:
+        yield ""
+        yield from _table(rows)
     if sound[0].split.kind == "multi-label":
         for split in sound:
             most = [
