@@ -1,4 +1,4 @@
-"""kfer-convert: KFER, and other image datasets in TFRecords, to formats that everything reads, with proof.
+"""kfer-convert: TFRecords, and any other layout it knows, to any of these layouts, with proof that nothing changed.
 
     from converters import convert
     report = convert("tfrecords", to="parquet", out="out")
@@ -67,9 +67,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  # any of the above
+    if name == "__version__":
+        return import_module("importlib.metadata").version("kfer-convert")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
 
 
 class _Package(ModuleType):

@@ -4,6 +4,7 @@ import csv
 import gzip
 import hashlib
 import json
+import os
 import shutil
 import signal
 import sys
@@ -207,6 +208,14 @@ def kfer_convert(capsys):
         return Outcome(stop.value.code or 0, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tf():
+    """TensorFlow in this process, which takes seconds to import."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    return pytest.importorskip("tensorflow")
 
 
 @pytest.fixture(scope="session")

@@ -1,31 +1,48 @@
-"""``kfer-convert inspect``: what is in a source, and whether it is as published."""
+"""``kfer-convert inspect``: what is in a source or an output, of which shape, and whether it is as published."""
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from converters.cli import EXIT_FAILED
-from converters.cli.options import JSON, LABELS, PLACE
+from converters.cli.options import FOLDER, JSON, LABELS, PLACE
 from converters.cli.progress import report_progress
 from converters.cli.tables import inspection_lines
+from converters.errors import CallError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from converters.storage.object_store import Place
 
+_DESCRIBE = (
+    "Also write the description to FILE, complete with all columns, to be edited (see `docs description`)."
+)
 
-@click.command(params=[click.Argument(["source"], type=PLACE, default="tfrecords"), LABELS, JSON])
-def inspect(source: Place, *, labels: Path | None, as_json: bool) -> None:
-    """Show what is in the folder SOURCE, and whether it is the published dataset."""
+PARAMS = (
+    click.Argument(["source"], type=PLACE, default="tfrecords"),
+    LABELS,
+    click.Option(["--describe"], type=FOLDER, metavar="FILE", help=_DESCRIBE),
+    JSON,
+)
+
+
+@click.command(params=[*PARAMS])
+def inspect(source: Place, *, labels: Path | None, describe: Path | None, as_json: bool) -> None:
+    """Show what is in SOURCE, a source or an output: its columns, labels and images, and whether it is as published."""
     from converters import api
 
+    if describe is not None and (describe.exists() or not describe.parent.is_dir()):
+        problem = "exists already" if describe.exists() else "there is no such folder"
+        raise CallError(f"{describe}: {problem}. --describe writes a new file.")
     with report_progress(quiet=False, as_json=as_json) as progress:
         inspection = api.inspect(source, labels=labels, progress=progress)
+    if describe is not None:
+        text = json.dumps(inspection.document, indent=1, ensure_ascii=False) + "\n"
+        describe.write_text(text, encoding="utf-8", newline="\n")
     if as_json:
         click.echo(json.dumps(inspection.to_json(), indent=1, ensure_ascii=False))
     else:

@@ -73,9 +73,10 @@ def _may_be_there(text: str) -> bool:
 )
 @click.version_option(None, "--version", "-V", package_name="kfer-convert")
 def cli() -> None:
-    """Convert TFRecords of images and labels to other layouts, and prove that nothing was lost or changed.
+    """Convert a dataset from one layout to another, and prove that nothing was lost or changed.
 
-    SOURCE is the folder that holds the TFRecord files, ./tfrecords by default.
+    SOURCE is TFRecords of tf.train.Example (a folder, a file, a pattern or a URL) or an output of this program, in any
+    of its formats; ./tfrecords by default.
     """
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _SHOWN_RANGES = 20
 _TOP_COMBINATIONS = 10
-_MAX_VALUES = 50  # of labels without names
+_SHOWN_LABELS = 100
 
 
 def show_report(report: Report, *, quiet: bool, as_json: bool, error: bool = False) -> None:
@@ -67,6 +67,12 @@ def _failed(report: Report) -> list[Check]:
 
 def report_lines(report: Report) -> Iterator[str]:
     """A report: its checks as a table, and the reasons of all that did not pass below it."""
+    for table in report.inferred:
+        yield from (
+            f"Columns of {table.name}, inferred from all records:",
+            *map(_printable, table.lines()),
+            "",
+        )
     names = list(dict.fromkeys(check.name for split in report.splits for check in split.checks))
     rows = [["config", "split", "found", *names]]
     notes = []
@@ -190,9 +196,10 @@ def inspection_lines(inspection: Inspection) -> Iterator[str]:
         for text in [split.note, split.error, *(split.reasons if split.verdict != "published" else ())]:
             if text:
                 yield f"{split.title}: {text}"
-    for config in dict.fromkeys(split.split.config for split in inspection.splits):
+    for table in inspection.columns:
+        yield from ("", f"Columns of {table.name}:", *map(_printable, table.lines(labels=False)))
         yield from _label_lines(
-            config, [split for split in inspection.splits if split.split.config == config]
+            table.name, [split for split in inspection.splits if split.split.config == table.name]
         )
     yield from _overlap_lines(inspection)
     yield f"\n{inspection.records:,} records, {inspection.bytes:,} bytes"
@@ -219,25 +226,26 @@ def _overlap_lines(inspection: Inspection) -> Iterator[str]:
 
 def _label_lines(config: str, splits: Sequence[InspectedSplit]) -> Iterator[str]:
     """Records per label, labels per image and the most frequent combinations, a column per split."""
-    sound = [split for split in splits if split.fingerprint is not None]
+    sound = [split for split in splits if split.combinations is not None]
     if not sound:
         return
+    yield ""
     rows = [[config, *(split.split.name for split in sound)]]
     counts = [{count.name: count.records for count in split.label_counts} for split in sound]
     names = list(dict.fromkeys(name for found in counts for name in found))
-    if sound[0].split.label_names or len(names) <= _MAX_VALUES:
-        rows += [[name, *(f"{found.get(name, 0):,}" for found in counts)] for name in names]
-    per_image = [split.labels_per_image for split in sound]
-    for count in sorted(set().union(*per_image)):
+    for name in names[:_SHOWN_LABELS]:
+        rows.append([name, *(f"{found.get(name, 0):,}" for found in counts)])
+    what = "records" if sound[0].split.schema.image is None else "images"
+    for count in sorted(set().union(*(split.labels_per_image for split in sound))):
         rows.append(
             [
-                f"images with {count} label{'s'[: count != 1]}",
-                *(f"{counts.get(count, 0):,}" for counts in per_image),
+                f"{what} with {count} label{'s'[: count != 1]}",
+                *(f"{split.labels_per_image.get(count, 0):,}" for split in sound),
             ]
         )
-    if len(rows) > 1:
-        yield ""
-        yield from _table(rows)
+    yield from _table(rows)
+    if len(names) > _SHOWN_LABELS:
+        yield f"and {len(names) - _SHOWN_LABELS:,} more labels; --json has all"
     if sound[0].split.kind == "multi-label":
         for split in sound:
             most = [

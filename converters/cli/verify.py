@@ -24,11 +24,13 @@ _WHO_READS = (
     "Who gives a second opinion: TensorFlow on the TFRecords, or datasets on OUT (each an extra to install)."
 )
 
-_SAMPLE = "Read only N shards, by chance, and say so."
+_SAMPLE = "Read only N shards, drawn at random; the others are unverified."
 
 PARAMS = (
     click.Argument(["out"], type=PLACE),
-    click.Option(["--source"], type=PLACE, help="Also prove it against these TFRecords."),
+    click.Option(
+        ["--source"], type=PLACE, help="Also prove it against the source: TFRecords, or another output."
+    ),
     click.Option(["--sample"], type=click.IntRange(1), metavar="N", help=_SAMPLE),
     WORKERS,
     choice("--engine", values=available_engines(), default="local", help="Where the work runs."),
@@ -38,7 +40,7 @@ PARAMS = (
 
 @click.command(params=[*PARAMS, QUIET, JSON])
 def verify(out: Place, *, quiet: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN401  # of the API
-    """Prove the output OUT again, from its manifest and, with --source, against the originals."""
+    """Prove the output OUT again: from its manifest and, with --source, against what it was made from."""
     from converters import api
 
     with report_progress(quiet=quiet, as_json=as_json) as progress:
@@ -51,5 +53,7 @@ def verify(out: Place, *, quiet: bool, as_json: bool, **options: Any) -> None:  
         click.echo(f"kfer-convert: {out}: and {len(failures) - _SHOWN} more", err=True)
     if failures:
         sys.exit(EXIT_FAILED)
-    if not quiet and not as_json:
+    if not quiet and not as_json and any(len(split.checks) == 1 for split in report.splits):
+        click.echo(f"\n{out}: what was read is verified; the rest was not read, as --sample has it")
+    elif not quiet and not as_json:
         click.echo(f"\n{report.records:,} records, {len(report.files):,} files, verified: {out}")

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 from converters.convert.merge import WorkDone, merge_split
 from converters.dataset.filenames import safe_path
+from converters.dataset.known_answer import check_known_answer
 from converters.dataset.manifest import MANIFEST, SUMS, write_manifest
 from converters.dataset.plan import Plan
 from converters.dataset.report import CheckError, Report
@@ -41,6 +42,7 @@ def finish(
         CheckError: the output is not its source, or not as published.
         DataError: a source file changed.
     """
+    check_known_answer()
     done = WorkDone()
     merged = [
         merge_split(
@@ -60,6 +62,7 @@ def finish(
         report,
         splits=splits,
         warnings=tuple(source.warnings),
+        inferred=tuple(source.inferred),
         files=merged_runs(chain.from_iterable(split.files for split in merged)),
         work=done.work(),
     )

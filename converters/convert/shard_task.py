@@ -14,6 +14,7 @@ import pyarrow as pa
 from converters.convert.timing import Stopwatch
 from converters.dataset.filenames import safe_path
 from converters.dataset.fingerprint import Part, PartBuilder
+from converters.dataset.known_answer import check_known_answer
 from converters.dataset.manifest import MANIFEST, SUMS
 from converters.dataset.shard import Effort, Progress, Shard, ShardResult
 from converters.dataset.source import Reading
@@ -23,6 +24,7 @@ from converters.staging.scratch import Workspace
 from converters.storage.file_list import OutputFile, OutputFiles
 from converters.storage.hashing_reader import HashingReader
 from converters.storage.tree import hash_file, walk_files
+from converters.verify.compare import check_witnesses
 from converters.verify.read_back import format_errors, read_back
 
 
@@ -56,6 +58,7 @@ class ShardTask:
         return result
 
     def _convert(self, shard: Shard, folder: Path, progress: Progress | None) -> ShardResult:
+        check_known_answer()
         target = load_format(self.format, **self.format_options)
         source = PartBuilder(shard.first_record, shard.split.schema)
         records = self.reading.read(shard)
@@ -70,7 +73,7 @@ class ShardTask:
         with verifying, format_errors(self.format, f"reading back {shard.split.title}"):
             reader = HashingReader(folder)
             found = read_back(target, folder, shard.split, shard.first_record, reader)
-            output = _fingerprint(_counted(found, "verified", progress), shard)
+            output = _fingerprint(_counted(found, "verified", progress), shard, records.witnesses)
             files = _output_files(folder, paths, reader.files, self.format)
             summary = target.summarize(folder, shard) if isinstance(target, Summarizes) else None
         effort = Effort(
@@ -82,10 +85,11 @@ class ShardTask:
         return ShardResult(shard, folder, files, records.facts, source.part(), output, summary, effort)
 
 
-def _fingerprint(batches: Iterable[pa.RecordBatch], shard: Shard) -> Part:
+def _fingerprint(batches: Iterable[pa.RecordBatch], shard: Shard, witnesses: Mapping[int, bytes]) -> Part:
     builder = PartBuilder(shard.first_record, shard.split.schema)
     for batch in batches:
-        builder.add(batch)
+        first = shard.first_record + builder.records
+        check_witnesses(witnesses, builder.add(batch), first, shard.split)
     return builder.part()
 
 

@@ -118,6 +118,41 @@ def with_nulls(array: pa.Array, valid: npt.NDArray[np.bool_]) -> pa.Array:
     return pa.Array.from_buffers(kind, len(array), buffers, children=children)
 
 
+def with_empty_nulls(array: pa.Array) -> pa.Array:
+    """The same values, with zeros or nothing in the places of nulls.
+
+    What stands there is no value, differs by where an array is from, and would get into files that hold arrays as they
+    are in memory.
+    """
+    if not array.null_count:
+        return array
+    valid, kind = valid_rows(array), array.type
+    if not pa.types.is_fixed_size_list(kind):
+        return with_nulls(_emptied(array, valid), valid)
+    _, values = list_parts(array)
+    there = np.repeat(valid, kind.list_size)
+    places = pa.array(np.where(there, np.cumsum(there) - 1, 0), pa.int64(), mask=~there)
+    spread = _emptied(values.take(places), there)
+    return with_nulls(pa.FixedSizeListArray.from_arrays(spread, type=kind), valid)
+
+
+def _emptied(array: pa.Array, valid: npt.NDArray[np.bool_]) -> pa.Array:
+    """An array without nulls, with zeros or nothing where ``valid`` is false."""
+    kind = array.type
+    if pa.types.is_list(kind):
+        counts, values = list_parts(array)
+        return list_array(values, kind, counts)
+    if pa.types.is_binary(kind) or pa.types.is_string(kind):
+        edges, data = binary_parts(array)
+        sizes = np.diff(edges).astype(np.int64)
+        if not sizes[~valid].any():
+            return packed_array(kind, sizes, data[edges[0] : edges[-1]])
+        views = binary_views(array)
+        kept = [view if there else b"" for view, there in zip(views, valid, strict=True)]
+        return packed_array(kind, np.where(valid, sizes, 0), b"".join(kept))
+    return number_array(np.where(valid, numbers(array), 0).astype(kind.to_pandas_dtype()), kind)
+
+
 def valid_rows(array: pa.Array) -> npt.NDArray[np.bool_]:
     """bool, which values are not null."""
     bitmap = array.buffers()[0]
@@ -168,8 +203,10 @@ def binary_parts(array: pa.Array) -> tuple[npt.NDArray[np.int32], npt.NDArray[np
 
 def numbers(array: pa.Array) -> npt.NDArray[Any]:
     """The values of an array of numbers, without copying; anything where they are null."""
-    values = np.frombuffer(array.buffers()[1] or b"", array.type.to_pandas_dtype())
-    return values[array.offset : array.offset + len(array)]
+    if not len(array):  # its buffer may be absent, or of any size
+        return np.empty(0, array.type.to_pandas_dtype())
+    values = np.frombuffer(array.buffers()[1], array.type.to_pandas_dtype(), array.offset + len(array))
+    return values[array.offset :]
 
 
 def vector_matrix(column: pa.FixedSizeListArray) -> npt.NDArray[Any]:

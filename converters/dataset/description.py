@@ -523,6 +523,15 @@ def described_columns(schema: Schema) -> dict[str, Any]:
     return {column.name: _described(column) for column in schema.stored}
 
 
+def with_described_columns(description: Description, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """A description's JSON object with the columns of some configs, by their names."""
+    configs = {
+        name: config | ({"columns": columns[name]} if name in columns else {})
+        for name, config in description.document["configs"].items()
+    }
+    return {**description.document, "configs": configs}
+
+
 def _described(column: Column) -> dict[str, Any]:
     stated: dict[str, Any] = {"type": type_name(column.type)}
     if column.feature != column.name:

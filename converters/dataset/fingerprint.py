@@ -121,12 +121,17 @@ class PartBuilder:
         self._labels: list[bytes] = []
         self._sets: Counter[str] = Counter()
         self._image_bytes = 0
-        self._identities = Tree(first, b"") if "img_id" in schema and "clip_id" in schema else None
+        # Those that label CSVs joined; a dataset may have features of these names that are anything.
+        self._identities = Tree(first, b"") if schema.joined_names >= {"img_id", "clip_id"} else None
 
-    def add(self, batch: pa.RecordBatch, digests: Mapping[str, Sequence[bytes]] | None = None) -> None:
-        """Take in the next records; ``digests`` of their images, by the column, where they are known already."""
+    def add(self, batch: pa.RecordBatch, digests: Mapping[str, Sequence[bytes]] | None = None) -> list[bytes]:
+        """Take in the next records; their leaves.
+
+        ``digests`` are those of their images, by the column, where they are known already.
+        """
         self.records += len(batch)
-        self._tree.extend(record_leaves(batch, self._schema, digests))
+        leaves = record_leaves(batch, self._schema, digests)
+        self._tree.extend(leaves)
         for image in self._schema.images:
             offsets, _ = binary_parts(batch.column(image.name))
             self._image_bytes += int(offsets[-1] - offsets[0])
@@ -138,6 +143,7 @@ class PartBuilder:
         if self._identities is not None:
             pairs = zip(batch.column("img_id").to_pylist(), batch.column("clip_id").to_pylist(), strict=True)
             self._identities.extend([identity_digest(img_id, clip_id) for img_id, clip_id in pairs])
+        return leaves
 
     def watch(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The same batches, taken in as they pass."""

@@ -117,6 +117,11 @@ _ADVICE = (
 )
 
 
+def label_csv_path(folder: Path, split: Split) -> Path:
+    """Where the label CSV of a split is to lie."""
+    return folder / (split.labels_csv or f"label_{split.config}_{split.name}.csv")
+
+
 def read_identities(folder: Path, split: Split) -> Identities:
     """Read and check the label CSV of a split.
 
@@ -127,7 +132,7 @@ def read_identities(folder: Path, split: Split) -> Identities:
     label = split.schema.label
     if label is None or label.kind is None:
         raise CallError(f"--labels compares label vectors, and {split.title} has none.")
-    path = folder / (split.labels_csv or f"label_{split.config}_{split.name}.csv")
+    path = label_csv_path(folder, split)
     if not path.is_file():
         raise CallError(
             f"{path}: there is no such label CSV for {split.title}. Is --labels the right folder?"

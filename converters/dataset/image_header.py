@@ -255,6 +255,17 @@ for _encoding, _magics, _ in _PARSERS:
         _BY_MAGIC[_magic[0], _magic[1]] = ENCODINGS.index(_encoding)
 
 
+def suffixes_by_magic(images: pa.Array) -> list[str]:
+    """The suffix of the files of images whose headers are known to be sound; none where there is no image."""
+    offsets, data = binary_parts(images)
+    starts = offsets[:-1]
+    there = np.diff(offsets) > 1
+    found = np.full(len(images), NO_IMAGE, np.uint8)
+    found[there] = _BY_MAGIC[data[starts[there]], data[starts[there] + 1]]
+    by_index = dict(enumerate(SUFFIXES.values()))
+    return [by_index.get(index, "") for index in found.tolist()]
+
+
 class ImageHeaderReader:
     """Reads the headers of many images, JPEG and PNG in batches; keeps the layout of JPEG headers it has learnt."""
 

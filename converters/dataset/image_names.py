@@ -1,15 +1,21 @@
-"""The names of image files in outputs."""
+"""The names of image files in outputs; and back, from a name to the record that it is of.
+
+What is read back is checked by :func:`first_misnamed` and :func:`is_stem_of`, which share no code with what made the
+names.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from converters.dataset.arrays import binary_parts, binary_views
+from converters.dataset.arrays import binary_parts, binary_views, valid_rows
 from converters.dataset.description import Split
-from converters.dataset.image_header import SUFFIXES
+from converters.dataset.image_header import SUFFIXES, suffixes_by_magic
 from converters.dataset.schema import Column
 
 # A name that ends in one of these is given the suffix that the image's content has.
@@ -43,7 +49,7 @@ def image_names(
     if column != split.schema.image:
         tail = "_" + re.sub(r"[^\w-]", "_", column.name, flags=re.ASCII)
         return [stem + tail + suffix for stem, suffix in zip(stems, suffixes(images), strict=True)]
-    if "img_id" in split.schema:
+    if "img_id" in split.schema.joined_names:
         # The authors' names keep the extension that they have.
         img_ids = batch.column("img_id").to_pylist()
         return [
@@ -56,12 +62,63 @@ def image_names(
 def image_stems(split: Split, batch: pa.RecordBatch, first: int, *, with_split: bool) -> list[str]:
     """The names of consecutive records without a suffix; see :func:`image_names`."""
     named = split.schema.role("file_name")
-    if "img_id" in split.schema:
+    if "img_id" in split.schema.joined_names:
         return [stem_of(name) for name in batch.column("img_id").to_pylist()]
     if named is not None:
         return [stem_of(str(name)) for name in batch.column(named.name).to_pylist()]
     before = f"{split.name}_" if with_split else ""
     return [f"{before}{record:08d}" for record in range(first, first + len(batch))]
+
+
+def first_misnamed(
+    split: Split,
+    column: Column,
+    batch: pa.RecordBatch,
+    first: int,
+    names: Sequence[str | None],
+    *,
+    with_split: bool,
+) -> int | None:
+    """The first row whose image has a file of another name than :func:`image_names` says; None if none has.
+
+    ``names`` are those of the files, and anything where there is no image.
+    """
+    images = batch.column(column.name)
+    prefix = f"{split.name}_" if with_split else ""
+    tail = "" if column == split.schema.image else "_" + "".join(map(_word_character, column.name))
+    keeps_suffix = "img_id" in batch.schema.names and not tail
+    rows = zip(names, own_names(split, batch), suffixes_by_magic(images), valid_rows(images), strict=True)
+    for row, (name, own_name, suffix, there) in enumerate(rows):
+        if not there or (keeps_suffix and name == own_name and own_name.lower().endswith((".jpg", ".jpeg"))):
+            continue
+        end = tail + suffix
+        if not (
+            name
+            and name.endswith(end)
+            and is_stem_of(name[: len(name) - len(end)], first + row, own_name, prefix)
+        ):
+            return row
+    return None
+
+
+def own_names(split: Split, batch: pa.RecordBatch) -> list[Any]:
+    """The name that each record has itself, as text; None where they have none."""
+    for column in split.schema.stored:
+        if column.name == "img_id" or (column.role == "file_name" and "img_id" not in split.schema):
+            return [str(name) for name in batch.column(column.name).to_pylist()]
+    return [None] * len(batch)
+
+
+def is_stem_of(stem: str, record: int, own_name: str | None, prefix: str = "") -> bool:
+    """Whether a file's name without its suffix is that of a record: its own name's, where it has one, or its number."""
+    if own_name is None:
+        return stem == prefix + str(record).zfill(8)
+    rest = own_name[len(stem) :]
+    return stem + rest == own_name and (not rest or rest.lower() in IMAGE_SUFFIXES)
+
+
+def _word_character(character: str) -> str:
+    return character if character.isascii() and (character.isalnum() or character in "_-") else "_"
 
 
 def stem_of(name: str) -> str:

@@ -48,8 +48,9 @@ DEFINITION = (
     "columns. value = number of values as 8 bytes little-endian (2^64-1 for null), then each value: of binary and "
     "string its length as 8 bytes little-endian and its bytes; of integers 8 bytes little-endian; of float32 its 4 "
     "bytes little-endian; of the role image the 32 bytes of its SHA-256. node = SHA-256(0x01, left, right). "
-    "labels_sha256: SHA-256 of label vectors, row after row, one byte (0 or 1) per label. identities_sha256: a tree of the same "
-    "shape, without the bytes 0x00 and 0x01, whose leaves are the SHA-256 of the UTF-8 text img_id + newline + clip_id."
+    "labels_sha256: SHA-256 of label vectors, row after row, one byte (0 or 1) per label. identities_sha256: a tree "
+    "of the same shape, without the bytes 0x00 and 0x01, whose leaves are the SHA-256 of the UTF-8 text img_id + "
+    "newline + clip_id."
 )
 
 # How large a manifest may be: a description, and an entry for each file that is really there (a path has at most
@@ -291,7 +292,7 @@ def _check_split(manifest: Manifest, entry: StatedSplit, place: str) -> None:
     split = manifest.split(entry)
     if list(entry.columns) != [column.to_json() for column in split.schema]:
         raise DecodeError("the columns are not those of the dataset's description", place)
-    identified = all(name in split.schema for name in IDENTITIES)
+    identified = split.schema.joined_names >= IDENTITIES.keys()
     if entry.fingerprint.records and (entry.fingerprint.identities_sha256 is not None) != identified:
         raise DecodeError("the columns and the identities contradict each other", place)
     tree = Tree(0)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from html import escape
+from typing import Any, Literal, Protocol
 
 from converters.dataset.decode import Count, encode
 from converters.dataset.description import Description, Split
@@ -43,6 +44,23 @@ class Check:
 
 def _not_false(indexed: bool | None) -> str | None:
     return "a file that disagrees with its index is not converted" if indexed is False else None
+
+
+class ColumnTable(Protocol):
+    """What the features of a config are, or were taken for; ``name`` is the config's."""
+
+    @property
+    def name(self) -> str:
+        """The config."""
+        ...
+
+    def lines(self, *, labels: bool = True) -> list[str]:
+        """For people: a table, and what else they should know; with ``labels`` how many values are which label."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as a JSON object."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -139,7 +157,7 @@ class Work:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What a conversion or verification found.
 
@@ -157,6 +175,7 @@ class Report:
         origin: the outputs that it was made from, the first one first; none where it was made from the originals.
         resumed_shards: how many shards an interrupted run had finished.
         work: what the conversion took; None of a verification.
+        inferred: what was inferred of each config that nothing describes.
     """
 
     description: Description
@@ -172,6 +191,24 @@ class Report:
     origin: Sequence[Any] = ()
     resumed_shards: int = 0
     work: Work | None = None
+    inferred: Sequence[ColumnTable] = ()
+
+    def __repr__(self) -> str:
+        failures = self.failures()
+        state = f"failed: {failures[0]}" if failures else "verified"
+        return f"<Report {self.out}: {self.records:,} records, {len(self.splits)} splits, {state}>"
+
+    def _repr_html_(self) -> str:
+        """The checks as a table, as notebooks show it."""
+        names = list(dict.fromkeys(check.name for split in self.splits for check in split.checks))
+        rows = [["config", "split", "records", *names]]
+        for split in self.splits:
+            results = {check.name: check.result for check in split.checks}
+            found = f"{split.fingerprint.records:,}"
+            rows.append(
+                [split.split.config, split.split.name, found, *(results.get(name, "") for name in names)]
+            )
+        return html_table(rows, repr(self)[1:-1])
 
     @property
     def records(self) -> int:
@@ -216,8 +253,19 @@ class Report:
             "problems": list(self.problems),
             "files": len(self.files),
             "bytes": sum(file.size for file in self.files),
+            **({"inferred": [table.to_json() for table in self.inferred]} if self.inferred else {}),
             **({} if self.work is None else {"work": self.work.to_json()}),
         }
+
+
+def html_table(rows: Sequence[Sequence[str]], caption: str) -> str:
+    """Rows of text as an HTML table; the first row is its head."""
+
+    def row(cells: Sequence[str], tag: str) -> str:
+        return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+    body = "".join(row(cells, "td") for cells in rows[1:])
+    return f"<table><caption>{escape(caption)}</caption>{row(rows[0], 'th')}{body}</table>"
 
 
 class CheckError(ConverterError):

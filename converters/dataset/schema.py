@@ -219,8 +219,21 @@ class Schema:
             raise CallError("--without leaves no column.")
         return Schema(left)
 
+    @cached_property
+    def joined_names(self) -> frozenset[str]:
+        """The names of the columns that were joined: no feature holds them, and they follow from no other."""
+        return frozenset(column.name for column in self.stored if column.feature is None)
+
     def joined(self, meanings: Mapping[str, str]) -> Schema:
-        """The schema with further columns of text at its end, which no feature holds; ``meanings`` by their names."""
+        """The schema with further columns of text at its end, which no feature holds; ``meanings`` by their names.
+
+        Raises:
+            CallError: there is a column of such a name.
+        """
+        if taken := next((name for name in meanings if name in self), None):
+            raise CallError(
+                f"--labels joins a column {taken!r}; the dataset has one already: leave --labels out."
+            )
         columns = (Column(name, pa.string(), meaning=meaning) for name, meaning in meanings.items())
         return Schema((*self.columns, *columns))
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from converters.dataset.plan import Plan
-    from converters.dataset.report import Report
+    from converters.dataset.report import ColumnTable, Report
     from converters.dataset.shard import Shard, SliceFacts
     from converters.storage.file_list import OutputFile
 
@@ -107,6 +107,11 @@ class ShardReader(Protocol):
         """What was found in each slice of the shard, once all of it was read."""
         ...
 
+    @property
+    def witnesses(self) -> Mapping[int, bytes]:
+        """The leaves of a few records, made by other code: by their index in the split, once they were read."""
+        ...
+
 
 class Reading(Protocol):
     """How the shards of a source are read: what tasks need for it, frozen and picklable."""
@@ -147,6 +152,15 @@ class Source(Protocol):
     @property
     def origin(self) -> Sequence[Any]:
         """The outputs that it is, and was made from; none of the originals."""
+        ...
+
+    @property
+    def inferred(self) -> Sequence[ColumnTable]:
+        """What was inferred of each config that nothing describes."""
+        ...
+
+    def described(self) -> dict[str, Any]:
+        """The description as ``dataset.json`` has it, complete with all columns, to be edited."""
         ...
 
     @property

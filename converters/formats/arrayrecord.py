@@ -21,6 +21,7 @@ from converters.formats.tfrecord.describe import refuse_shared_features, write_d
 from converters.formats.tfrecord.encoder import ExampleEncoder, feature_schema
 from converters.formats.tfrecord.fast_parser import RecordError
 from converters.formats.tfrecord.framing import CHUNK_BYTES, Frames
+from converters.formats.tfrecord.witnesses import confirm_output
 
 if TYPE_CHECKING:
     from converters.dataset.report import Report
@@ -66,9 +67,8 @@ class ArrayRecordFormat:
 
     def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
         """Read back the records of a split; blocks whose hashes differ are an error."""
-        columns = ColumnReader(feature_schema(split.schema))
         for path in shard_files(folder, split, _SUFFIX):
-            yield from self._read_file(path, columns)
+            yield from self._read_file(path, split)
 
     def finish(self, report: Report, folder: Path) -> None:
         """Write the terms, a README, and the description of the features."""
@@ -76,7 +76,8 @@ class ArrayRecordFormat:
         write_readme(report, folder, {}, loading=_loading(report))
         write_description(report, folder, _SUFFIX)
 
-    def _read_file(self, path: Path, columns: ColumnReader) -> Iterator[pa.RecordBatch]:
+    def _read_file(self, path: Path, split: Split) -> Iterator[pa.RecordBatch]:
+        columns = ColumnReader(feature_schema(split.schema))
         # The library ends the process where it cannot open a file.
         try:
             with path.open("rb") as file:
@@ -87,7 +88,10 @@ class ArrayRecordFormat:
                 step = max(1, min(records, CHUNK_BYTES * records // size))
                 for first in range(0, records, step):
                     examples = reader.read(first, min(records, first + step))
-                    yield columns.read(_frames(examples, first))
+                    frames = _frames(examples, first)
+                    batch = columns.read(frames)
+                    confirm_output(frames, batch, split.schema)
+                    yield batch
             finally:
                 reader.close()
         except RecordError as error:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from converters.dataset.arrays import conform, list_array, list_parts, valid_rows, with_nulls
 from converters.dataset.description import Split
-from converters.dataset.schema import type_name
+from converters.dataset.schema import Schema
 from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
 from converters.formats.readme import refuse_names, write_readme, write_terms
@@ -48,7 +50,7 @@ class LanceFormat:
         self._module = _lance()
 
     def refuse(self, splits: Sequence[Split]) -> None:
-        """Refuse names that ``datasets`` would not take, and columns that the library cannot write.
+        """Refuse names that ``datasets`` or Lance would not take.
 
         Raises:
             CallError: with the split, and what to do.
@@ -61,18 +63,14 @@ class LanceFormat:
                         f"{split.title}: the column {column.name} has a dot in its name, which Lance does not allow. "
                         f"Leave it out with --without {column.name}, or give it another name in dataset.json."
                     )
-                if pa.types.is_fixed_size_list(column.type) and not pa.types.is_primitive(column.value_type):
-                    raise CallError(
-                        f"{split.title}: the column {column.name} is {type_name(column.type)}, and in Lance only "
-                        f"numbers come in lists of a fixed size. Leave it out with --without {column.name}."
-                    )
 
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
         """Write a shard's records to one file."""
         path = new_shard_file(folder, shard, _SUFFIX)
+        shard = replace(shard, split=_held(shard.split))
         schema = table_schema(shard.split.schema)
         with self._module.LanceFileWriter(str(path), schema, version=_VERSION) as writer:
-            for rows in tables(batches, shard, _BATCH_ROWS, _BATCH_BYTES):
+            for rows in tables(_loosened(batches, shard.split), shard, _BATCH_ROWS, _BATCH_BYTES):
                 writer.write_batch(rows.combine_chunks())
         digest = _digest_file(path)
         digest.write_text(_digest_line(path), encoding="utf-8", newline="\n")
@@ -95,7 +93,7 @@ class LanceFormat:
             if read_bounded(_digest_file(path), _MAX_LINE_BYTES) != _digest_line(path).encode():
                 raise DataError("the file is not the one whose digest is beside it.", Location(str(path)))
             reader = self._module.LanceFileReader(str(path))
-            check_schema(reader.metadata().schema, split, path)
+            check_schema(reader.metadata().schema, _held(split), path)
             records = reader.num_rows()
             step = max(1, min(_BATCH_ROWS, _READ_BYTES * records // path.stat().st_size))
             # Range by range: read_all reads ahead without a limit, up to the size of the file.
@@ -105,7 +103,7 @@ class LanceFormat:
                 )
                 for rows in found.to_batches():
                     rows.validate(full=True)
-                    yield from_table(rows, split, str(path), first)
+                    yield conform(from_table(rows, _held(split), str(path), first), split.schema)
                     first += len(rows)
         except BaseException as error:
             # On damage the library may panic, which is no Exception of Python's.
@@ -113,6 +111,35 @@ class LanceFormat:
                 raise
             reason = next(iter(str(error).splitlines()), "")
             raise DataError(f"the Lance file cannot be read: {reason}.", Location(str(path))) from error
+
+
+def _held(split: Split) -> Split:
+    """The split as the library can hold it: texts and bytes come in lists of a varying size only."""
+    columns = (
+        replace(column, type=pa.list_(column.value_type)) if _is_fixed_list_of_texts(column.type) else column
+        for column in split.schema
+    )
+    return replace(split, schema=Schema(tuple(columns)))
+
+
+def _is_fixed_list_of_texts(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_fixed_size_list(kind) and not pa.types.is_primitive(kind.value_type))
+
+
+def _loosened(batches: Iterable[pa.RecordBatch], split: Split) -> Iterator[pa.RecordBatch]:
+    """The batches with lists of a varying size in place of those that the library cannot write."""
+    form = split.schema.arrow
+    for batch in batches:
+        columns = [
+            _varying(column, field.type) if _is_fixed_list_of_texts(column.type) else column
+            for column, field in zip(batch.columns, form, strict=True)
+        ]
+        yield pa.RecordBatch.from_arrays(columns, schema=form)
+
+
+def _varying(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    counts, values = list_parts(array)
+    return with_nulls(list_array(values, kind, counts), valid_rows(array))
 
 
 def _digest_file(path: Path) -> Path:

@@ -8,18 +8,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 
 from converters.dataset.arrays import conform
 from converters.dataset.checks import RecordChecker
-from converters.dataset.description import Description, Split
+from converters.dataset.description import Description, Split, described_columns, with_described_columns
 from converters.dataset.fingerprint import PartBuilder, Tree
 from converters.dataset.manifest import MANIFEST, Manifest, Origin, StatedOptions, StatedSplit, read_manifest
 from converters.dataset.plan import Plan
 from converters.dataset.quarantine import LIST, list_text
-from converters.dataset.report import Report
+from converters.dataset.report import ColumnTable, Report
 from converters.dataset.shard import Shard, SliceFacts
 from converters.dataset.source import Account, FileState, SourceFile, SourceSplit
 from converters.errors import CallError, DataError, Location
@@ -67,7 +68,10 @@ class OutputShardReader:
 
     Attributes:
         facts: what was found, once it is read through.
+        witnesses: none. The manifest states the root of all leaves, against which all records are held.
     """
+
+    witnesses: Mapping[int, bytes] = MappingProxyType({})
 
     def __init__(self, reading: OutputReading, shard: Shard) -> None:
         self.facts: tuple[SliceFacts, ...] = ()
@@ -147,6 +151,7 @@ class OutputSource:
         self.without = (*manifest.options.without, *without)
         self.origin = (*manifest.origin, Origin.of(manifest, data))
         self.warnings: Sequence[str] = manifest.warnings
+        self.inferred: Sequence[ColumnTable] = ()
         total = sum(file.size for file in manifest.files)
         records = sum(entry.fingerprint.records for entry in manifest.splits)
         self.splits = tuple(
@@ -181,6 +186,15 @@ class OutputSource:
         """The state of every file that the manifest lists, and of the manifest."""
         paths = [self._folder / path for path in (MANIFEST, *(file.path for file in self._manifest.files))]
         return dict(zip(map(str, paths), side_by_side(file_state, paths), strict=True))
+
+    def described(self) -> dict[str, Any]:
+        """See :class:`~converters.dataset.source.Source`; the files are those that the output was made from."""
+        columns = {
+            config.name: described_columns(config.schema)
+            for config in self.description.configs
+            if config.schema.columns
+        }
+        return with_described_columns(self.description, columns)
 
     def plan(self, max_shard_bytes: int) -> Plan:
         """The shards: as many records in each as make about so many bytes."""

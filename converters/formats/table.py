@@ -9,7 +9,7 @@ feature without a word. ``Sequence`` is read by all versions, ``List`` from 4 on
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from converters.dataset.arrays import binary_parts, list_parts, numbers, string_array, valid_rows, with_nulls
+from converters.dataset.arrays import (
+    binary_parts,
+    list_parts,
+    numbers,
+    string_array,
+    valid_rows,
+    with_empty_nulls,
+    with_nulls,
+)
 from converters.dataset.description import Split
-from converters.dataset.image_names import image_names
+from converters.dataset.image_names import first_misnamed, image_names
 from converters.dataset.labels import UNLABELLED, derived_label
 from converters.dataset.schema import Column, Schema, type_name
 from converters.dataset.shard import Shard
@@ -47,12 +55,12 @@ def to_table(batch: pa.RecordBatch, split: Split, first: int) -> pa.RecordBatch:
         if column.derived:
             columns.append(derived_label(schema, batch))
         elif column.role == "image":
-            images = batch.column(column.name)
+            images = with_empty_nulls(batch.column(column.name))
             paths = string_array(image_names(split, column, batch, first, with_split=True))
             array = pa.StructArray.from_arrays([images, paths], fields=list(_IMAGE))
             columns.append(_null_images(array, images))
         else:
-            columns.append(_as_class_label(schema, column, batch.column(column.name)))
+            columns.append(_as_class_label(schema, column, with_empty_nulls(batch.column(column.name))))
     return pa.RecordBatch.from_arrays(columns, schema=table_schema(schema))
 
 
@@ -74,23 +82,17 @@ def from_table(rows: pa.RecordBatch, split: Split, path: str, first: int) -> pa.
         columns.append(array.cast(column.type) if array.type != column.type else array)
     batch = pa.RecordBatch.from_arrays(columns, schema=schema.arrow)
     for image in schema.images:
-        expected = image_names(split, image, batch, first, with_split=True)
         found = rows.column(image.name)
         paths = (
-            found.field("path").to_pylist()
-            if not found.null_count
-            else [
-                name if row is None else row["path"]
-                for row, name in zip(found.to_pylist(), expected, strict=True)
-            ]
+            [row and row["path"] for row in found.to_pylist()]
+            if found.null_count
+            else found.field("path").to_pylist()
         )
-        if paths != expected:
-            row = next(
-                row for row, pair in enumerate(zip(paths, expected, strict=True)) if pair[0] != pair[1]
-            )
+        wrong = first_misnamed(split, image, batch, first, paths, with_split=True)
+        if wrong is not None:
             raise DataError(
-                f"{image.name}.path is {paths[row]!r}, expected {expected[row]!r}.",
-                Location(path, first + row),
+                f"{image.name}.path is {paths[wrong]!r}, which is not the name of this record's image.",
+                Location(path, first + wrong),
             )
     if schema.derived is not None:
         problem = label_contradiction(schema, batch, rows.column(schema.derived.name))
@@ -156,6 +158,47 @@ def check_schema(schema: pa.Schema, split: Split, path: Path) -> None:
             f"the file's schema is not the one of {split.title}: columns, label names or features differ.",
             Location(str(path)),
         )
+    stated = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    check_features({name: _stated(feature) for name, feature in stated.items()}, split, path)
+
+
+Stated = tuple[str, tuple[str, ...]]
+"""What is said of a column: its type, where ``label`` is a number with a name; and these names."""
+
+
+def check_features(stated: Mapping[str, Stated], split: Split, path: Path) -> None:
+    """Hold what a file says of its columns against the split, by other code than :func:`features`.
+
+    Raises:
+        DataError: columns, types or the names of labels differ.
+    """
+    expected: dict[str, Stated] = {}
+    named = split.schema.derived or split.schema.label
+    for column in split.schema:
+        kind, brackets, size = ("image" if column.role == "image" else type_name(column.type)).partition("[")
+        is_label = column == named and column.label_names
+        expected[column.name] = (
+            ("label" if is_label else kind) + brackets + size,
+            column.label_names if is_label else (),
+        )
+    if list(stated) != list(expected):
+        found = f"the columns are {', '.join(stated)}; those of {split.title} are {', '.join(expected)}."
+        raise DataError(found, Location(str(path)))
+    for name, (kind, names) in stated.items():
+        if (kind, names) != expected[name]:
+            text = f"the column {name} is said to be {kind} {', '.join(names)[:1000]}".rstrip()
+            raise DataError(f"{text}, which is not what it is in {split.title}.", Location(str(path)))
+
+
+def _stated(feature: Mapping[str, Any]) -> Stated:
+    """What a feature of ``datasets`` in JSON says."""
+    kind = feature["_type"]
+    if kind == "Sequence":
+        inner, names = _stated(feature["feature"])
+        return f"{inner}[{feature.get('length', '')}]", names
+    if kind == "ClassLabel":
+        return "label", tuple(feature["names"])
+    return ("image" if kind == "Image" else str(feature["dtype"])), ()
 
 
 def label_contradiction(schema: Schema, batch: pa.RecordBatch, found: pa.Array) -> int | None:

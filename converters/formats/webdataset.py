@@ -22,7 +22,7 @@ import pyarrow as pa
 from converters.dataset.arrays import binary_array, binary_views, list_parts, numbers, valid_rows
 from converters.dataset.description import Split
 from converters.dataset.image_header import SUFFIXES
-from converters.dataset.image_names import image_stems, suffixes
+from converters.dataset.image_names import IMAGE_SUFFIXES, image_stems, is_stem_of, own_names, suffixes
 from converters.dataset.labels import derived_label
 from converters.dataset.schema import Column, Schema
 from converters.dataset.shard import Shard
@@ -238,6 +238,16 @@ def _keys(split: Split, batch: pa.RecordBatch, first: int, layout: _Layout) -> l
     ]
 
 
+def _is_key_of(key: str, record: int, own_name: str | None, longest: int) -> bool:
+    """Whether a key is the one of a record; by other code than :func:`_keys`."""
+    if own_name is not None and key == str(record).zfill(8):
+        stem, _, suffix = own_name.rpartition(".")
+        if f".{suffix.lower()}" not in IMAGE_SUFFIXES:
+            stem = own_name
+        return "." in stem or len(stem.encode()) > longest or stem == key
+    return is_stem_of(key, record, own_name)
+
+
 def _archives(folder: Path, split: Split) -> list[Path]:
     found = [(_NAME.fullmatch(path.name), path) for path in (folder / split.config).iterdir()]
     named = [path for match, path in found if match and match[1] == split.name]
@@ -396,7 +406,7 @@ class _Archive:
             while files := list(islice(members, self._layout.files)):
                 names = [name for name, _ in files]
                 key = names[0].partition(".")[0]
-                if names != self._names(key, names):
+                if names != self._names(key, names) or (not record and not self._are_of_columns(names)):
                     raise self._error(f"expected the files of one record, found {', '.join(names)}", record)
                 yield key, [data for _, data in files]
                 record += 1
@@ -407,6 +417,16 @@ class _Archive:
             self._named.setdefault(tail, f".{name.rpartition('.')[2]}")
         tails = [*(tail + self._named.get(tail, "") for tail in self._layout.images), *self._layout.raw]
         return [key + tail for tail in (*tails, *[_JSON] * self._layout.has_json)]
+
+    def _are_of_columns(self, names: Sequence[str]) -> bool:
+        """Whether the files of a record are called as the columns that they are taken for; without :func:`_tail`."""
+        held = [*self._layout.images.values(), *self._layout.raw.values()]
+        for column, name in zip(held, names, strict=False):
+            word = "".join(letter if letter.isalnum() or letter in "_-" else "_" for letter in column.name)
+            fields = [] if column == self._split.schema.image else [word.lower()]
+            if name.split(".")[1:-1] != fields or (name.endswith(_RAW) and column.role == "image"):
+                return False
+        return True
 
     def _batch(self, keys: Sequence[str], rows: Sequence[list[bytes]]) -> pa.RecordBatch:
         schema, first = self._split.schema, self._first + self.records
@@ -420,11 +440,9 @@ class _Archive:
         )
         for tail, column in self._layout.images.items():
             self._seen[tail].update(suffixes(found[column.name]))
-        for row, (key, expected) in enumerate(
-            zip(keys, _keys(self._split, batch, first, self._layout), strict=True)
-        ):
-            if key != expected:
-                raise self._error(f"the key is {key!r}, expected {expected!r}", self.records + row)
+        for row, (key, own_name) in enumerate(zip(keys, own_names(self._split, batch), strict=True)):
+            if not _is_key_of(key, first + row, own_name, self._layout.max_key_bytes):
+                raise self._error(f"the key {key!r} is not the one of this record", self.records + row)
         if schema.derived is not None:
             row_of_problem = label_contradiction(schema, batch, found[schema.derived.name])
             if row_of_problem is not None:

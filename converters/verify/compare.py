@@ -11,6 +11,7 @@ from converters.dataset.members import missing_files
 from converters.dataset.quarantine import Quarantine
 from converters.dataset.report import Check
 from converters.dataset.source_facts import SourceFacts
+from converters.errors import ConverterError
 
 RECORDS = "records"
 LABEL_COUNTS = "counts per label"
@@ -66,6 +67,22 @@ def compare(
     if identified:
         checks.append(_identity(published, expected, found, clips))
     return tuple(checks)
+
+
+def check_witnesses(
+    witnesses: Mapping[int, bytes], leaves: Sequence[bytes], first: int, split: Split
+) -> None:
+    """Hold the leaves of records that were read, the first being record ``first`` of the split, against the witnesses.
+
+    Raises:
+        ConverterError: a record is not what its source says by other code: a fault of this program, or of a format.
+    """
+    for record, leaf in witnesses.items():
+        if 0 <= record - first < len(leaves) and leaf != leaves[record - first]:
+            raise ConverterError(
+                f"record {record} of {split.title} has other values than its source, when that is read in another way. "
+                "The data may be sound: this is a fault of kfer-convert, or of the format."
+            )
 
 
 def _facts_of_files(split: Split, sources: Sequence[SourceFacts]) -> Iterator[Check]:

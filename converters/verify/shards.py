@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from converters.dataset.description import IDENTITIES, Split
 from converters.dataset.fingerprint import Part, PartBuilder
 from converters.dataset.manifest import MANIFEST, Manifest, StatedShard
@@ -183,7 +181,7 @@ def _read(
                 )
             if unjoined is not None:
                 stored.add(batch.select(unjoined.schema.arrow.names))
-            if "clip_id" in split.schema and pa.types.is_string(split.schema["clip_id"].type):
+            if "clip_id" in split.schema.joined_names:
                 clips.update(batch.column("clip_id").unique().to_pylist())
             if progress is not None:
                 progress("verified", len(batch))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from converters.dataset.decode import encode
 from converters.dataset.description import Description, Split
 from converters.dataset.fingerprint import Fingerprint, Merger, Part, PartBuilder
-from converters.dataset.report import Check
+from converters.dataset.report import Check, ColumnTable, html_table
 from converters.dataset.shard import Progress, Shard, SliceFacts
 from converters.dataset.source import ShardReader, Source, SourceFile, SourceSplit
 from converters.dataset.source_facts import Compression
@@ -23,6 +23,7 @@ from converters.formats.sources import open_source
 from converters.formats.tfrecord.source import source_facts
 from converters.storage.object_store import Place
 from converters.verify import compare
+from converters.verify.columns import ColumnCounts, described_config
 from converters.verify.survey import (
     EqualImages,
     ImageCounts,
@@ -105,6 +106,7 @@ class InspectedSplit:
         fingerprint: counts and digests; None where the split is damaged.
         combinations: all sets of labels, most frequent first; None where there are no labels, or too many sets.
         images: what the images are like; None where there are none.
+        columns: how many values the records have in each column, by its name.
         error: what is damaged and where; None where nothing is.
     """
 
@@ -116,6 +118,7 @@ class InspectedSplit:
     fingerprint: Fingerprint | None = None
     combinations: tuple[LabelCombination, ...] | None = None
     images: ImageCounts | None = None
+    columns: Mapping[str, ColumnCounts] = field(default_factory=dict)
     error: str | None = None
 
     @property
@@ -207,7 +210,7 @@ class InspectedSplit:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Inspection:
     """What a source folder holds.
 
@@ -218,6 +221,8 @@ class Inspection:
         absent: the splits that are not.
         equal_images: the images of all splits that are equal; None where there are too many to look.
         shared_clips: the clips that two splits share, where label CSVs tell clips.
+        columns: what the features of each config are, or were taken for.
+        document: the description as ``dataset.json`` has it, complete with all columns, to be edited.
     """
 
     folder: str
@@ -226,6 +231,19 @@ class Inspection:
     absent: tuple[Split, ...]
     equal_images: EqualImages | None = None
     shared_clips: tuple[SharedClips, ...] = ()
+    columns: tuple[ColumnTable, ...] = ()
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<Inspection {self.folder}: {self.records:,} records, {len(self.splits)} splits>"
+
+    def _repr_html_(self) -> str:
+        """The splits as a table, as notebooks show it."""
+        rows = [["config", "split", "records", "is it the published one?"]]
+        for split in self.splits:
+            records = "" if split.records is None else f"{split.records:,}"
+            rows.append([split.split.config, split.split.name, records, split.verdict])
+        return html_table(rows, repr(self)[1:-1])
 
     @property
     def records(self) -> int:
@@ -250,6 +268,7 @@ class Inspection:
             "failed": self.failed,
             "records": self.records,
             "bytes": self.bytes,
+            "columns": [table.to_json() for table in self.columns],
             "splits": [split.to_json() for split in self.splits],
             "absent": [split.title for split in self.absent],
             "equal_images": None if self.equal_images is None else self.equal_images.to_json(),
@@ -285,8 +304,29 @@ def inspect_opened(
     )
     sound = [survey for split, survey in zip(splits, surveys, strict=True) if split.error is None]
     return Inspection(
-        folder, source.description, splits, source.absent, equal_images(sound), shared_clips(sound)
+        folder,
+        source.description,
+        splits,
+        source.absent,
+        equal_images(sound),
+        shared_clips(sound),
+        tuple(_column_tables(source, splits)),
+        source.described(),
     )
+
+
+def _column_tables(source: Source, splits: Sequence[InspectedSplit]) -> Iterator[ColumnTable]:
+    """What the features of each config are: as they were inferred, or as they are described."""
+    inferred = {table.name: table for table in source.inferred}
+    for config in dict.fromkeys(split.split.config for split in splits):
+        own = [split for split in splits if split.split.config == config]
+        yield inferred.get(config) or described_config(
+            config,
+            own[0].split.schema,
+            {split.split.name: split.columns for split in own},
+            {split.split.name: split.records or 0 for split in own},
+            [split.images for split in own if split.images is not None],
+        )
 
 
 def _inspect_split(
@@ -301,7 +341,8 @@ def _inspect_split(
     reader = source.reading.read(shard)
     try:
         merger = Merger(split.schema)
-        for part in _parts(reader, survey, progress, watch):
+        columns = {column.name: ColumnCounts() for column in split.schema.stored}
+        for part in _parts(reader, survey, columns, progress, watch):
             merger.add(part)
         fingerprint = merger.fingerprint()
     except DataError as error:
@@ -316,17 +357,25 @@ def _inspect_split(
     )
     images = survey.images()
     sets = _combinations(split, merger.label_sets, survey)
-    return InspectedSplit(split, files, found.note, _verdict(checks), checks, fingerprint, sets, images)
+    return InspectedSplit(
+        split, files, found.note, _verdict(checks), checks, fingerprint, sets, images, columns
+    )
 
 
 def _parts(
-    reader: ShardReader, survey: SplitSurvey, progress: Progress | None, watch: Watch | None
+    reader: ShardReader,
+    survey: SplitSurvey,
+    columns: Mapping[str, ColumnCounts],
+    progress: Progress | None,
+    watch: Watch | None,
 ) -> Iterator[Part]:
     """The fingerprint of each batch, so that no more than a batch is held of a split of any size."""
     record = 0
     for batch in reader:
         builder = PartBuilder(record, survey.split.schema)
         builder.add(batch, survey.add(batch))
+        for column in survey.split.schema.stored:
+            columns[column.name].add(column, batch.column(column.name))
         if watch is not None:
             watch(survey.split, record, batch)
         record += len(batch)

@@ -131,7 +131,7 @@ class SplitSurvey:
     def add(self, batch: pa.RecordBatch) -> dict[str, list[bytes]]:
         """Take the next records; the SHA-256 of each of their images, by the column, for who needs it too."""
         schema = self.split.schema
-        if "clip_id" in schema:
+        if "clip_id" in schema.joined_names:
             self.clips.update(batch.column("clip_id").to_pylist())
         label, image = schema.label, schema.image
         if self.label_sets is not None and label is not None and not label.label_names:

@@ -144,14 +144,10 @@ for path in sorted(source.glob("*.tfrecords")):
     with (folder / path.name).open("wb") as file:
         for frames in RangeReader(SourceRange(path, 0, path.stat().st_size, 0)).frames():
             for data in map(frames.data, range(len(frames.starts))):
-                head, *inner = parse_example(data).lengths
-                edges = [head.start]
-                for length in inner:
-                    if length.position == edges[-1] + 1:
-                        edges.append(length.end)
-                entries = [data[start:end] for start, end in itertools.pairwise(edges)]
+                edges = [feature.position for feature in parse_example(data).features.values()]
+                entries = [data[start:end] for start, end in itertools.pairwise([*edges, len(data)])]
                 chance.shuffle(entries)
-                file.write(frame(data[:head.start] + b"".join(entries)))
+                file.write(frame(data[:edges[0]] + b"".join(entries)))
 """
 
 

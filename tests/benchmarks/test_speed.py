@@ -20,3 +20,11 @@ def test_the_benchmark_prints_its_tables(tmp_path):
     ):
         assert f"| {row} |" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_the_benchmark_of_the_parser_prints_its_table():
+    command = [sys.executable, str(Path(__file__).with_name("parser.py")), "--runs", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("\n") == 10
+    assert "| Object Detection, any order |" in done.stdout

@@ -233,9 +233,14 @@ def test_verifying_what_is_no_output_is_a_wrong_call(kfer_convert, tmp_path, pla
     assert done.err.startswith("kfer-convert: ")
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{}", "[]", "null", '{"manifest_version": 1}', '{"manifest_version": 99}', "[" * 99999]
-)
+def test_an_output_of_version_1_is_refused_with_what_still_checks_it(kfer_convert, output):
+    (output / "MANIFEST.json").write_text('{"manifest_version": 1}')
+    done = kfer_convert("verify", output)
+    assert done.status == 2
+    assert "sha256sum -c SHA256SUMS" in done.err
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"manifest_version": 99}', "[" * 99999])
 def test_a_manifest_that_is_none_ends_with_1(kfer_convert, output, text):
     (output / "MANIFEST.json").write_text(text)
     done = kfer_convert("verify", output)

@@ -224,6 +224,9 @@ def test_joined_columns_stand_last():
     assert "img_id" in schema
     assert "img_id" not in FULL
     assert schema.without(["img_id", "clip_id"]) == FULL
+    assert (FULL.joined_names, schema.joined_names) == (frozenset(), {"img_id", "clip_id"})
+    with pytest.raises(CallError, match="--labels joins a column 'name'; the dataset has one already"):
+        FULL.joined({"name": ""})
 
 
 # --- There and back ----------------------------------------------------------------------------------------

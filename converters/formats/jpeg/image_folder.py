@@ -16,7 +16,7 @@ from converters.dataset.arrays import binary_array, binary_views, number_array, 
 from converters.dataset.description import Split
 from converters.dataset.filenames import folded, unsafe_name
 from converters.dataset.image_header import ImageHeaderReader
-from converters.dataset.image_names import image_names
+from converters.dataset.image_names import first_misnamed, image_names
 from converters.dataset.jpeg_header import ImageError
 from converters.dataset.labels import label_ranks
 from converters.dataset.schema import SIZES, Column
@@ -176,7 +176,7 @@ class JpegFormat:
             for rows in metadata.read(path, header=header):
                 reader = _RowReader(read_file, root, split, metadata, path, first)
                 stored = metadata.stored(rows, reader.location)
-                reader.check_places(rows, _stated_places(split, folders, stored) if folders else number)
+                reader.check_places(rows, _stated_places(split, stored) if folders else number)
                 for name in metadata.file_columns.values():
                     paths = rows.column(name).to_pylist()
                     count += len(paths)
@@ -281,10 +281,13 @@ class _RowReader:
             [columns[column.name] for column in schema.stored], schema=schema.arrow
         )
         for image, paths in zip(schema.images, files, strict=True):
-            names = image_names(self._split, image, batch, self._first + start, with_split=False)
-            for row, (path, name) in enumerate(zip(paths, names, strict=True)):
-                if not path.endswith(f"/{name}"):
-                    raise DataError(f"the file is {path!r}, expected {name!r}.", self.location(start + row))
+            names = [path.rpartition("/")[2] for path in paths]
+            row = first_misnamed(self._split, image, batch, self._first + start, names, with_split=False)
+            if row is not None:
+                raise DataError(
+                    f"the file is {paths[row]!r}, which is not the name of this record's image.",
+                    self.location(start + row),
+                )
         return batch
 
     def _read_image(self, path: str) -> bytes:
@@ -328,11 +331,12 @@ def _places(split: Split, folders: Sequence[str], batch: pa.RecordBatch, first: 
     return [folders[rank] for rank in ranks.tolist()]
 
 
-def _stated_places(split: Split, folders: Sequence[str], stored: dict[str, pa.Array]) -> list[str]:
-    """The class folder of each row, by the stored labels that were read back."""
+def _stated_places(split: Split, stored: dict[str, pa.Array]) -> list[str]:
+    """The class folder of each row, by the stored labels that were read back; by other code than what wrote them."""
     label = split.schema.label
     assert label is not None
-    array = stored[label.name]
+    array, digits = stored[label.name], max(2, len(str(len(label.label_names) - 1)))
+    folders = [f"{str(rank).zfill(digits)}_{name}" for rank, name in enumerate(label.label_names)]
     if label.kind is not None:
         return [folders[rank] for rank in vector_matrix(array).argmax(axis=1).tolist()]
     by_number = dict(zip(label.label_ids or range(len(folders)), folders, strict=True))

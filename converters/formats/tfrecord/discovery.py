@@ -231,6 +231,7 @@ def _unknown(listing: Listing, known: Collection[str]) -> Iterator[str]:
 
 def _match_unknown(path: Place, description: Description, found: Mapping[Split, list[str]]) -> Split:
     """The one split that a file of unknown name can belong to."""
+    _refuse_other_set(path, description)
     look = look_at(path)
     _refuse_foreign(path, look)
     if look.kind == "empty":
@@ -278,6 +279,24 @@ def _match_unknown(path: Place, description: Description, found: Mapping[Split, 
         Location(str(path)),
         f"Rename it (expected: {expected}), move it elsewhere, or describe the dataset in a dataset.json.",
     )
+
+
+def _refuse_other_set(path: Place, description: Description) -> None:
+    """Refuse a member of a set of which there must be another number by the description."""
+    try:
+        (own,) = member_sets([path.name])
+    except ValueError:
+        return
+    for split in description.splits():
+        for members in member_sets(file.rpartition("/")[2] for file in split.files if not is_pattern(file)):
+            if (members.before, members.after) == (own.before, own.after):
+                records = split.published.records
+                counts = "" if records is None else f" with {records} records"
+                raise DataError(
+                    f"{split.title}: this is one of {own.count} files; {members.count} files{counts} are published.",
+                    Location(str(path)),
+                    "Keep the files of one set here.",
+                )
 
 
 def _words(split_name: str) -> frozenset[str]:

@@ -276,11 +276,11 @@ class Names:
         return np.where(same, numbers, -1)
 
     def _learn(self, found: Iterable[Ints]) -> None:
-        """Add names, each given by the words that begin at its bytes, while there is room."""
+        """Add names while there is room; each is given by the words that begin at its bytes."""
         names = dict.fromkeys(self.known)
         for words in found:
             try:
-                name = (words & 0xFF).astype(np.uint8).tobytes().decode()
+                name = words.astype(np.uint8).tobytes().decode()
             except UnicodeDecodeError:
                 continue
             if len(words) <= MAX_NAME_BYTES and len(names) < MAX_FEATURES:
@@ -291,7 +291,7 @@ class Names:
         self.known = names
         encoded = [name.encode() for name in names]
         self._sizes = np.array([len(name) for name in encoded], np.int64)
-        width = (int(self._sizes.max(initial=0)) // _WORD_BYTES + 2) * _WORD_BYTES
+        width = (int(self._sizes.max(initial=0)) // _WORD_BYTES + 1) * _WORD_BYTES
         table = np.array([name.ljust(width, b"\0") for name in encoded], np.dtype((bytes, width)))
         self._words = table.view(np.int64).reshape(len(names), width // _WORD_BYTES)
         unaligned: Ints = np.ndarray(max(table.nbytes - 7, 0), np.int64, table, strides=1)

@@ -240,7 +240,7 @@ class FactsBuilder:
             elif found.kind == "int64_list":
                 _add_integers(facts, split, found, rows, locate)
             elif not facts.example and len(found.floats):
-                facts.example = _shown(found.floats[: max(1, int(found.counts[rows[0]]))].tolist())
+                facts.example = shown_numbers(found.floats[: max(1, int(found.counts[rows[0]]))].tolist())
         for name, found in values.items():
             facts = self.features[name]
             if (role := facts.size_role) and facts.single and found.kind == "int64_list":
@@ -268,7 +268,7 @@ class FactsBuilder:
             headers = self._headers.setdefault(facts.name, ImageHeaderReader()).try_read(array)
             images = headers.encodings != NO_IMAGE
             facts.image.add(
-                images, lambda value: locate(int(owners[value])), lambda value: _shown_bytes(array[value])
+                images, lambda value: locate(int(owners[value])), lambda value: shown_bytes(array[value])
             )
             for number in np.flatnonzero(np.bincount(headers.encodings[images], minlength=1)):
                 facts.encodings[ENCODINGS[number]] += int((headers.encodings == number).sum())
@@ -282,7 +282,7 @@ class FactsBuilder:
                     height, width, depth = sizes[row].tolist()
                     facts.example = f"{ENCODINGS[headers.encodings[row]]}, {width} x {height} x {depth}"
         if not facts.example:
-            facts.example = _shown_bytes(array[0])
+            facts.example = shown_bytes(array[0])
         if not facts.text.against:
             _add_text(facts.text, array, lambda value: locate(int(owners[value])))
         if not facts.text.against:
@@ -373,7 +373,7 @@ def _add_integers(facts: FeatureFacts, split: str, found: FeatureValues, rows: _
     facts.low = low if facts.low is None else min(low, facts.low)
     facts.high = high if facts.high is None else max(high, facts.high)
     if not facts.example:
-        facts.example = _shown(integers[: max(1, int(found.counts[rows[0]]))].tolist())
+        facts.example = shown_numbers(integers[: max(1, int(found.counts[rows[0]]))].tolist())
     if facts.labels is not None:
         facts.labels = _counted(facts.labels, integers, low, high)
     if facts.least == facts.most > 1 and facts.low >= 0 and facts.high <= 1:
@@ -433,7 +433,7 @@ def _add_text(claim: Claim, array: pa.Array, locate: Locate) -> None:
         return
     for number, value in enumerate(array):
         if not _is_text(value.as_py()):
-            claim.against, claim.first, claim.found = 1, locate(number), _shown_bytes(value)
+            claim.against, claim.first, claim.found = 1, locate(number), shown_bytes(value)
             return
         claim.borne += 1
 
@@ -445,12 +445,14 @@ def _is_text(value: bytes) -> bool:
         return False
 
 
-def _shown(values: list[int] | list[float]) -> str:
+def shown_numbers(values: list[int] | list[float]) -> str:
+    """The first of the numbers of a record, for people."""
     shown = ", ".join(f"{value:.6g}" if isinstance(value, float) else str(value) for value in values[:6])
     return shown if len(values) <= 6 else f"{shown} … ({len(values)})"
 
 
-def _shown_bytes(value: pa.Scalar) -> str:
+def shown_bytes(value: pa.Scalar) -> str:
+    """The begin of a text, or how many bytes it is, for people."""
     buffer = value.as_buffer()
     head = bytes(memoryview(buffer)[:60])
     try:

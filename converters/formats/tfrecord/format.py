@@ -16,6 +16,7 @@ from converters.formats.tfrecord.columns import ColumnReader
 from converters.formats.tfrecord.describe import refuse_shared_features, tensorflow_loading, write_description
 from converters.formats.tfrecord.encoder import ExampleEncoder, feature_schema
 from converters.formats.tfrecord.reader import RangeReader, SourceRange, read_columns
+from converters.formats.tfrecord.witnesses import confirm_output
 from converters.formats.tfrecord.writer import TFRecordWriter
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ class TFRecordFormat:
             # A record may be as long as its file: nothing is allocated for a length beyond the end.
             reader = RangeReader(SourceRange(path, 0, size, 0, index=index), max(1, size))
             for frames in reader.frames():
-                yield read_columns(columns, str(path), frames)
+                batch = read_columns(columns, str(path), frames)
+                confirm_output(frames, batch, split.schema)
+                yield batch
 
     def finish(self, report: Report, folder: Path) -> None:
         """Write the terms, a README, and the description with which the files convert again anywhere."""

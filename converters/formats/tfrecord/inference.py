@@ -113,9 +113,9 @@ class InferredConfig:
                 columns[inferred.column.name]["role"] = inferred.nearly
         return columns
 
-    def lines(self) -> list[str]:
-        """The same for people: a table, and the notes."""
-        rows = [("feature", "column", "type", "role", "values", "absent in", "example", "why")]
+    def lines(self, *, labels: bool = True) -> list[str]:
+        """The same for people: a table, what the images are, with ``labels`` how many are which, and the notes."""
+        rows = [("feature", "kind", "column", "type", "role", "values", "absent in", "example", "why")]
         for inferred in self.columns:
             column = inferred.column
             values = (
@@ -127,6 +127,7 @@ class InferredConfig:
             rows.append(
                 (
                     inferred.feature,
+                    inferred.kind or "–",
                     "–" if column is None else column.name,
                     "–" if column is None else type_name(column.type),
                     (column.role if column else None) or "",
@@ -139,7 +140,8 @@ class InferredConfig:
         widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         for inferred in self.columns:
-            lines += [f"{inferred.feature}: {words}" for words in (inferred.images, inferred.labels) if words]
+            words = (inferred.images, inferred.labels if labels else "")
+            lines += [f"{inferred.feature}: {text}" for text in words if text]
         return [*lines, *self.notes]
 
     def to_json(self) -> dict[str, Any]:

@@ -16,13 +16,15 @@ import pyarrow as pa
 from converters.dataset.checks import RecordChecker
 from converters.dataset.damage import FileDamage
 from converters.dataset.description import (
+    IDENTITIES,
     Description,
     Split,
     described_columns,
     parse_description,
     with_columns,
+    with_described_columns,
 )
-from converters.dataset.identity import Identities, Rows, read_identities
+from converters.dataset.identity import Identities, Rows, label_csv_path, read_identities
 from converters.dataset.plan import Plan
 from converters.dataset.quarantine import Quarantine, QuarantinedRange
 from converters.dataset.report import Report
@@ -50,6 +52,7 @@ from converters.formats.tfrecord.plan import plan_shards
 from converters.formats.tfrecord.quarantine_folder import differing_range, write_quarantine
 from converters.formats.tfrecord.reader import RangeReader, SourceRange, frame_location, read_columns
 from converters.formats.tfrecord.tensorflow import SecondReader, require_tensorflow
+from converters.formats.tfrecord.witnesses import Joined, Witnesses, joined_texts
 from converters.storage.file_list import OutputFile
 from converters.storage.files import file_state
 from converters.storage.object_store import Place, side_by_side
@@ -89,16 +92,26 @@ class TFRecordReading:
             return None
         return read_identities(self.labels, split).without(self.lost_rows.get(split.title, ()))
 
+    def joined(self, split: Split) -> Joined | None:
+        """The identities once more, for :class:`~converters.formats.tfrecord.witnesses.Witnesses`."""
+        if self.labels is None:
+            return None
+        return joined_texts(
+            label_csv_path(self.labels, split), len(IDENTITIES), self.lost_rows.get(split.title, ())
+        )
+
 
 class TFRecordShardReader:
     """Reads the records of a shard, checked and joined with their identities.
 
     Attributes:
         facts: what was found in each slice, once it is read through.
+        witnesses: the leaves of a few records that were read.
     """
 
     def __init__(self, reading: TFRecordReading, shard: Shard) -> None:
         self.facts: tuple[SliceFacts, ...] = ()
+        self.witnesses: Mapping[int, bytes] = {}
         self._reading = reading
         self._shard = shard
 
@@ -121,6 +134,8 @@ class TFRecordShardReader:
         reading, schema = self._reading, self._shard.split.schema
         checker = RecordChecker(schema, decode=reading.decode)
         columns = ColumnReader(schema, reading.without)
+        witnesses = Witnesses(schema, self._shard.first_record, reading.joined(self._shard.split))
+        self.witnesses = witnesses.leaves
         for piece in self._shard.slices:
             assert isinstance(piece, SourceRange)
             reader = RangeReader(piece, reading.max_record_bytes)
@@ -129,6 +144,7 @@ class TFRecordShardReader:
             for frames in reader.frames():
                 batch = read_columns(columns, path, frames)
                 checker.check(batch, partial(frame_location, path, frames))
+                witnesses.take(frames)
                 if reading.reader == "tensorflow":
                     # Started only when a first batch was found sound: TensorFlow crashes on some files that are not.
                     second = second or SecondReader(piece, schema, len(batch))
@@ -221,7 +237,7 @@ class TFRecordSource:
             for config in self.description.configs
             if config.schema.columns
         }
-        return _with_columns(self.description, columns)
+        return with_described_columns(self.description, columns)
 
     def plan(self, max_shard_bytes: int) -> Plan:
         """Cut the files into shards; damaged ranges are looked for first where they are to be passed over."""
@@ -424,7 +440,9 @@ def _with_inferred(
         )
         for config in unknown
     )
-    document = _with_columns(found.description, {config.name: config.described() for config in inferred})
+    document = with_described_columns(
+        found.description, {config.name: config.described() for config in inferred}
+    )
     description = parse_description(document, f"{listing.place}: what was inferred")
     by_title = {split.title: split for split in description.splits()}
     used = [label_map.path for label_map in label_maps]
@@ -438,15 +456,6 @@ def _with_inferred(
         companions=(*found.companions, *(found.folder / path for path in used)),
     )
     return found, inferred
-
-
-def _with_columns(description: Description, columns: Mapping[str, Any]) -> dict[str, Any]:
-    """A description's JSON object with the columns of some configs."""
-    configs = {
-        name: config | ({"columns": columns[name]} if name in columns else {})
-        for name, config in description.document["configs"].items()
-    }
-    return {**description.document, "configs": configs}
 
 
 def _features(split: Split, without: Collection[str]) -> Iterator[str]:

@@ -59,15 +59,6 @@ class ExampleError(ValueError):
         self.position = position
 
 
-@dataclass(frozen=True, slots=True)
-class Length:
-    """A length prefix: the varint at ``position`` says that a payload lies from ``start`` to ``end``."""
-
-    position: int
-    start: int
-    end: int
-
-
 _NO_INTEGERS = np.zeros(0, np.int64)
 _NO_FLOATS = np.zeros(0, np.float32)
 
@@ -92,7 +83,6 @@ class Feature:
         sizes: int64, length of each of these values in bytes.
         integers: int64, for an int64_list, its values.
         floats: float32, for a float_list, its values, bit for bit.
-        packed: for an int64_list or float_list, where its packed run lies; None if it is not packed.
     """
 
     kind: FeatureKind | None
@@ -102,18 +92,13 @@ class Feature:
     sizes: npt.NDArray[np.int64] = field(default_factory=_no_integers)
     integers: npt.NDArray[np.int64] = field(default_factory=_no_integers)
     floats: npt.NDArray[np.float32] = field(default_factory=_no_floats)
-    packed: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A parsed Example: its features by name, and the length prefixes met on the way, in order.
-
-    Of a feature's byte strings, only the first one's length prefix is kept.
-    """
+    """A parsed Example: its features by name."""
 
     features: dict[str, Feature]
-    lengths: tuple[Length, ...]
 
 
 def parse_example(data: bytes | memoryview) -> Example:
@@ -123,18 +108,17 @@ def parse_example(data: bytes | memoryview) -> Example:
         ExampleError: the bytes are malformed, not of the one form that all parsers read alike, or hold more
             than ``MAX_FEATURES`` features or ``MAX_VALUES`` values.
     """
-    lengths: list[Length] = []
     features: dict[str, Feature] = {}
     if not data:
-        return Example(features, ())
+        return Example(features)
     values = 0
-    position, end = _payload(data, 0, len(data), 0x0A, "features", lengths)
+    position, end = _payload(data, 0, len(data), 0x0A, "features")
     if end != len(data):
         raise ExampleError("something follows the Example's features", end)
     while position < end:
         entry_start = position
-        position, entry_end = _payload(data, position, end, 0x0A, "a map entry", lengths)
-        key_start, key_end = _payload(data, position, entry_end, 0x0A, "a feature's name", lengths)
+        position, entry_end = _payload(data, position, end, 0x0A, "a map entry")
+        key_start, key_end = _payload(data, position, entry_end, 0x0A, "a feature's name")
         if key_end - key_start > MAX_NAME_BYTES:
             raise ExampleError(f"a feature's name is longer than {MAX_NAME_BYTES} bytes", key_start)
         try:
@@ -143,44 +127,42 @@ def parse_example(data: bytes | memoryview) -> Example:
             raise ExampleError("a feature's name is not UTF-8", key_start) from None
         if name in features:
             raise ExampleError(f"the feature {name!r} stands twice", entry_start)
-        start, feature_end = _payload(data, key_end, entry_end, 0x12, f"the value of {name!r}", lengths)
+        start, feature_end = _payload(data, key_end, entry_end, 0x12, f"the value of {name!r}")
         if feature_end != entry_end:
             raise ExampleError(f"an unknown field follows the value of {name!r}", feature_end)
-        features[name] = _feature(data, entry_start, start, feature_end, name, lengths)
+        features[name] = _feature(data, entry_start, start, feature_end, name)
         values += features[name].count
         if values > MAX_VALUES:
             raise ExampleError(f"with {name!r} the Example has more than {MAX_VALUES} values", start)
         if len(features) > MAX_FEATURES:
             raise ExampleError(f"the Example has more than {MAX_FEATURES} features", entry_start)
         position = entry_end
-    return Example(features, tuple(lengths))
+    return Example(features)
 
 
-def _feature(
-    data: bytes | memoryview, entry_start: int, start: int, end: int, name: str, lengths: list[Length]
-) -> Feature:
+def _feature(data: bytes | memoryview, entry_start: int, start: int, end: int, name: str) -> Feature:
     if start == end:
         return Feature(None, 0, entry_start)
     kind = _KINDS.get(data[start])
     if kind is None:
         raise ExampleError(f"{name!r} holds no list of values", start)
-    position, list_end = _payload(data, start, end, data[start], kind, lengths)
+    position, list_end = _payload(data, start, end, data[start], kind)
     if list_end != end:
         raise ExampleError(f"{name!r} holds more than one list of values", list_end)
     if kind == "bytes_list":
-        starts, sizes = byte_values(data, position, end, name, lengths)
+        starts, sizes = byte_values(data, position, end, name)
         return Feature(kind, len(starts), entry_start, starts=starts, sizes=sizes)
     if position < end and data[position] == 0x0A:
-        packed = _payload(data, position, end, 0x0A, f"the values of {name!r}", lengths)
+        packed = _payload(data, position, end, 0x0A, f"the values of {name!r}")
         if packed[1] != end:
             raise ExampleError(f"the values of {name!r} stand in more than one run", packed[1])
         if kind == "int64_list":
             integers = _integers(data, *packed, name)
-            return Feature(kind, len(integers), entry_start, integers=integers, packed=packed)
+            return Feature(kind, len(integers), entry_start, integers=integers)
         if (packed[1] - packed[0]) % 4:
             raise ExampleError(f"the floats of {name!r} end inside a number", packed[0])
         floats = np.frombuffer(data[slice(*packed)], np.float32) if packed[0] < packed[1] else _NO_FLOATS
-        return Feature(kind, len(floats), entry_start, floats=floats, packed=packed)
+        return Feature(kind, len(floats), entry_start, floats=floats)
     if kind == "int64_list":
         integers = _unpacked_integers(data, position, end, name)
         return Feature(kind, len(integers), entry_start, integers=integers)
@@ -189,7 +171,7 @@ def _feature(
 
 
 def byte_values(
-    data: bytes | memoryview, position: int, end: int, name: str, lengths: list[Length] | None = None
+    data: bytes | memoryview, position: int, end: int, name: str
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Where each value of a bytes_list begins in ``data``, and its length; int64.
 
@@ -198,17 +180,15 @@ def byte_values(
         position: where the list's payload begins.
         end: where it ends.
         name: the feature's, for errors.
-        lengths: is given the length prefix of the first value.
 
     Raises:
         ExampleError: there is something else than values, or too many.
     """
     starts, sizes = array("q"), array("q")
     while position < end:
-        start, position = _payload(data, position, end, 0x0A, f"a value of {name!r}", lengths)
+        start, position = _payload(data, position, end, 0x0A, f"a value of {name!r}")
         starts.append(start)
         sizes.append(position - start)
-        lengths = None
         if len(starts) > MAX_TAGGED_VALUES:
             raise _too_many(name, start)
     return np.array(starts), np.array(sizes)
@@ -310,9 +290,7 @@ def _too_many(name: str, position: int) -> ExampleError:
     )
 
 
-def _payload(
-    data: bytes | memoryview, position: int, end: int, tag: int, what: str, lengths: list[Length] | None
-) -> tuple[int, int]:
+def _payload(data: bytes | memoryview, position: int, end: int, tag: int, what: str) -> tuple[int, int]:
     """Where the payload of the length-delimited field at ``position`` lies; its tag must be ``tag``."""
     if position >= end:
         raise ExampleError(f"expected {what}, found the end", position)
@@ -321,8 +299,6 @@ def _payload(
     size, start = _varint(data, position + 1, end)
     if size > end - start:
         raise ExampleError(f"{what} claims {size} bytes, {end - start} are left", position)
-    if lengths is not None:
-        lengths.append(Length(position + 1, start, start + size))
     return start, start + size
 
 

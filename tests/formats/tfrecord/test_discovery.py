@@ -1,14 +1,23 @@
 """Which files belong to which split, and datasets that are not KFER."""
 
+import gzip
 import hashlib
 import json
+import os
+import time
+import unicodedata
+import zlib
 
+import fsspec
 import pyarrow.parquet as pq
 import pytest
 from conftest import drop_published, encode_record, read_records, tfrecords, write_frames, write_records
+from helpers.examples import encode_features
 
 from converters import convert, verify
 from converters.errors import CallError, ConverterError, DataError
+from converters.formats.tfrecord.source import open_tfrecords
+from converters.storage.object_store import place
 
 NAMES = ("jpeg", "target", "rows", "columns", "channels")
 
@@ -146,7 +155,7 @@ def test_another_dataset_converts_with_no_code(tmp_path, truth):
     source = custom(tmp_path, truth, {"pets": "single-label"})
     report = convert(source, to="parquet", out=tmp_path / "out")
     assert {
-        check.result for split in report.splits for check in split.checks if check.name != "image bytes"
+        check.result for split in report.splits for check in split.checks if check.name != "every value"
     } == {"unverified"}
     table = pq.read_table(tmp_path / "out" / "pets" / "train-00000-of-00001.parquet", partitioning=None)
     assert table["label"].to_pylist() == [0, 1, 2, 0, 1, 2, 0]
@@ -198,3 +207,342 @@ def test_a_description_without_counts_says_unverified(source, tmp_path):
     report = convert(source, to="parquet", out=tmp_path / "out")
     names = {check.name for split in report.splits for check in split.checks if check.result == "unverified"}
     assert names == {"counts per label", "labels per image", "label order"}  # the indexes tell the records
+
+
+# --- With no description -------------------------------------------------------------------------------
+
+
+def plain(*numbers):
+    return [encode_features({"a": [number]}) for number in numbers]
+
+
+def put(folder, *names, count=1):
+    """TFRecord files, each with other records."""
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_frames(path, plain(*range(number * count, number * count + count)), index=False)
+
+
+def found(place, **options):
+    """The names of the files of each split."""
+    source = open_tfrecords(place, **options)
+    return {there.split.name: [file.name for file in there.files] for there in source.splits}
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train.tfrecord", "train"),
+        ("training/part-0.tfrecords", "train"),
+        ("Split-train/data-00000-of-00001", "train"),
+        ("mnist-test.tfrecord-00000-of-00001", "test"),
+        ("flowers_validation_00000-of-00001.tfrecord", "validation"),
+        ("VAL.TFRecord", "val"),
+        ("valid/shapes.tfrecord", "valid"),
+        ("flowersTest.tfr", "test"),
+        ("eval01.rec", "eval"),
+        ("dev/test.record", "test"),
+        ("contest.tfrecord", "train"),
+        ("validate.tfrecord", "train"),
+        ("trainer/x.tfrecord", "train"),
+        ("data.record", "train"),
+        ("no suffix at all", "train"),
+        ("pets_train_val.record", "train_val"),
+    ],
+)
+def test_splits_come_from_the_words_of_names(tmp_path, name, split):
+    put(tmp_path, name)
+    assert found(tmp_path) == {split: [name]}
+
+
+def test_files_are_known_by_their_content(tmp_path):
+    put(tmp_path, "a/b/c/one", "two.bin", "train.tfrecord", "test.gz")
+    data = (tmp_path / "test.gz").read_bytes()
+    (tmp_path / "test.gz").write_bytes(gzip.compress(data))
+    (tmp_path / "val.z").write_bytes(zlib.compress(data))
+    (tmp_path / "notes").write_text("no record")
+    (tmp_path / "raw").write_bytes(bytes(range(200)))
+    assert found(tmp_path) == {
+        "train": ["a/b/c/one", "train.tfrecord", "two.bin"], "val": ["val.z"], "test": ["test.gz"]
+    }  # fmt: skip
+    warnings = open_tfrecords(tmp_path).warnings
+    assert any("notes, raw" in warning for warning in warnings)
+    assert any("train is made of 3 sets of files" in warning for warning in warnings)
+
+
+def test_a_file_or_a_pattern_is_a_source_too(tmp_path):
+    put(tmp_path, "x/train-1.tfrecord", "x/train-2.tfrecord", "x/y/train-3.tfrecord", "x/test-1.tfrecord")
+    assert found(tmp_path / "x" / "test-1.tfrecord") == {"test": ["test-1.tfrecord"]}
+    assert found(tmp_path / "x" / "train-*") == {"train": ["train-1.tfrecord", "train-2.tfrecord"]}
+    assert found(tmp_path / "*" / "train-[!1].tfrecord") == {"train": ["x/train-2.tfrecord"]}
+    assert found(tmp_path / "**" / "t*-?.tfrecord")["train"] == [
+        "x/train-1.tfrecord", "x/train-2.tfrecord", "x/y/train-3.tfrecord"
+    ]  # fmt: skip
+    for wrong in ("nothing-*", "x/nothing"):
+        with pytest.raises(CallError, match=r"no file matches|no such folder"):
+            open_tfrecords(tmp_path / wrong)
+
+
+def test_one_of_kfer_s_files_is_kfer(sample, tmp_path):
+    path = tfrecords(sample, "22_emo", "test")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / path.name).symlink_to(path)
+    source = open_tfrecords(tmp_path / "x" / path.name)
+    assert source.description.name == "kfer"
+    assert [there.split.title for there in source.splits] == ["22_emo/test"]
+    (tmp_path / "x" / path.name).rename(tmp_path / "x" / "faces_test.tfrecords")
+    assert open_tfrecords(tmp_path / "x").description.name == "kfer"
+
+
+def test_kfer_s_features_with_other_labels_are_another_dataset(tmp_path, truth):
+    records = [type(r)(b"no image", (1,), r.height, r.width, r.depth) for r in truth["22_emo", "train"][:3]]
+    write_records(tmp_path / "train.tfrecords", records, index=False)
+    source = open_tfrecords(tmp_path)
+    assert source.description.name == tmp_path.name
+    assert source.inferred
+
+
+SIDECARS = (
+    "._train.tfrecord", "train.tfrecord:Zone.Identifier", "train.tfrecord.md5", "train.tfrecord.zip",
+    ".train.tfrecord.icloud", "train.tfrecord~", ".train.tfrecord.crc", "README.tfrecord.md", ".DS_Store",
+    "train.tfrecord.crdownload", "label_map.pbtxt", "info.json",
+)  # fmt: skip
+
+
+def test_what_lies_beside_data_is_passed_over_and_listed(tmp_path):
+    put(tmp_path, "train.tfrecord")
+    for name in SIDECARS:
+        (tmp_path / name).write_text("something else than records\n")
+    (tmp_path / ".cache").mkdir()
+    put(tmp_path / ".cache", "train.tfrecord")
+    assert found(tmp_path) == {"train": ["train.tfrecord"]}
+    (warning,) = open_tfrecords(tmp_path).warnings
+    assert set(warning.partition(": ")[2].split(", ")) == {*SIDECARS, ".cache/"}
+
+
+WRONG = {
+    "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n",
+    "an HTML page": b"\xef\xbb\xbf\n<!DOCTYPE html><html><title>Sign in</title></html>",
+    "a zip archive": b"PK\x03\x04aaaaaaaaaaaaaaaa",
+    "text": b"404: not found\n",
+    "JSON": b'{"error": 1}',
+    "gzip of an HTML page": gzip.compress(b"<html></html>"),
+    "nothing but zero bytes": bytes(100),
+    "a Parquet file": b"PAR1" + bytes(20),
+    "the file is empty": b"",
+}
+
+
+LIKE_TFRECORDS = ("test.tfrecord", "test.record", "test.tfrec", "test-00000-of-00001", "x.tfrecord-0-of-1", "x.tfr.gz",
+                  "part-2.bin", "other.bin")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [(words, "test.tfrecord") for words in WRONG] + [("text", name) for name in LIKE_TFRECORDS],
+)
+def test_a_file_that_should_be_a_tfrecord_is_never_passed_over(tmp_path, words, name):
+    put(tmp_path, "part-1.bin")
+    (tmp_path / name).write_bytes(WRONG[words])
+    described = {"configs": {"c": {"splits": {"train": {"file": name}}}}}
+    for document in (None, described):
+        if document is not None:
+            (tmp_path / "dataset.json").write_text(json.dumps(document))
+        with pytest.raises(DataError, match=words) as caught:
+            open_tfrecords(tmp_path)
+        assert caught.value.at.path == str(tmp_path / name)
+        assert "damaged" not in str(caught.value)
+
+
+def test_a_tfrecord_whose_first_length_is_wrong_is_damaged(tmp_path):
+    put(tmp_path, "train.tfrecord")
+    data = bytearray((tmp_path / "train.tfrecord").read_bytes())
+    data[0] ^= 1
+    (tmp_path / "train.tfrecord").write_bytes(data)
+    with pytest.raises(DataError, match="fails its checksum"):
+        open_tfrecords(tmp_path)
+
+
+def test_what_cannot_be_read_is_passed_over_unless_it_should_be_a_tfrecord(tmp_path):
+    put(tmp_path, "train.tfrecord")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "fifo")
+    assert found(tmp_path) == {"train": ["train.tfrecord"]}
+    (tmp_path / "test.tfrecord").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConverterError, match=r"test\.tfrecord"):
+        open_tfrecords(tmp_path)
+
+
+def test_a_folder_without_tfrecords_lists_what_is_there(tmp_path):
+    (tmp_path / "a.csv").write_text("a")
+    with pytest.raises(CallError, match=r"no TFRecord file is here; there is a\.csv"):
+        open_tfrecords(tmp_path)
+
+
+# --- Members -------------------------------------------------------------------------------------------
+
+
+def test_missing_members_fail_unless_that_is_allowed(tmp_path, kfer_convert):
+    put(
+        tmp_path / "in",
+        "train-00000-of-00003.tfrecord",
+        "train-00002-of-00003.tfrecord",
+        "val-1-of-1.tfrecord",
+    )
+    done = kfer_convert(tmp_path / "in", "--to", "parquet", "--out", tmp_path / "out")
+    assert done.status == 1
+    assert "default/train: members: train-00001-of-00003.tfrecord: not here" in done.err
+    report = convert(tmp_path / "in", to="parquet", out=tmp_path / "out", allow_mismatch=True)
+    checks = {
+        split.split.name: (check.result, check.published)
+        for split in report.splits
+        for check in split.checks
+        if check.name == "members"
+    }
+    assert checks == {"train": ("failed", True), "val": ("passed", True)}
+    assert [split.split.name for split in verify(tmp_path / "out").splits] == ["train", "val"]
+    assert verify(tmp_path / "out").failures() == []
+
+
+def test_a_member_of_a_pattern_is_missing_too(tmp_path):
+    put(tmp_path / "in", "train-00000-of-00002")
+    (tmp_path / "in" / "dataset.json").write_text(
+        '{"configs": {"c": {"splits": {"train": {"file": "train-*"}}}}}'
+    )
+    with pytest.raises(ConverterError, match="members: train-00001-of-00002: not here"):
+        convert(tmp_path / "in", to="parquet", out=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["a-0-of-2", "a-1-of-2", "a-2-of-3"], "two sets: of 2 and of 3"),
+        (["a-0-of-2", "a-00-of-02"], "the same member twice"),
+        (["a-0-of-2", "a-7-of-2"], "a number that no member of 2 has"),
+        (["a-0-of-1", "a-0-of-1.gz"], "one is a copy of the other"),
+        (["train.tfrecord", "train.tfrecord.gz"], "one is a copy of the other"),
+    ],
+)
+def test_members_that_contradict_each_other_are_refused(tmp_path, names, words):
+    put(tmp_path, *names)
+    with pytest.raises(DataError, match=words) as caught:
+        open_tfrecords(tmp_path)
+    assert sum(name in str(caught.value) for name in names) >= 1
+    (tmp_path / "dataset.json").write_text('{"configs": {"c": {"splits": {"train": {"file": "*"}}}}}')
+    with pytest.raises(DataError, match=words):
+        open_tfrecords(tmp_path)
+
+
+def test_an_empty_member_is_legal_where_the_published_number_fits(tmp_path):
+    put(tmp_path / "in", "a-0.tfrecord", "a-1.tfrecord", "a-2.tfrecord", "a-3.tfrecord")
+    (tmp_path / "in" / "a-1.tfrecord").write_bytes(b"")
+    (tmp_path / "in" / "a-3.tfrecord").write_bytes(gzip.compress(b""))
+    split = {"file": "a-*", "records": 2}
+    for records, on_error in ((2, "fail"), (2, "quarantine"), (3, "fail"), (None, "fail")):
+        split["records"] = records
+        document = {"configs": {"c": {"splits": {"train": split}}}}
+        (tmp_path / "in" / "dataset.json").write_text(json.dumps(document))
+        out = tmp_path / f"out-{records}-{on_error}"
+        if records == 2:
+            report = convert(tmp_path / "in", to="parquet", out=out, on_error=on_error)
+            assert (report.records, report.quarantined) == (2, 0)
+            assert verify(out, source=tmp_path / "in").failures() == []
+        else:
+            with pytest.raises(ConverterError, match="2 found, 3 published" if records else "file is empty"):
+                convert(tmp_path / "in", to="parquet", out=out, on_error=on_error)
+
+
+# --- Names ---------------------------------------------------------------------------------------------
+
+
+def test_names_are_the_same_in_either_unicode_form(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "학습.tfrecord") for form in ("NFC", "NFD"))
+    for stored, written in ((composed, decomposed), (decomposed, composed)):
+        folder = tmp_path / str(stored == composed)
+        put(folder, stored)
+        (folder / "dataset.json").write_text(
+            json.dumps({"configs": {"c": {"splits": {"train": {"file": written}}}}})
+        )
+        assert found(folder) == {"train": [stored]}
+        (folder / "dataset.json").write_text(
+            json.dumps({"configs": {"c": {"splits": {"train": {"file": written[:-3] + "*"}}}}})
+        )
+        assert found(folder) == {"train": [stored]}
+
+
+@pytest.mark.parametrize(
+    "name", ["train-12:30.tfrecords", "aux.tfrecords", "-t.tfrecords", ".hidden.tfrecords", "con"]
+)
+def test_names_that_outputs_cannot_hold_are_refused(tmp_path, name):
+    put(tmp_path, name)
+    with pytest.raises(CallError, match="outputs cannot hold it"):
+        open_tfrecords(tmp_path)
+
+
+def test_finding_is_linear(tmp_path):
+    put(tmp_path, *(f"part-{number:05d}.tfrecord" for number in range(1500)))
+    names = [name for number in range(2000) for name in (f"*{number:05d}*", f"part-{number:05d}.*")]
+    document = {
+        "columns": {"a": "int64"},
+        "configs": {
+            "c": {"splits": {f"s{number}": {"file": name} for number, name in enumerate(names[::2])}}
+        },
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(document))
+    start = time.process_time()
+    assert len(open_tfrecords(tmp_path).splits) == 1500
+    assert time.process_time() - start < 5
+
+
+# --- Checksums -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("SHA256SUMS", "{sha256}  {name}\n"),
+        ("MD5SUMS", "{md5} *{name}\n"),
+        ("checksums.txt", "# sums\nSHA256 ({name}) = {sha256}\n"),
+        ("train.tfrecord.sha256", "{sha256}\n"),
+        ("train.tfrecord.md5", "{md5}  ./{name}\n"),
+    ],
+)
+def test_checksum_files_are_published_facts(tmp_path, name, line):
+    put(tmp_path / "in", "train.tfrecord")
+    data = (tmp_path / "in" / "train.tfrecord").read_bytes()
+    digests = {kind: hashlib.new(kind, data).hexdigest() for kind in ("sha256", "md5")}
+    (tmp_path / "in" / name).write_text(line.format(name="train.tfrecord", **digests))
+    report = convert(tmp_path / "in", to="parquet", out=tmp_path / "out")
+    (check,) = (check for check in report.splits[0].checks if check.name == "checksums")
+    assert (check.result, check.published) == ("passed", True)
+    wrong = {kind: digest[::-1] for kind, digest in digests.items()}
+    (tmp_path / "in" / name).write_text(line.format(name="train.tfrecord", **wrong))
+    with pytest.raises(ConverterError, match="not the published digest"):
+        convert(tmp_path / "in", to="parquet", out=tmp_path / "again")
+    for other in ("no checksums at all\n", f"{digests['sha256']}  other.tfrecord\n"):
+        (tmp_path / "in" / name).write_text(other)
+        assert open_tfrecords(tmp_path / "in").splits[0].files[0].published is None
+
+
+# --- In a store ----------------------------------------------------------------------------------------
+
+
+def test_a_folder_a_file_or_a_pattern_of_a_store(tmp_path):
+    put(tmp_path / "in", "x/train-1.tfrecord", "x/train-2.tfrecord", "x/y/test.tfrecord")
+    (tmp_path / "in" / "x" / "README.md").write_text("text")
+    store = fsspec.filesystem("memory")
+    url = f"memory://{tmp_path.name}"
+    store.put(str(tmp_path / "in") + "/", f"/{tmp_path.name}", recursive=True)
+    store.pipe_file(f"/{tmp_path.name}/x/.git/z.tfrecord", b"")
+    everything = {"train": ["x/train-1.tfrecord", "x/train-2.tfrecord"], "test": ["x/y/test.tfrecord"]}
+    assert found(place(url)) == everything
+    assert open_tfrecords(place(url)).warnings == ["passed over, as no part of the dataset: x/README.md"]
+    assert found(place(f"{url}/x/train-1.tfrecord")) == {"train": ["train-1.tfrecord"]}
+    assert found(place(f"{url}/x/train-*")) == {"train": ["train-1.tfrecord", "train-2.tfrecord"]}
+    assert found(place(f"{url}/**/*.tfrecord")) == everything
+    report = convert(f"{url}/x/y/test.tfrecord", to="parquet", out=tmp_path / "out")
+    assert report.records == 1
+    for wrong in ("nothing", "x/nothing-*"):
+        with pytest.raises(CallError, match=r"no file matches|no such folder"):
+            open_tfrecords(place(f"{url}/{wrong}"))

@@ -30,6 +30,7 @@ from converters.formats.tfrecord import entry_walk
 from converters.formats.tfrecord import fast_parser as batch_parser
 from converters.formats.tfrecord.fast_parser import BatchParser, KindError, RecordError
 from converters.formats.tfrecord.framing import Frames
+from converters.formats.tfrecord.strict_parser import decode_varints
 
 seeds = st.integers(0, 2**64 - 1)
 counts = st.sampled_from([1, 2, 7, 8, 9, 20, 60])
@@ -193,6 +194,7 @@ def test_no_sound_record_of_a_batch_is_left_to_the_strict_parser(strictly_parsed
         if row % 3:
             del features["image/height"]
         records.append(in_any_order(chance, features))
+    records[7], records[123] = b"", b"\x0a\x00"
     found = outcome(BatchParser(), frames_of(records))
     assert not strictly_parsed
     assert found == strict_outcome(records)
@@ -226,12 +228,10 @@ def test_many_names():
     """So many that they are looked up and put in order in other ways than few."""
     chance = random.Random(7)
     records = []
-    for row in range(100):
-        features = {
-            f"feature/{number}": int64_list(row, number) for number in range(120) if chance.random() < 0.9
-        }
-        records.append(in_any_order(chance, features))
-    assert read(records).error is None
+    for row in range(900):
+        names = [f"feature/{number}" for number in range(80) if chance.random() < 0.9]
+        records.append(in_any_order(chance, {name: int64_list(row, len(name)) for name in names}))
+    assert outcome(BatchParser(), frames_of(records)) == strict_outcome(records)
 
 
 @pytest.mark.parametrize(
@@ -258,6 +258,46 @@ def test_each_record_has_its_own_values(swapped):
     records[one], records[other] = records[other], records[one]
     before.records[one], before.records[other] = before.records[other], before.records[one]
     assert outcome(BatchParser(), frames_of(records)).records == before.records
+
+
+def test_short_values_are_found_at_one_look(monkeypatch):
+    """Up to those whose lengths take a second byte; of those before, none goes down level by level."""
+    records = [
+        example(
+            {
+                "bytes": bytes_list(b"x" * (row % 124)),
+                "floats": float_list(*range(row % 31)),
+                "integers": int64_list(*[row % 2] * (row % 124)),
+            }
+        )
+        for row in range(124)
+    ]
+    parser = BatchParser()
+    expected = strict_outcome(records)
+    assert outcome(parser, frames_of(records)) == expected
+    monkeypatch.delattr(entry_walk, "_descend")
+    monkeypatch.delattr(entry_walk.Names, "_learn")  # all names are known
+    assert outcome(parser, frames_of(records)) == expected
+    for longer in (
+        bytes_list(b"x" * 124),
+        bytes_list(b"x", b"y"),
+        float_list(*range(31)),
+        field(INTEGERS, b""),
+        b"",
+    ):
+        with pytest.raises(NameError):
+            parser.parse(frames_of([*records, example({"bytes": longer})]))
+
+
+def test_records_up_to_two_mebibytes_are_read_in_step(strictly_parsed):
+    size = entry_walk._MAX_RECORD_BYTES
+    for name_size, strict in ((1, 0), (2, 8)):
+        empty = example({"n" * name_size: bytes_list(b"x" * (1 << 20))})
+        data = example({"n" * name_size: bytes_list(b"x" * (size + name_size - 1 - len(empty) + (1 << 20)))})
+        assert len(data) == size + name_size - 1
+        parsed = BatchParser().parse(frames_of([data] * 8))
+        assert parsed["n" * name_size].counts.tolist() == [1] * 8
+        assert len(strictly_parsed) == strict
 
 
 def test_what_is_unusual_is_left_to_the_strict_parser_alone(strictly_parsed):
@@ -382,7 +422,7 @@ def test_more_features_than_are_read(per_record):
     assert outcome(BatchParser(), frames_of(fewer)) == strict_outcome(fewer)
 
 
-def test_names_are_forgotten_when_there_are_too_many():
+def test_names_are_forgotten_when_there_are_too_many(strictly_parsed):
     """Frames with other features than the frames before, again and again."""
     parser = BatchParser()
     for batch in range(30):
@@ -392,6 +432,7 @@ def test_names_are_forgotten_when_there_are_too_many():
         ]
         assert outcome(parser, frames_of(records)) == strict_outcome(records)
         assert len(parser._names.known) <= 1000
+    assert not strictly_parsed
 
 
 def test_names_with_the_same_hash():
@@ -473,3 +514,23 @@ def test_damage_in_values_is_told_before_two_kinds(limits):
             records[23] = example({"a": other})
             records[24] = example({"a": int64_list(2)})
             assert read(records).error["row"] == 8
+
+
+@pytest.mark.parametrize("row", [0, 13, 29])
+def test_an_unfounded_doubt_about_values_changes_nothing(monkeypatch, strictly_parsed, row):
+    """The strict parser has the last word on a record, however late it becomes doubtful."""
+    chance = random.Random(8)
+    records = [
+        in_any_order(chance, detection(chance, number) | {"a": int64_list(number)}) for number in range(30)
+    ]
+    encoded = bytes(range(30))
+
+    def decode(data):
+        values, faults = decode_varints(data)
+        # As if the byte that is the record's value of "a" were a fault, and NumPy had found no other.
+        return (values[:-1], np.array([row])) if data.tobytes() == encoded else (values, faults)
+
+    monkeypatch.setattr(batch_parser, "decode_varints", decode)
+    found = outcome(BatchParser(), frames_of(records))
+    assert strictly_parsed == [records[row]]
+    assert found == strict_outcome(records)

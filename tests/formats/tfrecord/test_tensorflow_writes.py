@@ -1,4 +1,4 @@
-"""TensorFlow and protobuf as oracles. All tests that import TensorFlow in this process are here."""
+"""TensorFlow and protobuf as oracles."""
 
 import os
 import struct
@@ -18,14 +18,6 @@ from converters.formats.tfrecord.index import IndexChecker
 from converters.formats.tfrecord.reader import RangeReader, SourceRange
 from converters.formats.tfrecord.strict_parser import ExampleError, parse_example
 from converters.formats.tfrecord.writer import TFRecordWriter
-
-
-@pytest.fixture(scope="module")
-def tf():
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-    return pytest.importorskip("tensorflow")
-
 
 RECORDS = [b"", b"one", bytes(range(256)) * 20, b"\0" * 1000, os.urandom(5000)]
 
