@@ -12,7 +12,7 @@ import pyarrow as pa
 from converters.dataset.arrays import binary_array
 from converters.dataset.description import Split
 from converters.dataset.image_header import suffixes_by_magic
-from converters.dataset.image_names import IMAGE_SUFFIXES, is_stem_of, own_names
+from converters.dataset.image_names import IMAGE_SUFFIXES, is_stem_of, own_names, suffixes
 from converters.errors import DataError, Location
 from converters.formats.table import label_contradiction
 from converters.formats.webdataset.files import JSON, RAW, SEVERAL, Layout
