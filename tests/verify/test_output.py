@@ -237,7 +237,7 @@ def test_no_manifest_is_no_output(output):
 
 
 def test_a_source_may_be_moved(tmp_path):
-    """The name of a dataset that nothing describes is its folder's; another name of the folder is no fault of the data."""
+    """Where nothing names a dataset its folder does, and a folder of another name is no fault of the data."""
     source = tmp_path / "first"
     source.mkdir()
     write_frames(source / "train.tfrecord", [encode_features({"label": [n]}) for n in range(3)], index=False)
