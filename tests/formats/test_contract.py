@@ -43,8 +43,9 @@ def test_a_format_keeps_the_contract(layout):
 
 
 def test_every_format_of_this_package_is_among_them():
-    ours = {name for name, entry in available_formats().items() if entry.value.startswith("converters.")}
-    assert ours == {layout.partition(",")[0] for layout in LAYOUTS}
+    entries = available_formats()
+    ours = {entry.value for entry in entries.values() if entry.value.startswith("converters.")}
+    assert ours == {entries[layout.partition(",")[0]].value for layout in LAYOUTS}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

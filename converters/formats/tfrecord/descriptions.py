@@ -131,7 +131,7 @@ def _by_names(listing: Listing) -> Described:
     """All TFRecord files, known by their content; their names, or those of their folders, say the splits."""
     names = [name for name in listing.names if listing.chosen or not is_sidecar_name(name)]
     many = side_by_side if isinstance(listing.folder, ObjectPath) else map
-    looks = dict(zip(names, many(lambda name: look_at(listing.folder / name), names), strict=True))
+    looks = dict(zip(names, many(lambda name: _look(listing.folder / name), names), strict=True))
     sound = [name for name in names if looks[name].kind == "tfrecord"]
     suffixes = frozenset(filter(None, (suffix_of(plain_name(name)) for name in sound)))
     patterns = frozenset(map(sibling_pattern, sound))
