@@ -256,6 +256,32 @@ def test_splits_come_from_the_words_of_names(tmp_path, name, split):
     assert found(tmp_path) == {split: [name]}
 
 
+def test_a_source_called_like_a_split_and_nothing_else_is_that_split(tmp_path):
+    put(tmp_path, "Test/part-1.tfrecord", "contest/part-1.tfrecord")
+    assert found(tmp_path / "Test") == {"test": ["part-1.tfrecord"]}
+    assert found(tmp_path / "contest") == {"train": ["part-1.tfrecord"]}
+
+
+def test_numbers_in_names_count_as_numbers(tmp_path):
+    put(tmp_path, *(f"part-{number}-of-12" for number in range(12)))
+    assert found(tmp_path) == {"train": [f"part-{number}-of-12" for number in range(12)]}
+
+
+def test_a_pattern_passes_over_sidecars_too(tmp_path):
+    put(tmp_path, "train.tfrecord")
+    (tmp_path / "train.tfrecord.md5").write_text("x")
+    assert found(tmp_path / "train*") == {"train": ["train.tfrecord"]}
+    with pytest.raises(DataError, match="it is text"):
+        open_tfrecords(tmp_path / "train.tfrecord.md5")
+
+
+def test_names_that_are_no_text_are_listed_so_that_they_can_be_printed(tmp_path):
+    put(tmp_path, "train.tfrecord")
+    (tmp_path / os.fsdecode(b"caf\xe9")).write_text("x")
+    (warning,) = open_tfrecords(tmp_path).warnings
+    assert warning.encode().endswith(b"caf\\udce9'")
+
+
 def test_files_are_known_by_their_content(tmp_path):
     put(tmp_path, "a/b/c/one", "two.bin", "train.tfrecord", "test.gz")
     data = (tmp_path / "test.gz").read_bytes()
