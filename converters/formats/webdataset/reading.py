@@ -11,10 +11,11 @@ import pyarrow as pa
 
 from converters.dataset.arrays import binary_array
 from converters.dataset.description import Split
+from converters.dataset.image_header import suffixes_by_magic
 from converters.dataset.image_names import IMAGE_SUFFIXES, is_stem_of, own_names, suffixes
 from converters.errors import DataError, Location
 from converters.formats.table import label_contradiction
-from converters.formats.webdataset.files import JSON, RAW, Layout, common_suffix
+from converters.formats.webdataset.files import JSON, RAW, SEVERAL, Layout
 from converters.formats.webdataset.tar import read_members
 
 _BATCH_ROWS = 1000
@@ -74,9 +75,11 @@ class Archive:
             DataError: they are not.
         """
         for tail, found in self._seen.items():
-            expected = common_suffix(found, stated)
-            if self._named.get(tail, expected) != expected:
-                raise self._error(f"the names of images end in {self._named[tail]}, expected {expected}", 0)
+            expected = {f".{stated}"} if stated else found if len(found) == 1 else {SEVERAL}
+            if found and self._named[tail] not in expected:
+                raise self._error(
+                    f"the names of images end in {self._named[tail]}, expected {min(expected)}", 0
+                )
 
     def _rows(self) -> Iterator[tuple[str, list[bytes]]]:
         """The key of each record, and the contents of its files in the order of the layout."""
@@ -119,7 +122,7 @@ class Archive:
             [found[column.name] for column in schema.stored], schema=schema.arrow
         )
         for tail, column in self._layout.images.items():
-            self._seen[tail].update(suffixes(found[column.name]))
+            self._seen[tail].update(suffixes_by_magic(found[column.name]))
         for row, (key, own_name) in enumerate(zip(keys, own_names(self._split, batch), strict=True)):
             if not _is_key_of(key, first + row, own_name, self._layout.max_key_bytes):
                 raise self._error(f"the key {key!r} is not the one of this record", self.records + row)
