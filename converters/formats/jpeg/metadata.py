@@ -350,7 +350,9 @@ def first_not_finite(batch: pa.RecordBatch) -> tuple[int, str] | None:
 def _json_lines(rows: pa.RecordBatch) -> Iterator[bytes]:
     encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
     names = rows.schema.names
-    step = max(1, len(rows) * _READ_BYTES // max(1, rows.nbytes))  # as Python's objects they are many times as large
+    step = max(
+        1, len(rows) * _READ_BYTES // max(1, rows.nbytes)
+    )  # as Python's objects they are many times as large
     for start in range(0, len(rows), step):
         part = rows.slice(start, step)
         for values in zip(*(column.to_pylist() for column in part.columns), strict=True):
