@@ -1,4 +1,4 @@
-"""The lines of the chapter ``proof`` that recompute ``records_sha256``: on every type, and on changed records."""
+"""The lines of the chapter ``proof`` that recompute ``records_sha256``: on values of every type, and changed ones."""
 
 import json
 import re

@@ -121,7 +121,7 @@ def record_words(data: bytes | memoryview) -> str | None:
     Not for records that may be damaged: another message may be anything.
     """
     data = bytes(data[: 1 << 20]) if len(data) > 1 << 20 else bytes(data)
-    if _is_sequence_example(data):
+    if is_sequence_example(data):
         return "a tf.train.SequenceExample"
     fields = _fields(data)
     if fields is not None:
@@ -130,7 +130,7 @@ def record_words(data: bytes | memoryview) -> str | None:
     return file_words(data)
 
 
-def _is_sequence_example(data: bytes) -> bool:
+def is_sequence_example(data: bytes) -> bool:
     """Whether these are ``context`` (Features) and ``feature_lists``: a map of lists of Features."""
     fields = _fields(data)
     if not fields or not {1, 2} >= {number for number, _ in fields}:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from converters.storage.files import read_bounded
 from converters.storage.object_store import Place
 
-_MAX_BYTES = 16 << 20
-_PBTXT = re.compile(r".*label.*\.pbtxt", re.IGNORECASE)
+_MAX_BYTES = 1 << 20
+_PBTXT = re.compile(r".*\.pbtxt", re.IGNORECASE | re.DOTALL)
 _LABELS = re.compile(r"labels?\.txt", re.IGNORECASE)
 _NUMBERED = re.compile(r"\s*(-?\d+)\s*:\s*(.*\S)\s*")
 _TOKEN = re.compile(

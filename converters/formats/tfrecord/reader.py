@@ -19,6 +19,7 @@ from converters.formats.tfrecord.columns import ColumnReader
 from converters.formats.tfrecord.compression import DecompressedStream, StoredFile
 from converters.formats.tfrecord.damage import drain, sound_parts, stored_stream
 from converters.formats.tfrecord.fast_parser import RecordError
+from converters.formats.tfrecord.foreign import is_sequence_example
 from converters.formats.tfrecord.framing import (
     HEADER_BYTES,
     MAX_SIZES_SEEN,
@@ -170,6 +171,11 @@ def read_columns(columns: ColumnReader, path: str, frames: Frames) -> pa.RecordB
     try:
         return columns.read(frames)
     except RecordError as error:
+        if frames.first_record + error.row == 0 and is_sequence_example(bytes(frames.data(0))):
+            raise DataError(
+                "the records are no tf.train.Example: the first is a tf.train.SequenceExample.",
+                Location(path, 0, 0),
+            ) from None
         raise DataError(error.message, frame_location(path, frames, error.row, error.position)) from None
 
 

@@ -3,10 +3,12 @@
 import gzip
 import hashlib
 import json
+import os
 import time
 import unicodedata
 import zlib
 
+import fsspec
 import pyarrow.parquet as pq
 import pytest
 from conftest import drop_published, encode_record, read_records, tfrecords, write_frames, write_records
@@ -15,6 +17,7 @@ from helpers.examples import encode_features
 from converters import convert, verify
 from converters.errors import CallError, ConverterError, DataError
 from converters.formats.tfrecord.source import open_tfrecords
+from converters.storage.object_store import place
 
 NAMES = ("jpeg", "target", "rows", "columns", "channels")
 
@@ -361,6 +364,16 @@ def test_a_tfrecord_whose_first_length_is_wrong_is_damaged(tmp_path):
         open_tfrecords(tmp_path)
 
 
+def test_what_cannot_be_read_is_passed_over_unless_it_should_be_a_tfrecord(tmp_path):
+    put(tmp_path, "train.tfrecord")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "fifo")
+    assert found(tmp_path) == {"train": ["train.tfrecord"]}
+    (tmp_path / "test.tfrecord").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConverterError, match=r"test\.tfrecord"):
+        open_tfrecords(tmp_path)
+
+
 def test_a_folder_without_tfrecords_lists_what_is_there(tmp_path):
     (tmp_path / "a.csv").write_text("a")
     with pytest.raises(CallError, match=r"no TFRecord file is here; there is a\.csv"):
@@ -510,3 +523,26 @@ def test_checksum_files_are_published_facts(tmp_path, name, line):
     for other in ("no checksums at all\n", f"{digests['sha256']}  other.tfrecord\n"):
         (tmp_path / "in" / name).write_text(other)
         assert open_tfrecords(tmp_path / "in").splits[0].files[0].published is None
+
+
+# --- In a store ----------------------------------------------------------------------------------------
+
+
+def test_a_folder_a_file_or_a_pattern_of_a_store(tmp_path):
+    put(tmp_path / "in", "x/train-1.tfrecord", "x/train-2.tfrecord", "x/y/test.tfrecord")
+    (tmp_path / "in" / "x" / "README.md").write_text("text")
+    store = fsspec.filesystem("memory")
+    url = f"memory://{tmp_path.name}"
+    store.put(str(tmp_path / "in") + "/", f"/{tmp_path.name}", recursive=True)
+    store.pipe_file(f"/{tmp_path.name}/x/.git/z.tfrecord", b"")
+    everything = {"train": ["x/train-1.tfrecord", "x/train-2.tfrecord"], "test": ["x/y/test.tfrecord"]}
+    assert found(place(url)) == everything
+    assert open_tfrecords(place(url)).warnings == ["passed over, as no part of the dataset: x/README.md"]
+    assert found(place(f"{url}/x/train-1.tfrecord")) == {"train": ["train-1.tfrecord"]}
+    assert found(place(f"{url}/x/train-*")) == {"train": ["train-1.tfrecord", "train-2.tfrecord"]}
+    assert found(place(f"{url}/**/*.tfrecord")) == everything
+    report = convert(f"{url}/x/y/test.tfrecord", to="parquet", out=tmp_path / "out")
+    assert report.records == 1
+    for wrong in ("nothing", "x/nothing-*"):
+        with pytest.raises(CallError, match=r"no file matches|no such folder"):
+            open_tfrecords(place(f"{url}/{wrong}"))

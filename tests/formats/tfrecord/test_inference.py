@@ -461,6 +461,14 @@ def test_sequence_examples_are_named(tmp_path):
             with pytest.raises(DataError, match="SequenceExample") as caught:
                 open_tfrecords(tmp_path, on_error=on_error)
             assert "damaged" not in str(caught.value)
+        document = {
+            "columns": {"id": "int64"},
+            "configs": {"c": {"splits": {"train": {"file": "a.tfrecord"}}}},
+        }
+        (tmp_path / "dataset.json").write_text(json.dumps(document))
+        with pytest.raises(DataError, match="SequenceExample"):
+            rows(open_tfrecords(tmp_path))
+        (tmp_path / "dataset.json").unlink()
 
 
 @pytest.mark.parametrize(
