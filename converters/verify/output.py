@@ -347,13 +347,17 @@ def _verify_source(
         max_record_bytes=manifest.options.max_record_bytes,
         without=_left_out(manifest, folder),
     )
-    problems = list(report.problems)
-    if (source.description.document, source.description.name) != (
-        manifest.dataset.document,
-        manifest.dataset.name,
-    ):
-        differs = _difference(source.description.document, manifest.dataset.document)
-        problems.append(f"the description in {MANIFEST} is not the one of {folder}: {differs}")
+    problems, warnings = list(report.problems), report.warnings
+    theirs, stated = source.description.document, manifest.dataset.document
+    name = source.description.name
+    if name != manifest.dataset.name and isinstance(source, TFRecordSource) and source.named_after_place:
+        warnings += (f"the dataset is called {manifest.dataset.name}, and its source {name} now",)
+        theirs = {**theirs, "name": manifest.dataset.name}
+        name = manifest.dataset.name
+    if (theirs, name) != (stated, manifest.dataset.name):
+        problems.append(
+            f"the description in {MANIFEST} is not the one of {folder}: {_difference(theirs, stated)}"
+        )
     found = {found.split.title: found for found in source.splits}
     digests = {file.path: file.sha256 for file in report.files}
     splits = []
@@ -374,7 +378,7 @@ def _verify_source(
             except ConverterError as error:
                 check = Check(SOURCE, "failed", str(error))
         splits.append(replace(split, checks=(*split.checks, check)))
-    return replace(report, splits=tuple(splits), problems=tuple(problems))
+    return replace(report, splits=tuple(splits), problems=tuple(problems), warnings=warnings)
 
 
 def _left_out(manifest: Manifest, folder: Place) -> tuple[str, ...]:

@@ -168,6 +168,7 @@ class TFRecordSource:
         max_record_bytes: the longest record that is accepted.
         without: columns that are left out, by their names or those of their features.
         paranoid: whether every file is hashed once more at the end.
+        named_after_place: whether the dataset's name is only that of the folder, which may be moved.
     """
 
     def __init__(
@@ -182,8 +183,10 @@ class TFRecordSource:
         max_record_bytes: int = MAX_RECORD_BYTES,
         without: tuple[str, ...] = (),
         paranoid: bool = False,
+        named_after_place: bool = False,
     ) -> None:
         self._paranoid = paranoid
+        self.named_after_place = named_after_place
         self.description = found.description
         self.inferred = inferred
         self.identified = labels is not None
@@ -418,6 +421,7 @@ def open_tfrecords(
         max_record_bytes=max_record_bytes,
         without=without,
         paranoid=paranoid,
+        named_after_place=described.named_after_place,
     )
 
 
