@@ -158,7 +158,9 @@ def check_schema(schema: pa.Schema, split: Split, path: Path) -> None:
             f"the file's schema is not the one of {split.title}: columns, label names or features differ.",
             Location(str(path)),
         )
-    stated = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    stated = json.loads((schema.metadata or {}).get(b"huggingface", b'{"info": {"features": {}}}'))["info"][
+        "features"
+    ]
     check_features({name: _stated(feature) for name, feature in stated.items()}, split, path)
 
 

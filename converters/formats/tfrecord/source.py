@@ -309,6 +309,19 @@ class TFRecordSource:
         read = _files_read(found, facts)
         return self._account(found, read, tuple(source_facts(file.file, file.slices) for file in read))
 
+    def cut_like(self, found: SourceSplit, facts: SourceFacts, stated: SourceFacts) -> SourceFacts:
+        """What was read of a file, with digests of the ranges that a manifest states, for which it is hashed again.
+
+        Two conversions of the same files, the one of the other's output, may have read them in other ranges.
+        """
+        ends = [end for end, _ in stated.ranges] or [facts.bytes]
+        if ends != sorted(set(ends)) or ends[-1] != facts.bytes:
+            return facts
+        file = next(file for file in found.files if file.name == facts.name)
+        whole, digests = hash_ranges(file.path, ends, ())
+        ranges = tuple(zip(ends, digests, strict=True)) if stated.ranges else ()
+        return replace(facts, sha256=None if stated.sha256 is None else whole, ranges=ranges)
+
     def _account(
         self, found: SourceSplit, files: Sequence[_FileRead], sources: tuple[SourceFacts, ...]
     ) -> Account:
