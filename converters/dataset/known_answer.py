@@ -34,6 +34,7 @@ _VECTORS = Schema(
     )
 )
 _NUMBERS = Schema((Column("label", pa.int64(), "label", "label", ("a", "b", "c"), (1, 7, 300)),))
+_LISTS = Schema((Column("label", pa.list_(pa.int64()), "label", "label", ("a", "b", "c")),))
 
 _VECTOR_RECORDS = [
     {
@@ -47,6 +48,7 @@ _VECTOR_RECORDS = [
     for number in range(7)
 ]
 _NUMBER_RECORDS = [{"label": (1, 300, 7)[number % 3]} for number in range(7)]
+_LIST_RECORDS = [{"label": [2, 0, -1, 2][: number % 5]} for number in range(7)]
 
 # The records are taken in as parts of such batches.
 _PARTS = ((1, 2), (4,))
@@ -75,6 +77,18 @@ _KNOWN = (
             image_bytes=0,
             label_counts=(3, 2, 2),
             labels_per_image={1: 7},
+            distinct_label_sets=3,
+        ),
+    ),
+    (
+        _LISTS,
+        _LIST_RECORDS,
+        Fingerprint(
+            records=7,
+            records_sha256="5d51c394ec544c109cfb2b6148503d31d920532601c44075a4e7fc1591090e83",
+            image_bytes=0,
+            label_counts=(3, 0, 5),
+            labels_per_image={0: 2, 1: 2, 2: 3},
             distinct_label_sets=3,
         ),
     ),

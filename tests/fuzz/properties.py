@@ -18,7 +18,9 @@ ROOT = Path(__file__).parents[2]
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--seconds", type=float, default=600)
-    options.add_argument("--seed", type=int, default=1, help="of the first round; each further one has the next")
+    options.add_argument(
+        "--seed", type=int, default=1, help="of the first round; each further one has the next"
+    )
     given, more = options.parse_known_args()
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "hypothesis", "--hypothesis-profile=search"]
     command += ["-p", "no:cacheprovider", "--no-header"]

@@ -79,6 +79,11 @@ def tfds_description(folder: Place, names: Collection[str]) -> tuple[dict[str, A
     for prefix in tfds_folders(names):
         info = _read(folder / f"{prefix}{INFO_FILE}")
         features = _read(folder / f"{prefix}{FEATURES_FILE}")
+        stored = info.get("fileFormat") or "tfrecord"
+        if stored != "tfrecord":
+            raise CallError(
+                f"{folder / prefix}: TensorFlow Datasets stored this as {stored}, and not as TFRecords."
+            )
         name = str(info.get("configName") or "default")
         if name in configs or document.get("name", info.get("name")) != info.get("name"):
             raise CallError(
