@@ -173,7 +173,8 @@ def read_columns(columns: ColumnReader, path: str, frames: Frames) -> pa.RecordB
     except RecordError as error:
         if frames.first_record + error.row == 0 and is_sequence_example(bytes(frames.data(0))):
             raise DataError(
-                "the records are no tf.train.Example: the first is a tf.train.SequenceExample.", Location(path, 0, 0)
+                "the records are no tf.train.Example: the first is a tf.train.SequenceExample.",
+                Location(path, 0, 0),
             ) from None
         raise DataError(error.message, frame_location(path, frames, error.row, error.position)) from None
 

@@ -15,11 +15,31 @@ tf = pytest.importorskip("tensorflow")
 
 CONFIGS = 20
 NAMES = st.sampled_from(
-    ["label", "image", "image/encoded", "image/class/label", "image/class/text", "image/object/class/label", "height",
-     "width", "image/filename", "id", "label_vector", "label_id", "image.path", "a b", "얼굴", "x/y", 'q"', "class"]
-) | st.text(st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp", "Zs"]), min_size=1, max_size=8)  # fmt: skip
+    [
+        "label",
+        "image",
+        "image/encoded",
+        "image/class/label",
+        "image/class/text",
+        "image/object/class/label",
+        "height",
+        "width",
+        "image/filename",
+        "id",
+        "label_vector",
+        "label_id",
+        "image.path",
+        "a b",
+        "얼굴",
+        "x/y",
+        'q"',
+        "class",
+    ]
+) | st.text(st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp", "Zs"]), min_size=1, max_size=8)
 VALUES = {
-    "bytes_list": st.binary(max_size=12) | st.text(max_size=6).map(str.encode) | st.sampled_from([b"BM", b"\xff\xd8\xff"]),
+    "bytes_list": st.binary(max_size=12)
+    | st.text(max_size=6).map(str.encode)
+    | st.sampled_from([b"BM", b"\xff\xd8\xff"]),
     "int64_list": st.integers(-(2**63), 2**63 - 1) | st.integers(-1, 3),
     "float_list": st.floats(width=32),
 }
@@ -43,7 +63,9 @@ def records_of_a_schema(draw):
                 record[name] = "", []
         records.append(record)
     kind = features[next(iter(features))]
-    records.append({name: (kind, draw(st.lists(VALUES[kind], min_size=1, max_size=1))) for name in list(features)[:1]})
+    records.append(
+        {name: (kind, draw(st.lists(VALUES[kind], min_size=1, max_size=1))) for name in list(features)[:1]}
+    )
     return records
 
 
@@ -90,11 +112,15 @@ def test_every_value_is_what_tensorflow_reads(tmp_path_factory, schemas):
         with tf.io.TFRecordWriter(str(folder / "in" / f"{number}.tfrecord")) as writer:
             for record in records:
                 writer.write(example(record))
-    splits = {f"c{number}": {"splits": {"train": {"file": f"{number}.tfrecord"}}} for number in range(len(schemas))}
+    splits = {
+        f"c{number}": {"splits": {"train": {"file": f"{number}.tfrecord"}}} for number in range(len(schemas))
+    }
     (folder / "in" / "dataset.json").write_text(json.dumps({"configs": splits}))
     report = convert(folder / "in", to="parquet", out=folder / "out")
     for number, split in enumerate(report.splits):
-        table = pq.read_table(folder / "out" / f"c{number}" / "train-00000-of-00001.parquet", partitioning=None)
+        table = pq.read_table(
+            folder / "out" / f"c{number}" / "train-00000-of-00001.parquet", partitioning=None
+        )
         expected = read_by_tensorflow(folder / "in" / f"{number}.tfrecord")
         features = {column.feature: column for column in split.split.schema.stored}
         assert set(features) == {name for record in expected for name in record}
@@ -102,6 +128,7 @@ def test_every_value_is_what_tensorflow_reads(tmp_path_factory, schemas):
             values = table[column.name].to_pylist()
             single = not (pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type))
             stored = [
-                None if value is None else list(map(as_bytes, [value] if single else value)) for value in values
+                None if value is None else list(map(as_bytes, [value] if single else value))
+                for value in values
             ]
             assert stored == [record.get(name) for record in expected], name
