@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -91,9 +92,9 @@ def test_a_separate_package_s_format_is_listed_and_converts(sample, tmp_path, tr
     site = install(tmp_path / "site", "arrow-test")
     done = run(site, "formats")
     assert done.returncode == 0
-    assert "arrow-test  One Arrow file per shard, for a test." in done.stdout
+    assert re.search(r"^arrow-test +One Arrow file per shard, for a test\.$", done.stdout, re.MULTILINE)
     assert "parquet" in done.stdout
-    assert "arrow-test" in run(site, "--help").stdout
+    assert "arrow-test" in re.sub(r"\s", "", run(site, "--help").stdout)  # lines may break at the dash
 
     out = tmp_path / "out"
     done = run(

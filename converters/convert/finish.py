@@ -19,9 +19,12 @@ from converters.dataset.shard import ShardResult
 from converters.dataset.source import FileState, Source, changed_input
 from converters.errors import ConverterError
 from converters.formats import Finishes, Format, Joins
+from converters.formats.tfrecord.source import TFRecordSource
 from converters.staging.base import Staging
+from converters.staging.folder import FolderStaging
 from converters.storage.file_list import OutputFile, merged_runs, with_added
 from converters.storage.tree import hash_file, walk_files
+from converters.verify.complete import check_descriptions, check_joined, check_sources, check_sums
 from converters.verify.read_back import format_errors
 
 
@@ -54,10 +57,7 @@ def finish(
         for found, split in zip(source.splits, plan.splits, strict=True)
     ]
     accounts = source.account([split.slices for split in merged])
-    splits = tuple(
-        split.report(account, identified=source.identified)
-        for split, account in zip(merged, accounts, strict=True)
-    )
+    splits = tuple(split.report(account) for split, account in zip(merged, accounts, strict=True))
     report = replace(
         report,
         splits=splits,
@@ -68,15 +68,22 @@ def finish(
     )
     if failures := report.failures():
         raise CheckError(f"nothing was published: {failures[0]}.", report)
+    if isinstance(source, TFRecordSource):
+        check_sources(report, source)
     for folder in chain.from_iterable(split.folders for split in merged):
         staging.collect(Path(folder))
-    joined = [staging.join(path, parts) for split in merged for path, parts in split.parts.items()]
+    parts = {path: parts for split in merged for path, parts in split.parts.items()}
+    joined = [staging.join(path, own) for path, own in parts.items()]
+    for path, own in parts.items():
+        check_joined(staging.output, path, own)
     report = _with_files(report, [*joined, *source.write_lost(report, staging.output)])
     report = _finish(target, report, staging.output)
+    check_descriptions(report, staging.output)
     # Indexes and label CSVs too: shards that read different ones would not belong together.
     if (changed := changed_input(source, inputs)) is not None:
         raise changed
     write_manifest(report, staging.output)
+    check_sums(report, staging.output, all_here=isinstance(staging, FolderStaging))
     return report
 
 

@@ -203,8 +203,10 @@ def binary_parts(array: pa.Array) -> tuple[npt.NDArray[np.int32], npt.NDArray[np
 
 def numbers(array: pa.Array) -> npt.NDArray[Any]:
     """The values of an array of numbers, without copying; anything where they are null."""
-    values = np.frombuffer(array.buffers()[1] or b"", array.type.to_pandas_dtype())
-    return values[array.offset : array.offset + len(array)]
+    if not len(array):  # its buffer may be absent, or of any size
+        return np.empty(0, array.type.to_pandas_dtype())
+    values = np.frombuffer(array.buffers()[1], array.type.to_pandas_dtype(), array.offset + len(array))
+    return values[array.offset :]
 
 
 def vector_matrix(column: pa.FixedSizeListArray) -> npt.NDArray[Any]:

@@ -145,6 +145,16 @@ def _edges(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
     return edges
 
 
+def compact(rows: pa.Table) -> pa.Table:
+    """The same rows in one chunk, whose buffers hold these rows and nothing else.
+
+    A file of arrays as they are in memory would hold bytes of the rows next to them, too, which depend on how the
+    source was read.
+    """
+    empty = rows.slice(0, 0)  # a single chunk would not be copied
+    return pa.concat_tables([rows, empty]).combine_chunks()
+
+
 def check_schema(schema: pa.Schema, split: Split, path: Path) -> None:
     """Check that a file's schema is the one of its split's tables.
 
@@ -158,7 +168,9 @@ def check_schema(schema: pa.Schema, split: Split, path: Path) -> None:
             f"the file's schema is not the one of {split.title}: columns, label names or features differ.",
             Location(str(path)),
         )
-    stated = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    stated = json.loads((schema.metadata or {}).get(b"huggingface", b'{"info": {"features": {}}}'))["info"][
+        "features"
+    ]
     check_features({name: _stated(feature) for name, feature in stated.items()}, split, path)
 
 

@@ -149,6 +149,9 @@ class FolderStaging:
             part.unlink()
         for folder in {part.parent for part in self._parts}:
             sync_folder(folder)
+        there = sum(len(names) for _, _, names in os.walk(self.output))
+        if there != len(files) + len((MANIFEST, SUMS)):
+            raise ConverterError(f"{self.output}: {there} files are there; the manifest lists {len(files)}.")
         self._refuse_destination()
         try:
             if os.path.lexists(self.destination):

@@ -6,6 +6,7 @@ import heapq
 from array import array
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, pairwise
 from operator import attrgetter
 from typing import NamedTuple
@@ -119,9 +120,17 @@ class OutputFiles(MadeSequence[OutputFile]):
         return OutputFile(self.path(number), self._sizes[number], digest.hex())
 
     def __iter__(self) -> Iterator[OutputFile]:
-        digests = range(0, len(self._digests), _DIGEST_BYTES)
-        for path, size, start in zip(self.paths(), self._sizes, digests, strict=True):
-            yield OutputFile(path, size, self._digests[start : start + _DIGEST_BYTES].hex())
+        return self.between(0, len(self))
+
+    def between(self, start: int, end: int) -> Iterator[OutputFile]:
+        """Files ``start`` to ``end``."""
+        first = self._ends[start - 1] if start else 0
+        for number in range(start, end):
+            last = self._ends[number]
+            path = self._paths[first:last].decode("utf-8", "surrogateescape")
+            digest = self._digests[_DIGEST_BYTES * number : _DIGEST_BYTES * (number + 1)]
+            yield OutputFile(path, self._sizes[number], digest.hex())
+            first = last
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, OutputFiles) and list(self) == list(other)
@@ -138,52 +147,77 @@ def add_run(runs: list[OutputFiles], files: OutputFiles) -> None:
     runs[-1].extend(files)
 
 
-class _Joined(MadeSequence[OutputFile]):
-    """Runs one after the other, not copied."""
+@dataclass(frozen=True)
+class _Piece:
+    """Files ``start`` to ``end`` of a run, not copied."""
 
-    def __init__(self, runs: Sequence[OutputFiles]) -> None:
-        self.runs = runs
+    run: OutputFiles
+    start: int
+    end: int
 
     def __len__(self) -> int:
-        return sum(map(len, self.runs))
+        return self.end - self.start
+
+    def __iter__(self) -> Iterator[OutputFile]:
+        return self.run.between(self.start, self.end)
+
+    def last_path(self) -> str:
+        return self.run.path(self.end - 1)
+
+    def cut(self, path: str) -> tuple[_Piece, _Piece]:
+        """The files before one of this path, and those behind."""
+        at = bisect_left(range(self.end), path, self.start, key=self.run.path)
+        return _Piece(self.run, self.start, at), _Piece(self.run, at, self.end)
+
+
+class _Joined(MadeSequence[OutputFile]):
+    """Pieces of runs, one after the other."""
+
+    def __init__(self, pieces: Sequence[_Piece]) -> None:
+        self.pieces = pieces
+
+    def __len__(self) -> int:
+        return sum(map(len, self.pieces))
 
     def make(self, number: int) -> OutputFile:
         """File ``number`` of all runs."""
-        for run in self.runs:
-            if number < len(run):
-                return run.make(number)
-            number -= len(run)
+        for piece in self.pieces:
+            if number < len(piece):
+                return piece.run.make(piece.start + number)
+            number -= len(piece)
         raise IndexError(number)
 
     def __iter__(self) -> Iterator[OutputFile]:
-        return chain.from_iterable(self.runs)
+        return chain.from_iterable(self.pieces)
 
 
 def merged_runs(runs: Iterable[OutputFiles]) -> Sequence[OutputFile]:
     """All files of runs, each in the order of its paths, in that order."""
     ordered = sorted(filter(None, runs), key=lambda run: run.path(0))
     if all(before.path(len(before) - 1) < after.path(0) for before, after in pairwise(ordered)):
-        return _Joined(ordered)
+        return _Joined([_whole(run) for run in ordered])
     return OutputFiles(heapq.merge(*ordered, key=by_path))
 
 
 def with_added(files: Sequence[OutputFile], added: Iterable[OutputFile]) -> Sequence[OutputFile]:
-    """Files in the order of their paths, and a few more of other paths; nothing is made of each that is there."""
-    runs = list(files.runs if isinstance(files, _Joined) else [_as_run(files)])
+    """Files in the order of their paths, and a few more of other paths; nothing of those that are there is copied."""
+    if isinstance(files, _Joined):
+        pieces = list(files.pieces)
+    else:
+        pieces = [_whole(files if isinstance(files, OutputFiles) else OutputFiles(files))]
     for file in added:
+        new = _whole(OutputFiles([file]))
         place = next(
-            (number for number, run in enumerate(runs) if run.path(len(run) - 1) > file.path), len(runs)
+            (place for place, piece in enumerate(pieces) if piece and piece.last_path() > file.path),
+            len(pieces),
         )
-        new = OutputFiles([file])
-        if place == len(runs):
-            runs.append(new)
-            continue
-        run = runs[place]
-        number = bisect_left(range(len(run)), file.path, key=run.path)
-        pieces = (run.part(0, number), new, run.part(number, len(run)))
-        runs[place : place + 1] = [piece for piece in pieces if piece]
-    return _Joined(runs)
+        if place == len(pieces):
+            pieces.append(new)
+        else:
+            before, behind = pieces[place].cut(file.path)
+            pieces[place : place + 1] = [before, new, behind]
+    return _Joined(pieces)
 
 
-def _as_run(files: Sequence[OutputFile]) -> OutputFiles:
-    return files if isinstance(files, OutputFiles) else OutputFiles(files)
+def _whole(run: OutputFiles) -> _Piece:
+    return _Piece(run, 0, len(run))

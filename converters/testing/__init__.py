@@ -27,7 +27,7 @@ from converters.dataset.leaves import record_leaves
 from converters.dataset.report import Report, ShardFacts, SplitReport
 from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
-from converters.formats import Finishes, Format, Summarizes
+from converters.formats import Finishes, Format, Joins, Summarizes
 from converters.testing.datasets import BASIC, TestDataset, TestSplit, datasets
 
 __all__ = ["check_format"]
@@ -82,6 +82,7 @@ def _check(make: Callable[[], Format], dataset: TestDataset, scratch: Path) -> b
             assert not target.exists(), f"{title}: two shards write {path}"
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(once / path, target)
+    _join(make(), dataset, whole, title)
     _finish(make(), dataset, scratch / "once", whole, title)
     for split in dataset.splits:
         _compare(make(), whole, split.split, split.batches, 0, f"{title}, the whole output")
@@ -148,6 +149,20 @@ def _records(target: Format, folder: Path, split: Split) -> list[bytes] | None:
         return [leaf for batch in batches for leaf in record_leaves(batch, split.schema)]
     except Exception:  # noqa: BLE001  # a format may raise anything: a run wraps it
         return None
+
+
+def _join(target: Format, dataset: TestDataset, folder: Path, title: str) -> None:
+    """Put files in the place of the parts that shards wrote, as a conversion does."""
+    if not isinstance(target, Joins):
+        return
+    for split in dataset.splits:
+        for path, parts in target.joins(split.split, len(split.batches)).items():
+            assert len(parts) == len(split.batches), f"{title}: {path} has not one part of each shard"
+            assert not (folder / path).exists(), f"{title}: {path} is a part, and the file of all"
+            data = [(folder / part).read_bytes() for part in parts]
+            for part in parts:
+                (folder / part).unlink()
+            (folder / path).write_bytes(b"".join(data))
 
 
 def _finish(target: Format, dataset: TestDataset, written: Path, folder: Path, title: str) -> None:

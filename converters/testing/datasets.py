@@ -229,6 +229,27 @@ def _nulls() -> tuple[Sequence[Column], _Values]:
     )
 
 
+def _rare() -> tuple[Sequence[Column], _Values]:
+    """Columns of which only the first record has a value, so that whole shards and splits have none."""
+    kinds = (
+        pa.int64(),
+        pa.float32(),
+        pa.string(),
+        pa.list_(pa.int64()),
+        pa.list_(pa.string()),
+        pa.list_(pa.int64(), 2),
+    )
+    values = (1, 1.5, "x", [1, 2], ["x"], [3, 4])
+    columns = [_column(f"rare_{place}", kind, nullable=True) for place, kind in enumerate(kinds)]
+    return (
+        (_IMAGE, *columns),
+        lambda number: (
+            {"image": image(number)}
+            | {column.name: None if number else value for column, value in zip(columns, values, strict=True)}
+        ),
+    )
+
+
 def _bytes() -> tuple[Sequence[Column], _Values]:
     return (_IMAGE, _column("Raw", pa.binary()), _column("number", pa.int64())), lambda number: {
         "image": image(number),
@@ -290,6 +311,7 @@ _DATASETS: Mapping[str, Callable[[], tuple[Sequence[Column], _Values]]] = {
     "several images": _several_images,
     "null images": _null_images,
     "nulls": _nulls,
+    "rare values": _rare,
     "pairs of texts": _pairs_of_texts,
     "bytes": _bytes,
     "lists of bytes": _lists_of_bytes,

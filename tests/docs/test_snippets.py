@@ -31,8 +31,14 @@ LEFT_OUT = {
     "sbatch": "Slurm",
     "srun": "Slurm",
 }
-# Installed by nobody for the tests.
-OPTIONAL = ("torch", "torchvision")
+# What is not installed everywhere: the modules of a snippet, and what a command needs.
+OPTIONAL = ("torch", "torchvision", "keras", "tensorflow", "grain", "webdataset", "lance", "datasets")
+NEEDS = {
+    "--to arrayrecord": "array_record",
+    "--to lance": "lance",
+    "kfer-arrayrecord": "array_record",
+    "kfer-convert show": "vl_convert",
+}
 
 
 def blocks(path: Path) -> list[tuple[str, str]]:
@@ -102,6 +108,13 @@ def run(command: list[str], folder: Path, environment: dict[str, str], text: str
     assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
 
 
+def missing(text: str) -> str | None:
+    """The module that a snippet or a command needs and that is not installed."""
+    needed = [module for words, module in NEEDS.items() if words in text]
+    needed += [word for word in OPTIONAL if re.search(rf"^(import|from) {word}\b", text, re.MULTILINE)]
+    return next((module for module in needed if find_spec(module) is None), None)
+
+
 def shell_text(text: str) -> tuple[str, list[str]]:
     """A shell snippet without what is left out, and why that is."""
     if text.startswith("#!"):
@@ -110,7 +123,7 @@ def shell_text(text: str) -> tuple[str, list[str]]:
         return "", sorted(needs)
     kept, reasons = [], []
     for line in text.splitlines(keepends=True):
-        reason = next((reason for word, reason in LEFT_OUT.items() if word in line), None)
+        reason = next((reason for word, reason in LEFT_OUT.items() if word in line), None) or missing(line)
         if reason is None:
             kept.append(line)
         else:
@@ -153,10 +166,9 @@ def test_snippets_run_as_printed(name, folder, environment, request, tmp_path):
             left_out += reasons
             run(["bash", "-euo", "pipefail", "-c", kept], folder, environment, text)
         elif language == "python":
-            absent = [word for word in OPTIONAL if re.search(rf"^(import|from) {word}\b", text, re.MULTILINE)]
-            absent = [word for word in absent if find_spec(word) is None]
-            left_out += absent
-            if not absent:
+            if module := missing(text):
+                left_out.append(module)
+            else:
                 # A file, as a snippet with workers imports itself again.
                 script = folder / "snippet.py"
                 script.write_text(text)

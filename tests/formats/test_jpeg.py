@@ -1,4 +1,4 @@
-"""JPEG outputs, opened by the programs that users open them with, against a reading of the source by hand."""
+"""Image folders of KFER, opened by the programs that users open them with, against a reading by hand."""
 
 import csv
 import io
@@ -38,7 +38,7 @@ def test_files_and_labels_are_the_source_s(output, named, truth, label_names):
         assert header == ["file_name", *identities, *label_names[config]]
         assert len(rows) == len(records) == len(list((folder / "images").iterdir()))
         for number, (row, record) in enumerate(zip(rows, records, strict=True)):
-            name = record.img_id if named else f"{split}_{number:08}.jpg"
+            name = record.img_id if named else f"{number:08}.jpg"
             assert row[0] == f"images/{name}"
             assert (folder / row[0]).read_bytes() == record.image
             assert row[1 : 1 + len(identities)] == ([record.img_id, record.clip_id] if named else [])
@@ -56,26 +56,44 @@ def test_pandas(output, truth, label_names):
         assert images == [record.image for record in records]
 
 
-@pytest.mark.parametrize("shard_bytes", [10**9, 20_000])
-def test_imagefolder_gives_all_label_columns(sample, tmp_path, truth, label_names, shard_bytes):
-    datasets = pytest.importorskip("datasets")
-    out = tmp_path / "out"
-    convert(sample, to="jpeg", out=out, labels=sample / "labels", max_shard_bytes=shard_bytes)
-    for config in CONFIGS:
-        loaded = datasets.load_dataset(
-            "imagefolder", data_dir=str(out / config), cache_dir=str(tmp_path / "cache")
+def equal_in_order(rows, records, label_names):
+    """Whether rows as `datasets` loads them are the records, with all their labels and in their order."""
+    assert len(rows) == len(records)
+    for row, record in zip(rows, records, strict=True):
+        assert tuple(row[label] for label in label_names) == record.label
+        assert (row.get("img_id", record.img_id), row.get("clip_id", record.clip_id)) == (
+            record.img_id,
+            record.clip_id,
         )
-        assert set(loaded) == {"train", "validation", "test"}
+        with Image.open(io.BytesIO(record.image)) as original:
+            assert row["image"].tobytes() == original.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("shard_bytes", "options"),
+    [(10**9, {}), (20_000, {}), (20_000, {"labels": True}), (20_000, {"class_folders": True})],
+)
+def test_datasets_gives_all_labels_of_a_config_and_of_a_split(
+    sample, tmp_path, truth, label_names, shard_bytes, options
+):
+    datasets = pytest.importorskip("datasets")
+    out, cache = tmp_path / "out", {"cache_dir": str(tmp_path / "cache")}
+    identified = "labels" in options
+    if identified:
+        options = {"labels": sample / "labels"}
+    convert(sample, to="jpeg", out=out, max_shard_bytes=shard_bytes, **options)
+    for config in CONFIGS:
+        columns = {"image", *label_names[config], *(["img_id", "clip_id"] if identified else [])}
+        by_folder = datasets.load_dataset("imagefolder", data_dir=str(out / config), **cache)
+        by_readme = datasets.load_dataset(str(out), config, **cache)
+        assert set(by_folder) == {"train", "validation", "test"}
+        assert set(by_readme) == set(SPLITS)
         for split, name in zip(SPLITS, ("train", "validation", "test"), strict=True):
-            records = {record.img_id: record for record in truth[config, split]}
-            assert len(loaded[name]) == len(records)
-            assert set(loaded[name].column_names) == {"image", "img_id", "clip_id", *label_names[config]}
-            for row in loaded[name]:
-                record = records.pop(row["img_id"])
-                assert tuple(row[label] for label in label_names[config]) == record.label
-                assert row["clip_id"] == record.clip_id
-                with Image.open(io.BytesIO(record.image)) as original:
-                    assert row["image"].tobytes() == original.tobytes()
+            alone = datasets.load_dataset("imagefolder", data_dir=str(out / config / split), **cache)
+            assert len(alone) == 1
+            for rows in (by_folder[name], by_readme[split], *alone.values()):
+                assert set(rows.column_names) == columns
+                equal_in_order(rows, truth[config, split], label_names[config])
 
 
 @pytest.mark.parametrize("shard_bytes", [10**9, 20_000])
@@ -85,25 +103,19 @@ def test_class_folders_have_the_stored_indices(sample, tmp_path, truth, label_na
     for config in CONFIGS:
         for split in SPLITS:
             records = truth[config, split]
-            number = 0
-            for path in sorted((out / config / split).rglob("metadata*.csv")):
-                part = path.parent
-                folders = sorted(path.name for path in part.iterdir() if path.is_dir())  # as torchvision does
-                with path.open(newline="") as file:
-                    header, *rows = csv.reader(file)
-                assert header == ["file_name", *label_names[config]]
-                if config == "multi-label":
-                    assert folders == ["images"]
-                else:
-                    assert part == out / config / split  # what ImageFolder is given, however many shards
-                    assert [name.split("_", 1)[1] for name in folders] == label_names[config]
-                for row in rows:
-                    record = records[number]
-                    if config != "multi-label":
-                        assert folders.index(row[0].split("/")[0]) == record.indices[0]
-                    assert (part / row[0]).read_bytes() == record.image
-                    number += 1
-            assert number == len(records)
+            part = out / config / split  # what ImageFolder is given, however many shards
+            assert [path.name for path in part.iterdir() if path.is_file()] == ["metadata.csv"]
+            folders = sorted(path.name for path in part.iterdir() if path.is_dir())  # as torchvision does
+            header, rows = rows_of(part)
+            assert header == ["file_name", *label_names[config]]
+            if config == "multi-label":
+                assert folders == ["images"]
+            else:
+                assert [name.split("_", 1)[1] for name in folders] == label_names[config]
+            for row, record in zip(rows, records, strict=True):
+                if config != "multi-label":
+                    assert folders.index(row[0].split("/")[0]) == record.indices[0]
+                assert (part / row[0]).read_bytes() == record.image
 
 
 def test_class_folders_of_a_label_that_is_no_folder_name_are_refused(source, tmp_path):
@@ -154,8 +166,9 @@ def test_a_label_file_that_leaves_its_folder_is_not_followed(sample, tmp_path):
     for name in (
         "images/../../../../../secret.jpg",
         f"{tmp_path}/secret.jpg",
-        "images/../images/valid_00000000.jpg",
+        "images/../images/00000000.jpg",
+        "images/..",
     ):
-        path.write_text(text.replace("images/valid_00000000.jpg", name))
+        path.write_text(text.replace("images/00000000.jpg", name))
         with pytest.raises(DataError, match="does not lie in"):
             list(load_format("jpeg").read(out, split))

@@ -321,6 +321,8 @@ class Metadata:
         for (name, kind), values in zip(self.fields.items(), zip(*rows, strict=True), strict=True):
             try:
                 columns[name] = pa.array(values, kind)
+                if columns[name].to_pylist() != list(values):  # Arrow makes 1 of 1.5 without a word
+                    raise ValueError(f"a value is no {kind}")
             except (pa.ArrowException, TypeError, OverflowError, ValueError) as error:
                 raise DataError(
                     f"{name}: {str(error).splitlines()[0]}.", Location(str(path), first)
@@ -348,8 +350,13 @@ def first_not_finite(batch: pa.RecordBatch) -> tuple[int, str] | None:
 def _json_lines(rows: pa.RecordBatch) -> Iterator[bytes]:
     encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
     names = rows.schema.names
-    for values in zip(*(column.to_pylist() for column in rows.columns), strict=True):
-        yield (encode(dict(zip(names, values, strict=True))) + "\n").encode()
+    step = max(
+        1, len(rows) * _READ_BYTES // max(1, rows.nbytes)
+    )  # as Python's objects they are many times as large
+    for start in range(0, len(rows), step):
+        part = rows.slice(start, step)
+        for values in zip(*(column.to_pylist() for column in part.columns), strict=True):
+            yield (encode(dict(zip(names, values, strict=True))) + "\n").encode()
 
 
 def _json_row(line: bytes, names: list[str], location: Location) -> list[Any]:

@@ -1,11 +1,17 @@
-"""Reading and writing TFRecord files of ``tf.train.Example`` without TensorFlow.
+"""TFRecord files of ``tf.train.Example``, as a source and as an output, without TensorFlow.
 
-What is there: ``listing`` lists files, ``foreign`` says what each is, ``descriptions`` finds the description that
-applies (``tfds`` reads TensorFlow Datasets' own), ``discovery`` matches files to splits by it. Where nothing says the
-columns, ``inference_pass`` reads all records, ``feature_facts`` adds up what they show, and ``inference`` decides.
+Promises: every byte of a file belongs to one checked record, or is an error that says where; what is accepted, protobuf
+and TensorFlow read alike. Enter by :func:`source.open_tfrecords` and :class:`format.TFRecordFormat`.
 
-Reading: ``framing`` finds records in bytes, ``compression`` inflates, ``index`` holds them against an ``.idx`` file,
-``strict_parser`` parses one record, ``fast_parser`` many at once, ``columns`` makes batches of them, ``reader`` and
-``source`` put these together, ``recovery`` finds what is sound in damaged files. ``writer`` is the way back, and
-``tensorflow`` has TensorFlow read the same in a process of its own.
+=====================  ============================================================================================
+what is there          ``listing``, ``file_names`` and ``foreign`` look at files, ``discovery`` gives each to a split
+what is known of it    ``descriptions`` chooses: ``tfds``, ``label_maps``, ``checksums``, or ``inference`` (which reads
+                       all records by ``inference_pass`` and keeps ``feature_facts``)
+bytes to records       ``compression``, ``framing``, ``index``; ``reader`` puts them together
+records to columns     ``fast_parser`` (with ``entry_walk``) and ``strict_parser`` give features, ``columns`` columns;
+                       ``witnesses`` and ``tensorflow`` read a second time
+in shards              ``plan`` cuts, ``source`` reads
+damage                 ``recovery`` finds what is sound, ``damage_scan`` and ``damage`` use it, ``quarantine_folder``
+the way back           ``encoder``, ``writer``, ``format`` and ``describe``
+=====================  ============================================================================================
 """

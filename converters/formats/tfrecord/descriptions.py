@@ -50,12 +50,14 @@ class Described:
         complete: whether a split that it has must be there, if it is not left out by name.
         files: the files that it was read from, relative to the source.
         notes: of splits that were made of files of several stems, a sentence each, by the split's name.
+        named_after_place: whether the dataset's name is only that of the folder, or of the file.
     """
 
     description: Description
     complete: bool = False
     files: tuple[str, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
+    named_after_place: bool = False
 
 
 def describe(listing: Listing) -> Described:
@@ -159,7 +161,7 @@ def _by_names(listing: Listing) -> Described:
         if len(stems) > 1:
             shown = ", ".join(stem or "(no name)" for stem in stems[:_SHOWN])
             notes[split] = f"{split} is made of {len(stems)} sets of files, one after the other: {shown}"
-    return Described(parse_description(document, str(listing.place)), notes=notes)
+    return Described(parse_description(document, str(listing.place)), notes=notes, named_after_place=True)
 
 
 def _is_meant(path: Place, look: Look, *, named: bool) -> bool:

@@ -315,7 +315,8 @@ def _look_at_all(
     files = {name: file for (_, name), file in zip(names, looked, strict=True)}
     for split, own in found.items():
         empty = [name for name in own if files[name].may_be_empty]
-        if empty and (split.published.records is None or len(empty) == len(own)):
+        records = split.published.records
+        if empty and (records is None or (records and len(empty) == len(own))):
             raise _empty(files[empty[0]].path)
     return files
 

@@ -53,7 +53,7 @@ class InferencePass:
         for split in splits:
             for file in split.files:
                 self._read(file, split.split.name, builder, parser)
-        return infer_columns(config, builder, self.label_maps, parser.left_out)
+        return infer_columns(config, builder, self.label_maps, parser.left_out, self.without)
 
     def _read(self, file: SourceFile, split: str, builder: FactsBuilder, parser: _Parser) -> None:
         path = str(file.path)

@@ -1,10 +1,11 @@
 """Witnesses: the leaves of a few records of a source, by a way that shares no code with the conversion's.
 
 The two fingerprints of a conversion cannot show what was wrong before both were taken: a parser that gives a record
-its neighbour's labels, a leaf that leaves a column out. So of every batch the first record, the last and one
-between are read once more, value by value, by the decoder below. It only knows where values lie: whether the bytes
-are sound is for the parsers to say. The leaf of each, made here by the public definition, must be the one that the
-fingerprint takes of the record *as it was read back* (:func:`converters.verify.compare.check_witnesses`).
+its neighbour's labels, a leaf that leaves a column out. So of every batch the first record, the last and one between
+(of a small batch, all) are read once more, value by value, by the decoder below. It only knows where values lie:
+whether the bytes are sound is for the parsers to say. The leaf of each, made here by the public definition, must be the
+one that the fingerprint takes of the record *as it was read back*
+(:func:`converters.verify.compare.check_witnesses`).
 
 So a witness covers all that happens to its record between the frames of the source and the output's fingerprint. It
 does not see a fault that hits rarer records only; the property tests of the parsers are for these. Which frames
@@ -36,6 +37,9 @@ _FREE_BYTES = 8 << 20
 _VALUE_COST = 64
 _MAX_VALUES = 1 << 13
 
+# Of a batch of so few, all are witnesses.
+_FEW_RECORDS = 32
+
 _FRAMING_BYTES = 16
 
 Joined = Callable[[int], Sequence[str]]
@@ -54,28 +58,51 @@ class Witnesses:
     def __init__(self, schema: Schema, first: int, joined: Joined | None = None) -> None:
         self.leaves: dict[int, bytes] = {}
         self._columns = [
-            (column.feature or (None if joined else column.name), column.role == "image")
+            (
+                own if (own := column.feature) is not None else None if joined else column.name,
+                column.role == "image",
+            )
             for column in schema.stored
         ]
         self._joined = joined
         self._next = first
         self._allowed = _FREE_BYTES
+        self._end = self._bytes = 0
+
+    def begin(self) -> None:
+        """Begin with another range of a file."""
+        self._end = self._bytes = 0
 
     def take(self, frames: Frames, *, side_by_side: bool = True) -> None:
-        """Take the first record of the next frames, the last, and one between.
+        """Take the first record of the next frames, the last, and one between; of a few, all.
 
         Raises:
             ConverterError: the frames do not lie ``side_by_side``, as those of a TFRecord file do.
         """
         rows, starts, sizes = len(frames.starts), frames.starts, frames.sizes
-        if side_by_side and (starts[1:] != starts[:-1] + sizes[:-1] + _FRAMING_BYTES).any():
+        ends = starts + sizes + _FRAMING_BYTES
+        if side_by_side and (frames.first_offset < self._end or (starts[1:] != ends[:-1]).any()):
             raise ConverterError(f"the records from {self._next} on were not read one after the other.")
+        self._end = frames.first_offset + int(ends[-1] - starts[0])
+        self._bytes += int(ends[-1] - starts[0])
         self._allowed += int(sizes.sum()) // _SHARE
-        for row in sorted({0, Random(self._next).randrange(rows), rows - 1}):
+        between = Random(self._next).randrange(rows)
+        for row in range(rows) if rows <= _FEW_RECORDS else sorted({0, between, rows - 1}):
             leaf = self._leaf(frames.data(row), self._next + row) if self._allowed > 0 else None
             if leaf is not None:
                 self.leaves[self._next + row] = leaf
         self._next += rows
+
+    def finish(self, record_bytes: int) -> None:
+        """Check that the frames of a range were so many bytes.
+
+        Raises:
+            ConverterError: they were not.
+        """
+        if self._bytes != record_bytes:
+            raise ConverterError(
+                f"the records before record {self._next} have {self._bytes} bytes, expected {record_bytes}."
+            )
 
     def _leaf(self, data: bytes | memoryview, record: int) -> bytes | None:
         """The leaf of a record; None where it has too many integers."""

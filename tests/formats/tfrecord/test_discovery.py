@@ -572,3 +572,15 @@ def test_a_folder_a_file_or_a_pattern_of_a_store(tmp_path):
     for wrong in ("nothing", "x/nothing-*"):
         with pytest.raises(CallError, match=r"no file matches|no such folder"):
             open_tfrecords(place(f"{url}/{wrong}"))
+
+
+def test_a_split_of_which_no_records_are_published_may_be_empty(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    write_frames(source / "train.tfrecord", [encode_features({"a": [1]})])
+    (source / "test.tfrecord").touch()
+    splits = {"train": {"file": "train.tfrecord"}, "test": {"file": "test.tfrecord", "records": 0}}
+    (source / "dataset.json").write_text(json.dumps({"configs": {"c": {"splits": splits}}}))
+    report = convert(source, to="parquet", out=tmp_path / "out")
+    assert [split.fingerprint.records for split in report.splits] == [1, 0]
+    assert not verify(tmp_path / "out", source=source).failures()

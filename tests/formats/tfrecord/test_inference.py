@@ -452,6 +452,19 @@ def test_a_long_name_names_a_column(tmp_path):
 def test_a_feature_that_cannot_name_a_column(tmp_path, name):
     with pytest.raises(DataError, match="no column can be called so"):
         infer(tmp_path, [{name: [1]}])
+    write(tmp_path / "in" / "data.tfrecord", [{name: [1], "b": [2]}])
+    convert(tmp_path / "in", to="parquet", out=tmp_path / "out", without=[name])
+    assert not verify(tmp_path / "out", source=tmp_path / "in").failures()
+    assert pq.read_table(next((tmp_path / "out").rglob("*.parquet"))).column_names == ["b"]
+
+
+def test_a_feature_without_a_name_can_be_described(tmp_path):
+    write(tmp_path / "in" / "data.tfrecord", [{"": [1]}])
+    columns = {"nameless": {"type": "int64", "feature": ""}}
+    document = {"configs": {"c": {"columns": columns, "splits": {"train": {"file": "data.tfrecord"}}}}}
+    (tmp_path / "in" / "dataset.json").write_text(json.dumps(document))
+    convert(tmp_path / "in", to="parquet", out=tmp_path / "out")
+    assert pq.read_table(next((tmp_path / "out").rglob("*.parquet"))).to_pylist() == [{"nameless": 1}]
 
 
 def test_sequence_examples_are_named(tmp_path):
@@ -479,6 +492,9 @@ def test_sequence_examples_are_named(tmp_path):
         (field(3, b"chr1") + to_varint(4 << 3) + to_varint(1000), "another type"),
         (b'{"a": 1}', "JSON"),
         (picture(), "jpeg image"),
+        (encode_features({"a" * 1001: [1]}), "name is longer"),
+        (field(1, field(1, field(1, b"a") + field(2, b"")) * 2), "stands twice"),
+        (field(1, field(1, field(1, b"a"))), "expected the value of 'a'"),
     ],
 )
 def test_other_records_are_named(tmp_path, data, words):

@@ -14,28 +14,12 @@ from converters import convert
 tf = pytest.importorskip("tensorflow")
 
 CONFIGS = 20
+# fmt: off
 NAMES = st.sampled_from(
-    [
-        "label",
-        "image",
-        "image/encoded",
-        "image/class/label",
-        "image/class/text",
-        "image/object/class/label",
-        "height",
-        "width",
-        "image/filename",
-        "id",
-        "label_vector",
-        "label_id",
-        "image.path",
-        "a b",
-        "얼굴",
-        "x/y",
-        'q"',
-        "class",
-    ]
+    ["label", "image", "image/encoded", "image/class/label", "image/class/text", "image/object/class/label", "height",
+     "width", "image/filename", "id", "label_vector", "label_id", "image.path", "a b", "얼굴", "x/y", 'q"', "class"]
 ) | st.text(st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp", "Zs"]), min_size=1, max_size=8)
+# fmt: on
 VALUES = {
     "bytes_list": st.binary(max_size=12)
     | st.text(max_size=6).map(str.encode)

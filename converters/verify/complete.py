@@ -1,0 +1,335 @@
+"""An output that is about to be published: what describes it to people and programs, held against what it holds.
+
+The functions here read the finished files with general tools (a glob pattern, JSON, YAML, ``hashlib``) and share no
+code with what wrote them: what a card says of names, splits and numbers of records; which files it gives to which
+split; which files there are, and their sums. Large files are not hashed once more: a fault that exchanges the digests
+of two of them alone is not seen here (``verify`` sees it).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from itertools import takewhile, zip_longest
+from pathlib import Path
+from typing import Any
+
+from converters.dataset.description import DESCRIPTION_FILE, Split
+from converters.dataset.manifest import MANIFEST, SUMS
+from converters.dataset.report import Report, SplitReport
+from converters.dataset.schema import Column
+from converters.dataset.source import Source
+from converters.errors import ConverterError
+from converters.formats.croissant import CROISSANT
+from converters.formats.readme import LICENCE, README
+from converters.formats.table import Stated, check_features
+from converters.storage.file_list import OutputFile
+
+_VALIDATION = {"validation", "valid", "val", "dev"}
+_ENDS = 8  # so many of a shard's files, from either end, are held against the patterns
+_COMPANIONS = (".idx", ".sha256")  # of files of records
+_NUMBERED = re.compile(r"-(\d{5,})-of-(\d{5,})")
+_HASHED_BYTES = 4 << 20
+_MAX_HASHED_FILES = 256
+_PART_BYTES = 1 << 12
+_FILES = ' "files": [\n'  # the line of a manifest behind which the files stand, one to a line
+
+
+# --- What describes the dataset ------------------------------------------------------------------------
+
+
+def check_descriptions(report: Report, folder: Path) -> None:
+    """Hold the README, the terms, a ``dataset.json`` and a ``croissant.json`` against what the output holds.
+
+    Raises:
+        ConverterError: one of them says something else than the output holds.
+    """
+    splits = [split.split for split in report.splits]
+    files = {split.split.title: _files_of(split, splits) for split in report.splits}
+    if (folder / README).is_file():
+        card = _front_matter(folder / README)
+        _check_patterns(card.get("configs") or (), report, files, folder / README)
+        for info in card.get("dataset_info") or ():
+            _check_info(info, report, folder / README)
+    if (folder / LICENCE).is_file():
+        licence = report.description.about.licence
+        text = "".join((folder / LICENCE).read_text(encoding="utf-8").split())
+        if "".join(licence.name.split()) not in text or "".join(licence.text.split()) not in text:
+            raise _wrong(folder / LICENCE, "it does not hold the terms")
+    if (folder / DESCRIPTION_FILE).is_file():
+        _check_description(json.loads((folder / DESCRIPTION_FILE).read_bytes()), report, files, folder)
+    if (folder / CROISSANT).is_file():
+        document = json.loads((folder / CROISSANT).read_bytes())
+        stated = [list(names) for names in _enumerations(document)]
+        configs = {split.split.config: list(split.split.label_names) for split in report.splits}
+        if stated != [names for names in configs.values() if names]:
+            raise _wrong(
+                folder / CROISSANT, "the names of labels are not those of the splits, in their order"
+            )
+
+
+def _front_matter(path: Path) -> Mapping[str, Any]:
+    import yaml
+
+    text = path.read_text(encoding="utf-8").split("---\n")[1]
+    document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # both are safe
+    return document if isinstance(document, dict) else {}
+
+
+def _check_patterns(
+    configs: Sequence[Any], report: Report, files: Mapping[str, Sequence[str]], path: Path
+) -> None:
+    """The patterns that a README gives to ``datasets``: each must be of its split's files, and of no others."""
+    for entry in configs:
+        splits = [split.split for split in report.splits if split.split.config == entry["config_name"]]
+        for split, stated in zip_longest(splits, entry["data_files"]):
+            if split is None or stated is None or not _is_called(split, stated["split"]):
+                raise _wrong(
+                    path, f"the splits of the config {entry['config_name']} are not those that are here"
+                )
+            _check_pattern(stated["path"], split, files, path)
+
+
+def _check_pattern(pattern: str, split: Split, files: Mapping[str, Sequence[str]], path: Path) -> None:
+    for title, names in files.items():
+        for name in names:
+            if fnmatchcase(name, pattern) != (title == split.title):
+                raise _wrong(path, f"the pattern {pattern} of {split.title} is wrong about {name}")
+
+
+def _check_info(info: Mapping[str, Any], report: Report, path: Path) -> None:
+    """What a card says of a config's columns and numbers of records."""
+    splits = [split for split in report.splits if split.split.config == info["config_name"]]
+    for split, stated in zip_longest(splits, info["splits"]):
+        if split is None or stated is None or not _is_called(split.split, stated["name"]):
+            raise _wrong(path, f"the splits of {info['config_name']} are not those that are here")
+        if stated["num_examples"] != split.fingerprint.records:
+            raise _wrong(path, f"{split.split.title} has {split.fingerprint.records} records")
+    stated_columns = {feature["name"]: _of_yaml(feature) for feature in info["features"]}
+    check_features(stated_columns, splits[0].split, path)
+
+
+def _of_yaml(feature: Mapping[str, Any]) -> Stated:
+    """What a feature in the form of a card says."""
+    if "sequence" in feature:
+        kind, names = _of_yaml({"dtype": feature["sequence"]})
+        return f"{kind}[{feature.get('length', '')}]", names
+    kind = feature["dtype"]
+    if isinstance(kind, dict):
+        names = kind["class_label"]["names"]
+        return "label", tuple(names[str(number)] for number in range(len(names)))
+    return kind, ()
+
+
+def _check_description(
+    document: Mapping[str, Any], report: Report, files: Mapping[str, Sequence[str]], folder: Path
+) -> None:
+    """The description that lies beside files of Examples."""
+    path = folder / DESCRIPTION_FILE
+    for split in report.splits:
+        config = document["configs"][split.split.config]
+        stated = config["splits"][split.split.name]
+        columns = {
+            column.name: (column.feature or column.name, _by_number(column))
+            for column in split.split.schema
+            if not column.derived
+        }
+        found = {}
+        for name, column in config["columns"].items():
+            column = {} if isinstance(column, str) else column
+            names = column.get("label_names") or []
+            numbered = enumerate(names) if isinstance(names, list) else names.items()
+            found[name] = column.get("feature", name), {int(number): label for number, label in numbered}
+        if list(found.items()) != list(columns.items()):
+            raise _wrong(path, f"the columns are not those of {split.split.title}")
+        if stated["records"] != split.fingerprint.records:
+            raise _wrong(path, f"{split.split.title} has {split.fingerprint.records} records")
+        _check_pattern(stated["file"], split.split, files, path)
+
+
+def _by_number(column: Column) -> dict[int, str]:
+    numbers = column.label_ids or range(len(column.label_names))
+    return dict(zip(numbers, column.label_names, strict=True))
+
+
+def _enumerations(croissant: Mapping[str, Any]) -> Iterator[Iterator[str]]:
+    """The names of labels in a Croissant description, config by config, by their numbers."""
+    for records in croissant["recordSet"]:
+        if records.get("dataType") == "sc:Enumeration":
+            rows = {row[f"{records['@id']}/number"]: row[f"{records['@id']}/name"] for row in records["data"]}
+            yield (rows.get(number, "") for number in range(len(rows)))
+
+
+def _is_called(split: Split, name: str) -> bool:
+    return name == split.name or (name == "validation" and split.name in _VALIDATION)
+
+
+def _files_of(report: SplitReport, splits: Sequence[Split]) -> list[str]:
+    """Files of a split: those of its first shard and of its last one, and those that all have parts of.
+
+    Raises:
+        ConverterError: one is called as another split of the config is.
+    """
+    ends = report.shards[:1] + report.shards[-1:]
+    files = [name for shard in ends for name in (*shard.files[:_ENDS], *shard.files[-_ENDS:])]
+    files = [f"{name}0" if name.endswith("/") else name for name in (*files, *report.joined)]
+    own, config = report.split, report.split.config
+    for shard, number in zip(ends, (0, len(report.shards) - 1), strict=False):
+        for name in shard.files[:1]:
+            if (found := _NUMBERED.search(name)) and (int(found[1]), int(found[2])) != (
+                number,
+                len(report.shards),
+            ):
+                raise _wrong(Path(name), f"it is shard {number} of {len(report.shards)}")
+    for name in files:
+        called = [
+            split
+            for split in splits
+            if split.config == config
+            and name.startswith((f"{config}/{split.name}-", f"{config}/{split.name}/"))
+        ]
+        if called and own not in called and not (own.name in _VALIDATION and called[0].name == "validation"):
+            raise _wrong(Path(name), f"it holds records of {own.title}")
+    return [name for name in files if not name.endswith(_COMPANIONS)]
+
+
+def _wrong(path: Path, problem: str) -> ConverterError:
+    return ConverterError(f"{path.name}: {problem}; a fault of kfer-convert or of the format.")
+
+
+# --- The files -----------------------------------------------------------------------------------------
+
+
+def check_sources(report: Report, source: Source) -> None:
+    """Hold what is said of source files on this machine against them: sizes, and the digests of small ones.
+
+    Raises:
+        ConverterError: they differ.
+    """
+    budget = _HASHED_BYTES
+    files = [file for split in source.splits for file in split.files]
+    stated = [facts for split in report.splits for facts in split.sources]
+    for file, facts in zip(files, stated, strict=True):
+        place = Path(str(file.path))
+        if file.name != facts.name or place.stat().st_size != facts.bytes:
+            raise _wrong(place, f"{facts.name} is said to have {facts.bytes} bytes")
+        if facts.bytes <= budget:
+            budget -= facts.bytes
+            data, start = place.read_bytes(), 0
+            for end, digest in facts.ranges or ((facts.bytes, facts.sha256),):
+                if hashlib.sha256(data[start:end]).hexdigest() != digest:
+                    raise _wrong(place, "it has another digest")
+                start = end
+
+
+def check_joined(folder: Path, path: str, parts: Sequence[OutputFile]) -> None:
+    """Hold a file that was joined of the parts of shards against them, as far as they are in this folder.
+
+    Raises:
+        ConverterError: it has not their bytes, in the order of their numbers.
+    """
+    with (folder / path).open("rb") as file:
+        for part in sorted(parts, key=lambda part: part.path):
+            place = file.tell()
+            if (folder / part.path).is_file():
+                with (folder / part.path).open("rb") as one:
+                    for offset in (0, max(0, part.size - _PART_BYTES)):
+                        one.seek(offset)
+                        file.seek(place + offset)
+                        if one.read(_PART_BYTES) != file.read(min(_PART_BYTES, part.size)):
+                            raise _wrong(
+                                folder / path, f"it does not have the bytes of {part.path} in their place"
+                            )
+            file.seek(place + part.size)
+        if file.tell() != os.fstat(file.fileno()).st_size:
+            raise _wrong(folder / path, "it has other bytes than its parts")
+
+
+def check_sums(report: Report, folder: Path, *, all_here: bool) -> None:
+    """Hold ``SHA256SUMS`` against ``MANIFEST.json``, and both against the files and the report.
+
+    Args:
+        report: what the manifest is of.
+        folder: the output, which may still hold the parts of joined files.
+        all_here: whether the shards are in this folder, and not in a store.
+
+    Raises:
+        ConverterError: they differ; a file is missing, or one too many; a size or a digest is wrong.
+    """
+    listed = 0
+    budget, hashed = _HASHED_BYTES, 0
+    with (folder / SUMS).open(encoding="utf-8") as sums:
+        for path, size, digest in _listed(folder):
+            line = f"{digest}  {path}\n"
+            if sums.readline() != line:
+                raise _wrong(folder / SUMS, f"it does not say of {path} what the manifest says")
+            listed += path != MANIFEST
+            place = folder / path
+            if not all_here and not place.is_file():
+                continue
+            if place.lstat().st_size != size:
+                raise _wrong(folder / MANIFEST, f"the size of {path} is another")
+            if size <= budget and hashed < _MAX_HASHED_FILES:
+                budget, hashed = budget - size, hashed + 1
+                if hashlib.sha256(place.read_bytes()).hexdigest() != digest:
+                    raise _wrong(folder / MANIFEST, f"the digest of {path} is another")
+        if sums.readline():
+            raise _wrong(folder / SUMS, "it says more than the manifest")
+    if listed != len(report.files):
+        raise _wrong(folder / MANIFEST, f"it lists {listed} files of {len(report.files)}")
+    expected = [
+        (split.split.title, split.fingerprint.records, split.fingerprint.records_sha256)
+        for split in report.splits
+    ]
+    stated = _manifest_head(folder)
+    splits = stated["splits"]
+    if expected != [
+        (
+            f"{split['config']}/{split['split']}",
+            *(split["fingerprint"][key] for key in ("records", "records_sha256")),
+        )
+        for split in splits
+    ]:
+        raise _wrong(folder / MANIFEST, "it says something else of the splits")
+    columns = [
+        [[column.name, list(column.label_names)] for column in split.split.schema] for split in report.splits
+    ]
+    if columns != [
+        [[each["name"], each["label_names"] or []] for each in split["columns"]] for split in splits
+    ]:
+        raise _wrong(folder / MANIFEST, "it says something else of the columns")
+    if stated["dataset"] != report.description.document:
+        raise _wrong(folder / MANIFEST, "its description is not the one of the dataset")
+
+
+def _manifest_head(folder: Path) -> dict[str, Any]:
+    """What a manifest says but for the files, of which there may be many."""
+    with (folder / MANIFEST).open(encoding="utf-8") as file:
+        head = "".join(takewhile(lambda line: line != _FILES, file))
+    document: dict[str, Any] = json.loads(head + ' "files": []}')
+    return document
+
+
+def _listed(folder: Path) -> Iterator[tuple[str, int, str]]:
+    """The files that a manifest lists, and itself, in the order of ``SHA256SUMS``."""
+    path = folder / MANIFEST
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    itself: tuple[str, int, str] | None = (MANIFEST, path.stat().st_size, digest)
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line == _FILES:
+                break
+        for line in file:
+            if line.strip() in ("]", "}", ""):
+                continue
+            entry = json.loads(line.strip().removesuffix(","))
+            if itself and itself[0] < entry["path"]:
+                yield itself
+                itself = None
+            yield entry["path"], entry["size"], entry["sha256"]
+    if itself:
+        yield itself
