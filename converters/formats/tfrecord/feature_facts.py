@@ -59,7 +59,7 @@ class TwoKindsError(DataError):
         self, name: str, kind: FeatureKind, at: Location, other: FeatureKind, first: Location | None
     ) -> None:
         super().__init__(
-            f"the feature {name!r} is a {kind} here, and a {other} in {first}; no column fits both.",
+            f"the feature {name!r} is of kind {kind} here, and of kind {other} in {first}; no column fits both.",
             at,
             f"Nothing is damaged. --without {name} leaves the feature out.",
         )
