@@ -32,7 +32,7 @@ class ArrowFormat:
         {written}
         return [path]
 
-    def read(self, folder, split):
+    def read(self, folder, split, first=0):
         for path in sorted((folder / split.config).glob(f"{{split.name}}-*.arrow")):
             with pa.ipc.open_file(path) as file:
                 for number in range(file.num_record_batches):
