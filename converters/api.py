@@ -50,7 +50,7 @@ def convert(
     paranoid: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Convert a folder of TFRecords, prove the output equal to it, and publish the output.
+    """Convert a source, prove the output equal to it, and publish the output.
 
     Args:
         source: TFRecord files (a folder, a file or a pattern), or an output of any format; a path, or the URL of a
@@ -65,7 +65,7 @@ def convert(
         on_error: ``fail``, or ``quarantine`` to leave damaged records out, put their bytes into ``quarantine/`` of
             the output, and account for every byte; :attr:`Report.quarantined` says whether anything was.
         decode: decode every image fully, not only its header.
-        allow_mismatch: publish although published counts differ; recorded in the manifest.
+        allow_mismatch: publish although published facts differ; recorded in the manifest.
         overwrite: replace an output that exists, once the new one is proven.
         class_folders: for ``jpeg``: lay single-label configs out for torchvision's ImageFolder.
         index: for ``tfrecord``: write an index for DALI beside each file.
@@ -138,7 +138,7 @@ def verify(
 
     Args:
         out: the output.
-        source: the TFRecords it was made from.
+        source: what it was made from, TFRecords or another output.
         reader: ``native``; ``tensorflow`` to have TensorFlow confirm every record of the source; or ``datasets`` to
             have it load every config and split of the output, and to compare what it gives.
         sample: how many shards to read, by chance; what was not read is *unverified*. All by default.
@@ -171,7 +171,7 @@ def verify(
 def inspect(
     source: AnyPlace = "tfrecords", *, labels: AnyPath | None = None, progress: Progress | None = None
 ) -> Inspection:
-    """What is in a folder of TFRecords, and whether it is the published dataset.
+    """What is in a source or an output, of which shape, and whether it is as published.
 
     Args:
         source: see :func:`convert`; likewise ``labels``, which tell the clips that splits share, and ``progress``.
@@ -179,7 +179,7 @@ def inspect(
         progress: see there.
 
     Raises:
-        CallError: there is no such folder, or no TFRecord file of the dataset in it.
+        CallError: nothing is there, or it is neither TFRecords nor an output.
     """
     from converters.verify.source import inspect_source
 

@@ -23,10 +23,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So a shell starts what runs in the background; the programs under test would inherit it, and Ctrl-C be nothing.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The same cases in every run. New ones: pytest --hypothesis-profile=default --hypothesis-seed=N
+# The same cases in every run, however slow the machine is. New ones: tests/fuzz/properties.py
 settings.register_profile(
     "suite", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+settings.register_profile("search", settings.get_profile("suite"), derandomize=False, database=None)
 settings.load_profile("suite")
 
 RECORDS = 120

@@ -71,7 +71,7 @@ PARAMS = (
     LABELS,
     READER,
     flag("--decode", help="Decode every image fully, not only its header."),
-    flag("--class-folders", help="jpeg: one folder per class, for torchvision's ImageFolder."),
+    flag("--class-folders", help="jpeg: one folder per class, as ImageFolder and Keras read it."),
     flag("--index", help="tfrecord: an index for DALI beside each file."),
     click.Option(
         ["--image-suffix"],
@@ -79,7 +79,7 @@ PARAMS = (
         help="webdataset: what the names of images end in, such as jpg; by default what is in them.",
     ),
     choice("--on-error", values=["fail", "quarantine"], default="fail", help=_DAMAGE),
-    flag("--allow-mismatch", help="Publish although published counts differ; recorded."),
+    flag("--allow-mismatch", help="Publish although published facts differ; recorded."),
     flag("--paranoid", help="Hash every source file once more at the end."),
     flag("--overwrite", help="Replace an existing output, once the new one is proven."),
     click.Option(["--max-record-size", "max_record_bytes"], default=256 << 20, help=_RECORD_SIZE, **_SIZE),

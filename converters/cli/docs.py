@@ -15,7 +15,7 @@ _CHAPTERS = {
 
 @click.command(params=[click.Argument(["topic"], required=False, type=click.Choice(list(_CHAPTERS)))])
 def docs(topic: str | None) -> None:
-    """List the chapters of the manual, or show the one called TOPIC."""
+    """List the chapters of the manual, or show one, TOPIC."""
     if topic is not None:
         click.echo(_CHAPTERS[topic].read_text("utf-8"), nl=False)
         return

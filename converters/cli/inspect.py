@@ -32,7 +32,10 @@ PARAMS = (
 
 @click.command(params=[*PARAMS])
 def inspect(source: Place, *, labels: Path | None, describe: Path | None, as_json: bool) -> None:
-    """Show what is in SOURCE, a source or an output: its columns, labels and images, and whether it is as published."""
+    """Show what is in SOURCE, and whether it is as published.
+
+    SOURCE is TFRecords or an output; shown are its columns, labels and images.
+    """
     from converters import api
 
     if describe is not None and (describe.exists() or not describe.parent.is_dir()):

@@ -33,7 +33,7 @@ def push(
     as_json: bool,
     **upload: Any,  # noqa: ANN401  # the others of UPLOAD
 ) -> None:
-    """Upload the hf output OUT to the repo NAMESPACE/NAME on the Hugging Face Hub.
+    """Upload an hf output, OUT, to the Hugging Face Hub.
 
     OUT is verified first; the repo is made private and gated before any data is sent, and all of it is downloaded
     and compared afterwards. The token comes from HF_TOKEN or the login cache, the Hub's address from HF_ENDPOINT.

@@ -29,7 +29,10 @@ PARAMS = (
 
 @click.command(params=[*PARAMS])
 def sample(folder: Path, *, quiet: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN401  # of make_sample
-    """Write a synthetic dataset of KFER's shape, with drawn faces of nobody, to DIR."""
+    """Write a synthetic dataset of KFER's shape to DIR.
+
+    It has drawn faces of nobody.
+    """
     from converters.sample.writer import make_sample
 
     with report_progress(quiet=quiet, as_json=as_json) as progress:

@@ -38,7 +38,10 @@ PARAMS = (
 
 @click.command(params=[*PARAMS])
 def show(source: Place, *, out: Path | None, quiet: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN401  # of api.show
-    """Write a page of pictures and plots of SOURCE: the TFRecords in a folder, or an output."""
+    """Write a page of pictures and plots of SOURCE.
+
+    SOURCE is TFRecords or an output; the page is one HTML file that needs no network.
+    """
     from converters import api
 
     out = out or Path(f"{api.dataset_name(source)}.html")

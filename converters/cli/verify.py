@@ -40,7 +40,10 @@ PARAMS = (
 
 @click.command(params=[*PARAMS, QUIET, JSON])
 def verify(out: Place, *, quiet: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN401  # of the API
-    """Prove the output OUT again: from its manifest and, with --source, against what it was made from."""
+    """Prove an output, OUT, again.
+
+    It is held against its manifest and, with --source, against what it was made from.
+    """
     from converters import api
 
     with report_progress(quiet=quiet, as_json=as_json) as progress:

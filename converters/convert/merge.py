@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from converters.dataset.description import IDENTITIES
 from converters.dataset.fingerprint import Fingerprint, Merger
 from converters.dataset.report import ShardFacts, SplitReport, Work
 from converters.dataset.shard import Effort, ShardResult, SliceFacts
@@ -39,9 +40,10 @@ class MergedSplit:
     shards: tuple[ShardFacts, ...]
     parts: Mapping[str, Sequence[OutputFile]]
 
-    def report(self, account: Account, *, identified: bool) -> SplitReport:
+    def report(self, account: Account) -> SplitReport:
         """Compare the output with its source, and with what is published."""
         split = self.found.split
+        identified = split.schema.joined_names >= IDENTITIES.keys()
         checks = compare.compare(
             split, self.expected, self.output, account.files, identified=identified, clips=account.clips
         )

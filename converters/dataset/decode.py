@@ -20,7 +20,6 @@ A ``ValueError`` that a class raises when it is made is an error of its place, t
 
 from __future__ import annotations
 
-import binascii
 import json
 import re
 from base64 import b64decode, b64encode
@@ -174,9 +173,10 @@ def _scalar(kinds: Sequence[type], value: Any) -> Any:  # noqa: ANN401  # JSON
 
 
 def _base64(value: Any) -> bytes:  # noqa: ANN401  # JSON
+    text = _scalar([str], value)
     try:
-        return b64decode(_scalar([str], value), validate=True)
-    except binascii.Error as error:
+        return b64decode(text, validate=True)
+    except ValueError as error:  # of what is not ASCII, no binascii.Error
         raise DecodeError(f"not base64: {error}") from None
 
 

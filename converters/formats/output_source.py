@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -89,14 +90,16 @@ class OutputShardReader:
         checker = RecordChecker(split.schema, decode=reading.decode)
         builder = PartBuilder(piece.start, split.schema)
         names = self._shard.split.schema.arrow.names
-        for batch in _between(self._batches(split), piece.start, piece.end):
+        last = self._shard.index == self._shard.count - 1  # it goes on to the end, wherever that is
+        for batch in _between(self._batches(split), piece.start, sys.maxsize if last else piece.end):
             first = piece.start + builder.records
             checker.check(batch, partial(_location, reading.folder, first))
             builder.add(batch)
             yield batch if names == split.schema.arrow.names else batch.select(names)
         if builder.records != piece.end - piece.start:
             raise DataError(
-                f"{split.title} has {piece.start + builder.records} records; its manifest says more.",
+                f"{split.title} has {piece.start + builder.records} records; its manifest says "
+                f"{piece.end}{'' if last else ' and more'}.",
                 Location(str(reading.folder)),
             )
         self.facts = (

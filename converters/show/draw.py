@@ -23,7 +23,7 @@ MAX_PICTURES = 2000
 MAX_VALUES = 200
 """Labels without names that have more different values than this are texts, and no classes."""
 
-_PER_PAIR = 2
+_PER_PAIR = 1
 _MAX_PAIRS = 5000  # of one config
 
 

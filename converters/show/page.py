@@ -10,7 +10,7 @@ import sys
 from base64 import b64encode
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -52,8 +52,8 @@ class Page:
         path: where it was written, if anywhere.
     """
 
-    html: str
-    inspection: Inspection
+    html: str = field(repr=False)
+    inspection: Inspection = field(repr=False)
     path: Path | None = None
 
     def _repr_html_(self) -> str:

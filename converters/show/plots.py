@@ -21,7 +21,7 @@ _MAX_BARS = 40
 _MAX_MATRIX = 30
 _MAX_SIZES = 12
 _WIDTH = 230  # of the part of a plot that has the marks: so a plot fits a phone without being scaled
-_LABELS = 110  # pixels of a name at an axis; longer ones are cut there, and whole in the table
+_LABELS = 100  # pixels of a name at an axis; longer ones are cut there, and whole in the table
 _CELL = 24
 _AXIS = {
     "labelColor": "currentColor",
@@ -327,7 +327,7 @@ def _draw(spec: Mapping[str, Any]) -> Markup:
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
         "background": None,
         # Browsers have other fonts than the one that names are measured with.
-        "padding": {"left": 14, "right": 12, "top": 5, "bottom": 5},
+        "padding": {"left": 20, "right": 14, "top": 18, "bottom": 5},
         "width": _WIDTH,
     }
     svg = vl_convert.vegalite_to_svg(whole | dict(spec), config=_CONFIG, allowed_base_urls=[])

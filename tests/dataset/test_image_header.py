@@ -388,10 +388,10 @@ def test_any_bytes(magic, rest):
     ids=range(8),
 )  # fmt: skip
 def test_hostile_headers_take_no_time(data):
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(ImageError):
         read_header(data)
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 3
 
 
 def test_nulls_and_slices():

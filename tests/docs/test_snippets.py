@@ -33,7 +33,12 @@ LEFT_OUT = {
 }
 # What is not installed everywhere: the modules of a snippet, and what a command needs.
 OPTIONAL = ("torch", "torchvision", "keras", "tensorflow", "grain", "webdataset", "lance", "datasets")
-NEEDS = {"--to arrayrecord": "array_record", "--to lance": "lance", "kfer-arrayrecord": "array_record"}
+NEEDS = {
+    "--to arrayrecord": "array_record",
+    "--to lance": "lance",
+    "kfer-arrayrecord": "array_record",
+    "kfer-convert show": "vl_convert",
+}
 
 
 def blocks(path: Path) -> list[tuple[str, str]]:

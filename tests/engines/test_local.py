@@ -18,22 +18,35 @@ def who(shard, progress):
     return shard, os.getpid()
 
 
-def fail_elsewhere(shard, parent):
-    """Fails in every process but the one called ``parent``, whose work is slow."""
-    if os.getpid() != parent:
-        raise DataError("damaged")
-    time.sleep(0.2)
-    return shard
+class Noted:
+    """Makes a file for each shard that is done."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, shard, progress):
+        (self.folder / shard.key.replace("/", "-")).touch()
+        return shard
 
 
 class FailElsewhere:
-    def __init__(self):
+    """Fails in every process but this one, whose second shard waits for that."""
+
+    def __init__(self, failed):
         self.parent = os.getpid()
+        self.failed = failed
         self.done = 0
 
     def __call__(self, shard, progress):
+        if os.getpid() != self.parent:
+            self.failed.touch()
+            raise DataError("damaged")
         self.done += 1
-        return fail_elsewhere(shard, self.parent)
+        deadline = time.monotonic() + 120
+        while self.done > 1 and not self.failed.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        return shard
 
 
 @pytest.fixture
@@ -52,18 +65,17 @@ def test_results_come_in_the_order_of_the_shards(shards, workers):
     assert 1 <= len(processes) <= workers
 
 
-def test_results_are_passed_on_while_others_are_still_made(shards):
-    results = LocalEngine(2).run(who, shards)
-    next(results)
-    # A generator that had waited for all would give the rest at once.
-    started = time.monotonic()
-    rest = list(results)
-    assert len(rest) == len(shards) - 1
-    assert time.monotonic() - started > 0.1
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_are_passed_on_while_others_are_still_made(shards, tmp_path, workers):
+    results = LocalEngine(workers).run(Noted(tmp_path), shards)
+    assert next(results) == shards[0]
+    assert len(list(tmp_path.iterdir())) < len(shards)  # a generator that waited for all would have made all
+    assert list(results) == list(shards)[1:]
+    assert len(list(tmp_path.iterdir())) == len(shards)
 
 
-def test_an_error_elsewhere_ends_the_run_before_this_process_has_done_all(shards):
-    task = FailElsewhere()
+def test_an_error_elsewhere_ends_the_run_before_this_process_has_done_all(shards, tmp_path):
+    task = FailElsewhere(tmp_path / "failed")
     with pytest.raises(DataError, match="damaged"):
         list(LocalEngine(2).run(task, shards))
     assert task.done < len(shards) - 1

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.errors import DataError
-from converters.formats.tar import MAX_NAME_BYTES, TarWriter, header, read_members
+from converters.formats.webdataset.tar import MAX_NAME_BYTES, TarWriter, header, read_members
 
 names = st.text(
     st.characters(codec="utf-8", exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1

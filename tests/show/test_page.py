@@ -10,15 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("vl_convert", reason="the extra show is not installed")
-
 from conftest import CONFIGS, SPLITS, edit_description, read_records, tfrecords, write_records
 from helpers.examples import encode_features, write_frames
 from PIL import Image
 
 import converters
 from converters import CallError, convert
+
+pytest.importorskip("vl_convert", reason="the extra show is not installed")
 
 COPIES = 10
 

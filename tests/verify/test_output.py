@@ -7,6 +7,7 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 from conftest import digests, read_records, tfrecords, tree, write_records
+from helpers.examples import encode_features, write_frames
 from helpers.proof import encoded_value, kfer_leaf, record_leaf, rfc9162_root
 
 from converters import convert, verify
@@ -238,3 +239,15 @@ def test_no_manifest_is_no_output(output):
     (output / "MANIFEST.json").unlink()
     with pytest.raises(ConverterError, match="no finished output"):
         verify(output)
+
+
+def test_a_source_may_be_moved(tmp_path):
+    """Where nothing names a dataset its folder does, and a folder of another name is no fault of the data."""
+    source = tmp_path / "first"
+    source.mkdir()
+    write_frames(source / "train.tfrecord", [encode_features({"label": [n]}) for n in range(3)], index=False)
+    convert(source, to="parquet", out=tmp_path / "out")
+    source.rename(tmp_path / "second")
+    report = verify(tmp_path / "out", source=tmp_path / "second")
+    assert not report.failures()
+    assert any("its source second" in warning for warning in report.warnings)

@@ -22,6 +22,7 @@ from converters.formats.tfrecord.discovery import foreign_file
 from converters.formats.tfrecord.file_names import (
     is_sidecar_name,
     is_tfrecord_name,
+    natural_order,
     sibling_pattern,
     split_of,
     stem_of_shards,
@@ -49,12 +50,14 @@ class Described:
         complete: whether a split that it has must be there, if it is not left out by name.
         files: the files that it was read from, relative to the source.
         notes: of splits that were made of files of several stems, a sentence each, by the split's name.
+        named_after_place: whether the dataset's name is only that of the folder, or of the file.
     """
 
     description: Description
     complete: bool = False
     files: tuple[str, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
+    named_after_place: bool = False
 
 
 def describe(listing: Listing) -> Described:
@@ -127,7 +130,8 @@ def _has_records_of(description: Description, path: Place, look: Look) -> bool:
 
 def _by_names(listing: Listing) -> Described:
     """All TFRecord files, known by their content; their names, or those of their folders, say the splits."""
-    names = [name for name in listing.names if listing.chosen or not is_sidecar_name(name)]
+    names = [name for name in listing.names if not is_sidecar_name(name)] or list(listing.names)
+    names.sort(key=natural_order)
     many = side_by_side if isinstance(listing.folder, ObjectPath) else map
     looks = dict(zip(names, many(lambda name: _look(listing.folder / name), names), strict=True))
     sound = [name for name in names if looks[name].kind == "tfrecord"]
@@ -157,7 +161,7 @@ def _by_names(listing: Listing) -> Described:
         if len(stems) > 1:
             shown = ", ".join(stem or "(no name)" for stem in stems[:_SHOWN])
             notes[split] = f"{split} is made of {len(stems)} sets of files, one after the other: {shown}"
-    return Described(parse_description(document, str(listing.place)), notes=notes)
+    return Described(parse_description(document, str(listing.place)), notes=notes, named_after_place=True)
 
 
 def _is_meant(path: Place, look: Look, *, named: bool) -> bool:

@@ -89,7 +89,7 @@ class KindError(RecordError):
     def __init__(
         self, row: int, position: int, name: str, kind: FeatureKind, first_row: int, first_kind: FeatureKind
     ) -> None:
-        message = f"the feature {name!r} is a {kind}; in an earlier record it is a {first_kind}."
+        message = f"the feature {name!r} is of kind {kind}; in an earlier record it is of kind {first_kind}."
         super().__init__(row, message, position)
         self.name = name
         self.kind = kind
@@ -396,8 +396,13 @@ def _strict_column(parsed: Sequence[tuple[int, Feature]], record_starts: Ints) -
         (int(rows[0]), features[0].position),
         np.array([NO_KIND if feature.kind is None else _TAGS[feature.kind] for feature in features]),
         np.array(counts),
-        np.concatenate([feature.starts + record_starts[row] for row, feature in parsed]),
-        np.concatenate([feature.sizes for feature in features]),
-        np.concatenate([feature.integers for feature in features]),
-        np.concatenate([feature.floats for feature in features]),
+        _one_array([feature.starts + record_starts[row] for row, feature in parsed]),
+        _one_array([feature.sizes for feature in features]),
+        _one_array([feature.integers for feature in features]),
+        _one_array([feature.floats for feature in features]),
     )
+
+
+def _one_array(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """The arrays as one; a single one is not copied, for it may be as long as the longest record."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

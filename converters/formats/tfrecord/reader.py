@@ -37,6 +37,9 @@ from converters.storage.object_store import Place
 
 _SCANNED_UNITS = 1 << 16
 
+# Of a longer record it is not told whether it is another message: that takes as much memory again.
+_MAX_TOLD_BYTES = 16 << 20
+
 
 @dataclass(frozen=True)
 class SourceRange:
@@ -171,7 +174,8 @@ def read_columns(columns: ColumnReader, path: str, frames: Frames) -> pa.RecordB
     try:
         return columns.read(frames)
     except RecordError as error:
-        if frames.first_record + error.row == 0 and is_sequence_example(bytes(frames.data(0))):
+        first = frames.first_record + error.row == 0 and frames.sizes[0] <= _MAX_TOLD_BYTES
+        if first and is_sequence_example(bytes(frames.data(0))):
             raise DataError(
                 "the records are no tf.train.Example: the first is a tf.train.SequenceExample.",
                 Location(path, 0, 0),

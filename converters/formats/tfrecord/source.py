@@ -171,6 +171,7 @@ class TFRecordSource:
         max_record_bytes: the longest record that is accepted.
         without: columns that are left out, by their names or those of their features.
         paranoid: whether every file is hashed once more at the end.
+        named_after_place: whether the dataset's name is only that of the folder, which may be moved.
     """
 
     def __init__(
@@ -185,8 +186,10 @@ class TFRecordSource:
         max_record_bytes: int = MAX_RECORD_BYTES,
         without: tuple[str, ...] = (),
         paranoid: bool = False,
+        named_after_place: bool = False,
     ) -> None:
         self._paranoid = paranoid
+        self.named_after_place = named_after_place
         self.description = found.description
         self.inferred = inferred
         self.identified = labels is not None
@@ -312,6 +315,19 @@ class TFRecordSource:
         read = _files_read(found, facts)
         return self._account(found, read, tuple(source_facts(file.file, file.slices) for file in read))
 
+    def cut_like(self, found: SourceSplit, facts: SourceFacts, stated: SourceFacts) -> SourceFacts:
+        """What was read of a file, with digests of the ranges that a manifest states, for which it is hashed again.
+
+        Two conversions of the same files, the one of the other's output, may have read them in other ranges.
+        """
+        ends = [end for end, _ in stated.ranges] or [facts.bytes]
+        if ends != sorted(set(ends)) or ends[-1] != facts.bytes:
+            return facts
+        file = next(file for file in found.files if file.name == facts.name)
+        whole, digests = hash_ranges(file.path, ends, ())
+        ranges = tuple(zip(ends, digests, strict=True)) if stated.ranges else ()
+        return replace(facts, sha256=None if stated.sha256 is None else whole, ranges=ranges)
+
     def _account(
         self, found: SourceSplit, files: Sequence[_FileRead], sources: tuple[SourceFacts, ...]
     ) -> Account:
@@ -408,6 +424,7 @@ def open_tfrecords(
         max_record_bytes=max_record_bytes,
         without=without,
         paranoid=paranoid,
+        named_after_place=described.named_after_place,
     )
 
 

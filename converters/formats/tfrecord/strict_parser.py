@@ -34,8 +34,10 @@ FeatureKind = Literal["bytes_list", "float_list", "int64_list"]
 MAX_FEATURES = 1000
 MAX_NAME_BYTES = 1000
 
-# As many floats as fit in the longest record; integers may take eight times the memory that they take in the file.
+# As many floats as fit in the longest record. An integer may take eight times the memory that it takes in the file, so
+# fewer of them are accepted: 256 MB of them.
 MAX_VALUES = 1 << 26
+MAX_INTEGERS = 1 << 25
 
 # Byte strings, and numbers that are not packed, have a tag each and are read one by one in Python.
 MAX_TAGGED_VALUES = 1 << 20
@@ -106,12 +108,12 @@ def parse_example(data: bytes | memoryview) -> Example:
 
     Raises:
         ExampleError: the bytes are malformed, not of the one form that all parsers read alike, or hold more
-            than ``MAX_FEATURES`` features or ``MAX_VALUES`` values.
+            than ``MAX_FEATURES`` features, ``MAX_VALUES`` values or ``MAX_INTEGERS`` integers.
     """
     features: dict[str, Feature] = {}
     if not data:
         return Example(features)
-    values = 0
+    values = integers = 0
     position, end = _payload(data, 0, len(data), 0x0A, "features")
     if end != len(data):
         raise ExampleError("something follows the Example's features", end)
@@ -132,8 +134,10 @@ def parse_example(data: bytes | memoryview) -> Example:
             raise ExampleError(f"an unknown field follows the value of {name!r}", feature_end)
         features[name] = _feature(data, entry_start, start, feature_end, name)
         values += features[name].count
-        if values > MAX_VALUES:
-            raise ExampleError(f"with {name!r} the Example has more than {MAX_VALUES} values", start)
+        integers += len(features[name].integers)
+        if values > MAX_VALUES or integers > MAX_INTEGERS:
+            most = f"{MAX_VALUES} values" if values > MAX_VALUES else f"{MAX_INTEGERS} integers"
+            raise ExampleError(f"with {name!r} the Example has more than {most}", start)
         if len(features) > MAX_FEATURES:
             raise ExampleError(f"the Example has more than {MAX_FEATURES} features", entry_start)
         position = entry_end
@@ -239,8 +243,8 @@ def _integers(data: bytes | memoryview, position: int, end: int, name: str) -> n
 
 def _long_run(data: bytes | memoryview, position: int, end: int) -> npt.NDArray[np.int64]:
     encoded = np.frombuffer(data[position:end], np.uint8)
-    if np.count_nonzero(encoded < 0x80) > MAX_VALUES:
-        raise ExampleError(f"there are more than {MAX_VALUES} values", position)
+    if np.count_nonzero(encoded < 0x80) > MAX_INTEGERS:
+        raise ExampleError(f"there are more than {MAX_INTEGERS} integers", position)
     values, faults = decode_varints(encoded)
     for fault in faults[:1].tolist():
         _varint(data, position + fault, end)  # raises

@@ -58,7 +58,10 @@ class Witnesses:
     def __init__(self, schema: Schema, first: int, joined: Joined | None = None) -> None:
         self.leaves: dict[int, bytes] = {}
         self._columns = [
-            (column.feature or (None if joined else column.name), column.role == "image")
+            (
+                own if (own := column.feature) is not None else None if joined else column.name,
+                column.role == "image",
+            )
             for column in schema.stored
         ]
         self._joined = joined

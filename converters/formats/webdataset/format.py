@@ -1,0 +1,178 @@
+"""WebDataset: tar archives in which the files of one record follow each other and share a key."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from converters.dataset.description import Split
+from converters.dataset.image_header import SUFFIXES
+from converters.dataset.shard import Shard
+from converters.errors import CallError, DataError
+from converters.formats.readme import (
+    code,
+    datasets_loading,
+    example_split,
+    refuse_names,
+    write_readme,
+    write_terms,
+)
+from converters.formats.shard_files import data_files
+from converters.formats.webdataset.files import JSON, SEVERAL, Layout, problems
+from converters.formats.webdataset.reading import Archive
+from converters.formats.webdataset.writing import write_archive
+
+if TYPE_CHECKING:
+    from converters.dataset.report import Report
+
+_NAME = re.compile(r"(.+)-\d{6,}\.tar")
+
+
+class WebDatasetFormat:
+    """Tar archives, one per shard: <config>/<split>-000000.tar with KEY.jpg and KEY.json, for webdataset and datasets.
+
+    The key is the name of the image where that is known and fits, else the record's number. Further images are
+    KEY.<column>.png, columns of bytes KEY.<column>.bin; all other columns are in KEY.json.
+
+    Args:
+        image_suffix: what the names of images end in, such as ``jpg``. By default what is in them; and ``jpg`` where
+            those of a shard are of several encodings.
+    """
+
+    name = "webdataset"
+
+    def __init__(self, *, image_suffix: str | None = None) -> None:
+        if image_suffix is not None and f".{image_suffix}" not in SUFFIXES.values():
+            known = ", ".join(suffix[1:] for suffix in SUFFIXES.values())
+            raise CallError(f"image_suffix is {image_suffix!r}; it can be {known}.")
+        self.image_suffix = image_suffix
+
+    def refuse(self, splits: Sequence[Split]) -> None:
+        """Refuse columns that cannot be in a WebDataset.
+
+        Raises:
+            CallError: there is one, or a name that ``datasets`` would not take.
+        """
+        refuse_names(splits, self.name)
+        for split in splits:
+            if (problem := next(problems(split.schema), None)) is not None:
+                name, reason = problem
+                raise CallError(
+                    f"{split.title}: the column {name} cannot be in a WebDataset: {reason}. Leave it out with "
+                    f"--without {name}."
+                )
+
+    def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
+        """Write a shard's records to one archive."""
+        path = folder / shard.config / f"{shard.split.name}-{shard.index:06d}.tar"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x+b") as file:
+            write_archive(file, batches, shard, self.image_suffix)
+        return [path]
+
+    def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
+        """Read back the records of a split."""
+        for path in _archives(folder, split):
+            archive = Archive(path, split, first)
+            yield from archive.batches()
+            archive.check_suffixes(self.image_suffix)
+            first += archive.records
+
+    def summarize(self, folder: Path, shard: Shard) -> dict[str, list[str]]:
+        """See :meth:`~converters.formats.webdataset.reading.Archive.suffixes`."""
+        (path,) = _archives(folder, shard.split)
+        return Archive(path, shard.split, shard.first_record).suffixes()
+
+    def finish(self, report: Report, folder: Path) -> None:
+        """Write the terms, and a README that tells `datasets` of configs and splits.
+
+        Raises:
+            DataError: the images of a column are not one field in all shards; readers would lose the others.
+        """
+        for (config, column), (several, _) in _suffixes(report).items():
+            if len(several) > 1:
+                raise DataError(
+                    f"{config}: the images of the column {column} are named {' and '.join(sorted(several))} in "
+                    "different files, and programs that read WebDatasets would take these for different columns.",
+                    advice="Name all alike with --image-suffix jpg.",
+                )
+        write_terms(report, folder)
+        write_readme(report, folder, data_files(report, ".tar"), loading=_loading(report))
+
+
+def _suffixes(report: Report) -> dict[tuple[str, str], tuple[set[str], set[str]]]:
+    """By config and column: what the names of images end in, and which suffixes are those of what is in them."""
+    found: dict[tuple[str, str], tuple[set[str], set[str]]] = {}
+    for split in report.splits:
+        for summary in split.summaries:
+            for column, (named, *contents) in summary.items():
+                names, suffixes = found.setdefault((split.split.config, column), (set(), set()))
+                names.add(named)
+                suffixes.update(contents)
+    return found
+
+
+def _loading(report: Report) -> str:
+    """Markdown that says which column is where, and how webdataset and ``datasets`` load a split."""
+    split = example_split(report)
+    layout = Layout.of(split.schema)
+    named = {
+        column: (suffix, found)
+        for (config, column), ((suffix,), found) in _suffixes(report).items()
+        if config == split.config
+    }
+    tails = {
+        column.name: tail + named.get(column.name, (SEVERAL,))[0] for tail, column in layout.images.items()
+    }
+    tails |= {column.name: tail for tail, column in layout.raw.items()}
+    files = [f"`KEY{tail}` is the column {code(name)}" for name, tail in tails.items()]
+    if layout.has_json:
+        files.append(f"`KEY{JSON}` has {', '.join(code(column.name) for column in layout.values)}")
+    mixed = [
+        f"The images of {code(name)} are {', '.join(sorted(found))}; all are called {suffix}, as programs look at what "
+        "is in them."
+        for name, (suffix, found) in named.items()
+        if found != {suffix}
+    ]
+    names = [
+        f"The numbers in {code(column.name)} of {code(config)} are, from 0: {', '.join(map(code, column.label_names))}."
+        for config, schema in {found.split.config: found.split.schema for found in report.splits}.items()
+        for column in Layout.of(schema).values
+        if column.label_names and column.kind is None and not column.label_ids
+    ]
+    fields = [tail.removeprefix(".") for tail in (*tails.values(), *[JSON] * layout.has_json)]
+    snippet = textwrap.dedent(
+        """\
+        ```python
+        from pathlib import Path
+
+        import webdataset as wds
+
+        files = sorted(map(str, Path({config}).glob({files})))
+        dataset = wds.WebDataset(files, shardshuffle=False).decode("pil").to_tuple({fields})
+        ```"""
+    ).format(
+        config=json.dumps(split.config, ensure_ascii=False),
+        files=json.dumps(f"{split.name}-*.tar", ensure_ascii=False),
+        fields=", ".join(json.dumps(field, ensure_ascii=False) for field in fields),
+    )
+    where = f"Of each record of {code(split.config)}, {', '.join(files)}."
+    return "\n\n".join((where, *mixed, *names, snippet, datasets_loading(split.config)))
+
+
+def _archives(folder: Path, split: Split) -> list[Path]:
+    found = [(_NAME.fullmatch(path.name), path) for path in (folder / split.config).iterdir()]
+    named = [path for match, path in found if match and match[1] == split.name]
+    return sorted(named, key=lambda path: (len(path.name), path.name))
+
+
+def _joint_suffix(found: Iterable[str], stated: str | None) -> str:
+    """What the names of a column's images end in, of which a shard has those with these suffixes."""
+    several = set(found)
+    return f".{stated}" if stated else next(iter(several)) if len(several) == 1 else SEVERAL
