@@ -209,7 +209,8 @@ def test_no_values_at_all_are_refused(tmp_path):
 def test_a_feature_of_two_kinds_is_refused_or_left_out(tmp_path, between):
     records = [{"a": [1], "b": [2]}, *[{"a": [1], "c": bytes(4000)}] * between, {"a": b"x", "b": [3]}]
     with pytest.raises(
-        DataError, match=rf"record {between + 1}, .*'a' is of kind bytes_list here.*int64_list in .*record [0-9]+"
+        DataError,
+        match=rf"record {between + 1}, .*'a' is of kind bytes_list here.*int64_list in .*record [0-9]+",
     ):
         infer(tmp_path, records)
     write(tmp_path / "data.tfrecord", records)
