@@ -276,7 +276,7 @@ def _write(out: Path, text: str) -> None:
         "w", dir=out.parent, prefix=".", suffix=".html", encoding="utf-8", delete=False
     ) as file:
         try:
-            file.write(text)
+            file.write(text.encode("utf-8", "backslashreplace").decode())  # names of files may be no UTF-8
             file.close()
             Path(file.name).chmod(0o644)
             Path(file.name).replace(out)
