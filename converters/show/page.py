@@ -125,6 +125,7 @@ def show_source(
     command = ["kfer-convert", "show", str(place), "--seed", str(seed), "--per-label", str(per_label)]
     command += [] if labels is None else ["--labels", str(labels)]
     text = _page(source, inspection, draw, shlex.join(command + ["--no-images"] * (not images)))
+    text = text.encode("utf-8", "backslashreplace").decode()  # names of folders may be no UTF-8
     if out is not None:
         _write(out, text)
     return Page(text, inspection, out)
@@ -276,7 +277,7 @@ def _write(out: Path, text: str) -> None:
         "w", dir=out.parent, prefix=".", suffix=".html", encoding="utf-8", delete=False
     ) as file:
         try:
-            file.write(text.encode("utf-8", "backslashreplace").decode())  # names of files may be no UTF-8
+            file.write(text)
             file.close()
             Path(file.name).chmod(0o644)
             Path(file.name).replace(out)

@@ -174,7 +174,7 @@ def test_an_empty_folder_is_taken_and_a_mount_point_is_not(sample, tmp_path, mon
     options = {"to": "parquet", "out": out, "configs": ["6_basic_emo"], "splits": ["test"]}
     with monkeypatch.context() as patch:
         patch.setattr(Path, "is_mount", lambda path: path == out)
-        with pytest.raises(CallError, match="mount point.*folder inside it"):
+        with pytest.raises(CallError, match=r"mount point.*folder inside it"):
             convert(sample, **options)
     (out / "file").touch()
     with pytest.raises(CallError, match="exists already"):
@@ -190,3 +190,6 @@ def test_a_source_folder_whose_name_is_no_utf8(tmp_path):
     write_frames(source / "train.tfrecord", [encode_features({"a": [1]})])
     convert(source, to="parquet", out=tmp_path / "out")
     assert not verify(tmp_path / "out", source=source).failures()
+    write_frames(source / os.fsdecode(b"\xfe.tfrecord"), [encode_features({"a": [1]})])
+    with pytest.raises(CallError, match="Rename it"):
+        convert(source, to="parquet", out=tmp_path / "other")
