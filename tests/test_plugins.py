@@ -32,7 +32,7 @@ class ArrowFormat:
         {written}
         return [path]
 
-    def read(self, folder, split):
+    def read(self, folder, split, first=0):
         for path in sorted((folder / split.config).glob(f"{{split.name}}-*.arrow")):
             with pa.ipc.open_file(path) as file:
                 for number in range(file.num_record_batches):
@@ -94,7 +94,7 @@ def test_a_separate_package_s_format_is_listed_and_converts(sample, tmp_path, tr
     assert done.returncode == 0
     assert re.search(r"^arrow-test +One Arrow file per shard, for a test\.$", done.stdout, re.MULTILINE)
     assert "parquet" in done.stdout
-    assert "arrow-test" in run(site, "--help").stdout
+    assert "arrow-test" in re.sub(r"\s", "", run(site, "--help").stdout)  # lines may break at the dash
 
     out = tmp_path / "out"
     done = run(

@@ -57,10 +57,7 @@ def finish(
         for found, split in zip(source.splits, plan.splits, strict=True)
     ]
     accounts = source.account([split.slices for split in merged])
-    splits = tuple(
-        split.report(account)
-        for split, account in zip(merged, accounts, strict=True)
-    )
+    splits = tuple(split.report(account) for split, account in zip(merged, accounts, strict=True))
     report = replace(
         report,
         splits=splits,

@@ -370,7 +370,7 @@ class _ColumnForm:
             raise DecodeError("is missing", "type")
         names = self.label_names or _Names((), ())
         kind = parse_type(stated)
-        feature = self.feature or name
+        feature = name if self.feature is None else self.feature
         return Column(
             name, kind, self.role, feature, names.names, names.ids, self.kind, self.unlabelled, self.nullable,
             meaning=self.meaning,

@@ -84,7 +84,7 @@ class ShardFacts:
         return {"records": self.records, "nodes": encode(self.nodes), "files": list(self.files)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SplitReport:
     """What was found of one split.
 
@@ -107,6 +107,10 @@ class SplitReport:
     quarantine: Quarantine | None = None
     shards: tuple[ShardFacts, ...] = ()
     joined: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        results = ", ".join(f"{check.name} {check.result}" for check in self.checks)
+        return f"<SplitReport {self.split.title}: {self.fingerprint.records:,} records; {results}>"
 
     @property
     def summaries(self) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from converters.dataset.shard import Shard
 from converters.errors import DataError, Location
 from converters.formats.readme import refuse_names, write_readme, write_terms
 from converters.formats.shard_files import data_files, new_shard_file, shard_files
-from converters.formats.table import check_schema, from_table, table_schema, tables
+from converters.formats.table import check_schema, compact, from_table, table_schema, tables
 
 if TYPE_CHECKING:
     from converters.dataset.report import Report
@@ -44,7 +44,7 @@ class ArrowFormat:
         schema = table_schema(shard.split.schema)
         with path.open("xb") as file, pa.ipc.new_file(file, schema) as writer:
             for rows in tables(batches, shard, BATCH_ROWS, BATCH_BYTES):
-                writer.write_table(rows.combine_chunks(), BATCH_ROWS)
+                writer.write_table(compact(rows), BATCH_ROWS)
         return [path]
 
     def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:

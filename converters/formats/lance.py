@@ -16,7 +16,7 @@ from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
 from converters.formats.readme import refuse_names, write_readme, write_terms
 from converters.formats.shard_files import data_files, new_shard_file, shard_files
-from converters.formats.table import check_schema, from_table, table_schema, tables
+from converters.formats.table import check_schema, compact, from_table, table_schema, tables
 from converters.storage.files import read_bounded
 from converters.storage.tree import hash_file
 
@@ -31,6 +31,7 @@ _SUFFIX = ".lance"
 _ERRORS = (pa.ArrowException, OSError, ValueError, RuntimeError)
 
 _MAX_LINE_BYTES = 1 << 10
+_UNCOMPRESSED = {"lance-encoding:compression": "none"}
 
 # Of the file format; a library that is newer writes the same then.
 _VERSION = "2.1"
@@ -68,10 +69,10 @@ class LanceFormat:
         """Write a shard's records to one file."""
         path = new_shard_file(folder, shard, _SUFFIX)
         shard = replace(shard, split=_held(shard.split))
-        schema = table_schema(shard.split.schema)
+        schema = _uncompressed(table_schema(shard.split.schema))
         with self._module.LanceFileWriter(str(path), schema, version=_VERSION) as writer:
             for rows in tables(_loosened(batches, shard.split), shard, _BATCH_ROWS, _BATCH_BYTES):
-                writer.write_batch(rows.combine_chunks())
+                writer.write_batch(compact(rows))
         digest = _digest_file(path)
         digest.write_text(_digest_line(path), encoding="utf-8", newline="\n")
         return [path, digest]
@@ -120,6 +121,23 @@ def _held(split: Split) -> Split:
         for column in split.schema
     )
     return replace(split, schema=Schema(tuple(columns)))
+
+
+def _uncompressed(schema: pa.Schema) -> pa.Schema:
+    """The schema with a word at texts and bytes that they are not to be compressed.
+
+    The library would learn a code (FSST) from a random sample of them, and write other bytes in every run.
+    """
+    return pa.schema(map(_uncompressed_field, schema), metadata=schema.metadata)
+
+
+def _uncompressed_field(field: pa.Field) -> pa.Field:
+    kind = field.type
+    if pa.types.is_struct(kind):
+        return field.with_type(pa.struct(map(_uncompressed_field, kind)))
+    if pa.types.is_list(kind):
+        return field.with_type(pa.list_(_uncompressed_field(kind.value_field)))
+    return field if pa.types.is_primitive(kind) else field.with_metadata(_UNCOMPRESSED)
 
 
 def _is_fixed_list_of_texts(kind: pa.DataType) -> bool:

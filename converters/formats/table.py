@@ -145,6 +145,16 @@ def _edges(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
     return edges
 
 
+def compact(rows: pa.Table) -> pa.Table:
+    """The same rows in one chunk, whose buffers hold these rows and nothing else.
+
+    A file of arrays as they are in memory would hold bytes of the rows next to them, too, which depend on how the
+    source was read.
+    """
+    empty = rows.slice(0, 0)  # a single chunk would not be copied
+    return pa.concat_tables([rows, empty]).combine_chunks()
+
+
 def check_schema(schema: pa.Schema, split: Split, path: Path) -> None:
     """Check that a file's schema is the one of its split's tables.
 

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 _COMMIT_BYTES = 100_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PushReport:
     """What a push did, or (``dry_run``) would do.
 
@@ -57,6 +57,10 @@ class PushReport:
     deleted: tuple[str, ...] = ()
     pull_request: str | None = None
     warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        state = "dry run" if self.dry_run else f"{self.verified:,} files verified"
+        return f"<PushReport {self.url}: {self.visibility}, {state}>"
 
     @property
     def visibility(self) -> str:

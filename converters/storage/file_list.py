@@ -125,11 +125,10 @@ class OutputFiles(MadeSequence[OutputFile]):
     def between(self, start: int, end: int) -> Iterator[OutputFile]:
         """Files ``start`` to ``end``."""
         first = self._ends[start - 1] if start else 0
-        for number in range(start, end):
-            last = self._ends[number]
+        digests = range(_DIGEST_BYTES * start, _DIGEST_BYTES * end, _DIGEST_BYTES)
+        for last, size, at in zip(self._ends[start:end], self._sizes[start:end], digests, strict=True):
             path = self._paths[first:last].decode("utf-8", "surrogateescape")
-            digest = self._digests[_DIGEST_BYTES * number : _DIGEST_BYTES * (number + 1)]
-            yield OutputFile(path, self._sizes[number], digest.hex())
+            yield OutputFile(path, size, self._digests[at : at + _DIGEST_BYTES].hex())
             first = last
 
     def __eq__(self, other: object) -> bool:

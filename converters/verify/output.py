@@ -200,7 +200,9 @@ def _of_no_record(
         own = [shard for shard in shards if shard.split.title == split.split.title]
         facts = tuple(ShardFacts(0, (), (), found[shard.key].summary) for shard in own)
         size = sum(file.size for shard in own for file in files_of(shard))
-        splits.append(replace(split, shards=facts, output_bytes=size))
+        # What the label CSVs said when it was converted is in the reasons; the results were compared.
+        stated = next(entry.checks for entry in manifest.splits if entry.title == split.split.title)
+        splits.append(replace(split, shards=facts, output_bytes=size, checks=stated))
     files = tuple(file for file in manifest.files if file.path in accounted)
     again = replace(report, splits=tuple(splits), absent=_absent(manifest), files=files)
     with TemporaryDirectory(prefix=SCRATCH) as name:

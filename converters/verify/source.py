@@ -93,7 +93,7 @@ class LabelCombination:
     records: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class InspectedSplit:
     """What is there of one split.
 
@@ -120,6 +120,9 @@ class InspectedSplit:
     images: ImageCounts | None = None
     columns: Mapping[str, ColumnCounts] = field(default_factory=dict)
     error: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<InspectedSplit {self.title}: {self.records} records, {self.verdict}>"
 
     @property
     def title(self) -> str:

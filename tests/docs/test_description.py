@@ -58,7 +58,7 @@ def test_ten_lines_describe_a_dataset_like_none_of_kfers(radar, tmp_path):
             {"wind": [1.0]},
             "the record does not fit the description: the feature 'wind' has 1 values, expected 2",
         ),
-        ({"at": [5]}, "the record does not fit the description: the feature 'at' is a int64_list"),
+        ({"at": [5]}, "the record does not fit the description: the feature 'at' is of kind int64_list"),
     ],
 )
 def test_what_does_not_fit_is_an_error_that_says_so(radar, picture, tmp_path, change, words):

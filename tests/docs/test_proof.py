@@ -14,6 +14,7 @@ import pytest
 from helpers.examples import encode_features, write_frames
 
 from converters import convert
+from converters.verify import compare
 
 PROOF = Path(__file__).parents[2] / "converters" / "docs" / "proof.md"
 
@@ -84,3 +85,26 @@ def test_a_changed_value_gives_another_root(recompute, odd, tmp_path, column):
     done = recompute(tmp_path / "out")
     assert done.returncode == 1
     assert "AssertionError" in done.stderr
+
+
+def test_the_tables_have_every_key_of_a_manifest(sample, tmp_path):
+    convert(sample, to="parquet", out=tmp_path / "out", configs=["22_emo"], on_error="quarantine")
+    document = json.loads((tmp_path / "out" / "MANIFEST.json").read_text())
+    split = document["splits"][0]
+    keys = {*document, *document["options"], *document["files"][0], *split, *split["columns"][0]}
+    keys |= {
+        *split["sources"][0],
+        *split["fingerprint"],
+        *split["shards"][0],
+        *split["shards"][0]["nodes"][0],
+    }
+    keys |= set(split["checks"][0])
+    chapter = PROOF.read_text("utf-8").split("## MANIFEST.json")[1]
+    assert [key for key in sorted(keys) if f"`{key}`" not in chapter] == []
+
+
+def test_the_table_has_every_check():
+    table = PROOF.read_text("utf-8").split("| check |")[1].split("\n\n")[0]
+    names = [value for name, value in vars(compare).items() if name.isupper() and isinstance(value, str)]
+    names = [name for name in names if len(name) < 30] + ["source", "datasets"]
+    assert [name for name in names if not re.search(rf"^\|.*\b{name}\b.*\|.*\|", table, re.MULTILINE)] == []

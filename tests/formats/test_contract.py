@@ -3,12 +3,17 @@
 import re
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from conftest import digests
 
+from converters.dataset.description import Split
+from converters.dataset.schema import Column, Schema
+from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError
 from converters.formats import available_formats, load_format
 from converters.testing import check_format
-from converters.testing.datasets import datasets
+from converters.testing.datasets import datasets, image
 
 ALL = tuple(dataset.name for dataset in datasets())
 NO_CLASSES = {name for name in ALL if name != "labels"}
@@ -67,6 +72,52 @@ def test_a_refusal_says_what_to_leave_out(layout, tmp_path):
                     folder = tmp_path / dataset.name / shard.key
                     folder.mkdir(parents=True)
                     target.write(split.records(shard), shard, folder)
+
+
+# --- Bytes -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def many():
+    """A split of many records with texts, enough for libraries to learn codes of them."""
+    columns = (
+        Column("image", pa.binary(), "image", "image"),
+        Column("label", pa.int64(), "label", "label", nullable=True),
+        Column("text", pa.string(), feature="text"),
+        Column("texts", pa.list_(pa.string()), feature="texts", nullable=True),
+        Column("pair", pa.list_(pa.float32(), 2), feature="pair", nullable=True),
+    )
+    split = Split("one", "train", Schema(columns), ("train.tfrecord",))
+    rows = [
+        {
+            "image": image(number % 5),
+            "label": number if number % 3 else None,
+            "text": f"the text of record {number}, which is much like that of others",
+            "texts": [f"word {number}"] * (number % 4) if number % 5 else None,
+            "pair": [number, 0.5] if number % 7 else None,
+        }
+        for number in range(5000)
+    ]
+    return split, pa.RecordBatch.from_pylist(rows, schema=split.schema.arrow)
+
+
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if "class" not in name])
+def test_bytes_do_not_depend_on_how_records_come(layout, many, tmp_path):
+    name = layout.partition(",")[0]
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
+    split, batch = many
+    shard = Shard(split, 0, 1, 0, (), 0)
+    found = []
+    for step in (5000, 5000, 611):
+        folder = tmp_path / str(len(found))
+        folder.mkdir()
+        batches = [batch.slice(start, step) for start in range(0, len(batch), step)]
+        if step == 611:  # from elsewhere, and so with other bytes behind what is null
+            batches = [pa.RecordBatch.from_pylist(part.to_pylist(), schema=part.schema) for part in batches]
+        load_format(name, **LAYOUTS[layout][0]).write(batches, shard, folder)
+        found.append(digests(folder))
+    assert found[0] == found[1] == found[2]
 
 
 # --- The README's example, and formats that break the contract ---------------------------------------

@@ -453,6 +453,7 @@ FORGED = {
     ),
     "two images": lambda folder: swap(folder, "00_cat/00000000.png", "01_dog/00000001.png"),
     "a file too many": lambda folder: (folder / "00_cat/extra.png").write_bytes(PICTURE),
+    "an empty class": lambda folder: (folder / "03_cow").mkdir(),
     "a class too many": lambda folder: (
         (folder / "03_cow").mkdir(),
         (folder / "03_cow/extra.png").write_bytes(PICTURE),
@@ -479,6 +480,9 @@ def test_a_forged_folder_fails_though_every_digest_is_renewed(tmp_path, case):
             for path in there - listed - {"MANIFEST.json", "SHA256SUMS"}
         ],
         key=lambda file: file["path"],
+    )
+    manifest["empty_folders"] = sorted(
+        str(path.relative_to(out)) for path in out.rglob("*") if path.is_dir() and not any(path.iterdir())
     )
     (out / "MANIFEST.json").write_text(json.dumps(manifest))
     renew(out)

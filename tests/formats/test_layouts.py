@@ -12,9 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported
-
-import datasets
 from conftest import digests
 from helpers.examples import fields, read_frames, write_frames
 from helpers.unlike_kfer import SPLITS, make, picture
@@ -25,6 +22,9 @@ from converters.dataset.description import load_description, with_columns
 from converters.errors import CallError, DataError
 from converters.formats import load_format
 from converters.formats.webdataset.tar import header
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported
+datasets = pytest.importorskip("datasets", reason="the extra hf brings it")
 
 LAYOUTS = ("tfrecord", "webdataset", "arrow", "arrayrecord", "lance")
 NEEDS = {"arrayrecord": "array_record", "lance": "lance"}

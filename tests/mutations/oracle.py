@@ -1,6 +1,6 @@
-"""Whether an output is right: read with pyarrow, json, csv, tarfile and other general tools, and nothing of the package.
+"""Whether an output is right: read with pyarrow, json, csv, tarfile and other general tools; nothing of the package.
 
-:func:`problems` knows the layouts and the definitions as they are documented. It gives the first thing that is wrong.
+:func:`check` knows the layouts and the definitions as they are documented, and raises on the first thing that is wrong.
 """
 
 import csv

@@ -1,8 +1,8 @@
 """Mutations of the package: none of them publishes a wrong output.
 
-Each small fault of ``mutations.py`` is put into the code in this process, and a conversion is run. Either it is refused,
-or the output is right by ``oracle.py``, which uses nothing of the package. A mutation that is refused nowhere proves
-nothing: it would have no effect.
+Each small fault of ``mutations.py`` is put into the code in this process, and a conversion is run. Either it is
+refused, or the output is right by ``oracle.py``, which uses nothing of the package. A mutation that is refused nowhere
+proves nothing: it would have no effect.
 """
 
 import shutil
@@ -64,7 +64,7 @@ def test_no_mutation_publishes_a_wrong_output(source, tmp_path, mutation: Mutati
         with applied(mutation.change):
             try:
                 _convert(source, out, run, labels=mutation.labels)
-            except Exception as error:  # a mutant may end in any way
+            except Exception as error:  # noqa: BLE001  # a mutant may end in any way
                 print(f"{':'.join(run)}: {type(error).__name__}: {error}")
                 refused += 1
         if out.exists():

@@ -1,12 +1,13 @@
 """Lists of an output's files hold little of each, and come out in the order of the paths."""
 
+import hashlib
 import pickle
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.storage.file_list import OutputFile, OutputFiles, add_run, merged_runs
+from converters.storage.file_list import OutputFile, OutputFiles, add_run, merged_runs, with_added
 
 FILES = st.builds(
     OutputFile,
@@ -52,3 +53,19 @@ def test_shards_that_follow_each_other_are_one_run():
 def test_a_digest_that_is_none(digest):
     with pytest.raises(ValueError, match=r"SHA-256|hexadecimal"):
         OutputFiles([OutputFile("a", 1, digest)])
+
+
+@given(st.sets(st.text("abc/", max_size=4)), st.sets(st.text("abc/", max_size=4)), st.integers(1, 4))
+def test_a_few_more_files_come_to_their_places(paths, more, runs):
+    def file(path):
+        return OutputFile(path, len(path), hashlib.sha256(path.encode()).hexdigest())
+
+    known = sorted(paths)
+    pieces = [OutputFiles(map(file, known[start::runs])) for start in range(runs)]
+    files = with_added(merged_runs(pieces), [file(path) for path in more - paths])
+    expected = [file(path) for path in sorted(paths | more)]
+    assert list(files) == expected
+    assert [files[number] for number in range(len(files))] == expected
+    kept, off = OutputFiles(expected).split_off(more)
+    assert list(kept) == [file(path) for path in sorted(paths - more)]
+    assert off == [file(path) for path in sorted(more)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -168,12 +168,14 @@ class JpegFormat:
         root, metadata = folder / split.config / split.name, Metadata(split)
         folders = self._class_folders(split)
         files = _metadata_files(root, metadata)
+        with os.scandir(root) as entries:  # what reads class folders takes an empty one for a class
+            there = {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
+        if odd := min(there - set(folders or [IMAGES_FOLDER]), default=None):
+            raise DataError(f"{odd}: there is no such folder in this layout.", Location(str(root)))
         # The paths that records account for: how many, and the sum of their hashes, as there may be too many to keep.
         count, total = 0, 0
-        for path in files:
-            header = path.name == metadata.file or int(path.name.split("-")[1]) == 0
-            number = None if path.name == metadata.file else path.stem.split("-", 1)[1]
-            for rows in metadata.read(path, header=header):
+        for path, number in files.items():
+            for rows in metadata.read(path, header=_has_header(number)):
                 reader = _RowReader(read_file, root, split, metadata, path, first)
                 stored = metadata.stored(rows, reader.location)
                 reader.check_places(rows, _stated_places(split, stored) if folders else number)
@@ -183,13 +185,13 @@ class JpegFormat:
                     total += sum(map(hash, paths))
                 yield from reader.read(rows, stored)
                 first += len(rows)
-        there = [0, 0]
-        known = {path.name for path in files}
+        for path in files:
+            count += 1
+            total += hash(path.name)
         for name in walk_files(root):
-            if name not in known:
-                there[0] += 1
-                there[1] += hash(name)
-        if there != [count, total]:
+            count -= 1
+            total -= hash(name)
+        if (count, total) != (0, 0):
             raise DataError(_unaccounted(root, metadata, files), Location(str(root)))
 
     def _class_folders(self, split: Split) -> list[str]:
@@ -370,24 +372,28 @@ def _check_finite(split: Split, rows: pa.RecordBatch, first: int) -> None:
         )
 
 
-def _metadata_files(root: Path, metadata: Metadata) -> list[Path]:
-    """The metadata file of a split, or the parts of it in their order."""
+def _metadata_files(root: Path, metadata: Metadata) -> dict[Path, str | None]:
+    """The metadata file of a split, or the parts of it in their order; with the numbers of their shards."""
     whole = root / metadata.file
     if whole.exists():
-        return [whole]
+        return {whole: None}
     name = re.compile(re.escape(metadata.part("#")).replace(r"\#", _NUMBERED.pattern))
     parts = sorted(path for path in root.iterdir() if name.fullmatch(path.name))
     if not parts:
         raise DataError(f"there is no {metadata.file}.", Location(str(root)))
-    return parts
+    return {path: path.stem.split("-", 1)[1] for path in parts}
 
 
-def _unaccounted(root: Path, metadata: Metadata, files: Sequence[Path]) -> str:
+def _has_header(number: str | None) -> bool:
+    """Whether the CSV of this shard, or of a whole split, begins with the names of the columns."""
+    return number is None or int(number.split("-")[0]) == 0
+
+
+def _unaccounted(root: Path, metadata: Metadata, files: Mapping[Path, str | None]) -> str:
     """What is wrong with a folder that does not have just the files that its metadata names."""
     known = {path.name for path in files}
-    for path in files:
-        header = path.name == metadata.file or "-00000-of-" in path.name
-        for rows in metadata.read(path, header=header):
+    for path, number in files.items():
+        for rows in metadata.read(path, header=_has_header(number)):
             for name in metadata.file_columns.values():
                 known.update(rows.column(name).to_pylist())
     odd = min(set(walk_files(root)) - known, default=None)

@@ -102,7 +102,7 @@ def _array(column: Column, found: FeatureValues | None, frames: Frames) -> pa.Ar
     counts = found.counts
     if found.kind != kind_of(column):
         row = _first(counts >= 0)
-        raise _misfit(row, f"the feature {column.feature!r} is a {found.kind}, expected a {kind_of(column)}")
+        raise _misfit(row, f"the feature {column.feature!r} is of kind {found.kind}, expected {kind_of(column)}")
     valid = counts >= 0
     if not column.nullable and not valid.all():
         raise _misfit(_first(~valid), f"the feature {column.feature!r} is missing")

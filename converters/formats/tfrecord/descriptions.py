@@ -22,6 +22,7 @@ from converters.formats.tfrecord.discovery import foreign_file
 from converters.formats.tfrecord.file_names import (
     is_sidecar_name,
     is_tfrecord_name,
+    natural_order,
     sibling_pattern,
     split_of,
     stem_of_shards,
@@ -129,7 +130,8 @@ def _has_records_of(description: Description, path: Place, look: Look) -> bool:
 
 def _by_names(listing: Listing) -> Described:
     """All TFRecord files, known by their content; their names, or those of their folders, say the splits."""
-    names = [name for name in listing.names if listing.chosen or not is_sidecar_name(name)]
+    names = [name for name in listing.names if not is_sidecar_name(name)] or list(listing.names)
+    names.sort(key=natural_order)
     many = side_by_side if isinstance(listing.folder, ObjectPath) else map
     looks = dict(zip(names, many(lambda name: _look(listing.folder / name), names), strict=True))
     sound = [name for name in names if looks[name].kind == "tfrecord"]

@@ -315,7 +315,8 @@ def _look_at_all(
     files = {name: file for (_, name), file in zip(names, looked, strict=True)}
     for split, own in found.items():
         empty = [name for name in own if files[name].may_be_empty]
-        if empty and (split.published.records is None or len(empty) == len(own)):
+        records = split.published.records
+        if empty and (records is None or (records and len(empty) == len(own))):
             raise _empty(files[empty[0]].path)
     return files
 
@@ -390,7 +391,7 @@ def passed_over_note(names: Sequence[str]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
+    shown = ", ".join(name if name.isprintable() else ascii(name) for name in names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 

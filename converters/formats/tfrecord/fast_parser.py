@@ -89,7 +89,7 @@ class KindError(RecordError):
     def __init__(
         self, row: int, position: int, name: str, kind: FeatureKind, first_row: int, first_kind: FeatureKind
     ) -> None:
-        message = f"the feature {name!r} is a {kind}; in an earlier record it is a {first_kind}."
+        message = f"the feature {name!r} is of kind {kind}; in an earlier record it is of kind {first_kind}."
         super().__init__(row, message, position)
         self.name = name
         self.kind = kind

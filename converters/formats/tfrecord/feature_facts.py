@@ -25,11 +25,11 @@ from converters.formats.tfrecord.columns import values_array
 from converters.formats.tfrecord.fast_parser import FeatureValues
 from converters.formats.tfrecord.file_names import split_words
 from converters.formats.tfrecord.framing import Frames
-from converters.formats.tfrecord.strict_parser import FeatureKind
+from converters.formats.tfrecord.strict_parser import MAX_FEATURES, FeatureKind
 
 MAX_LABELS = 10_000
 _MAX_FILE_NAMES = 20_000_000
-_MAX_TEXT_BYTES = 1000  # of a name
+_MAX_NAME_BYTES = 1000  # of a label
 _ENOUGH = 1000  # values after which a role that most of them contradict is not looked at any more
 
 # Which bytes ask for a closer look: all but ASCII without control characters; tab and line breaks are text.
@@ -59,7 +59,7 @@ class TwoKindsError(DataError):
         self, name: str, kind: FeatureKind, at: Location, other: FeatureKind, first: Location | None
     ) -> None:
         super().__init__(
-            f"the feature {name!r} is a {kind} here, and a {other} in {first}; no column fits both.",
+            f"the feature {name!r} is of kind {kind} here, and of kind {other} in {first}; no column fits both.",
             at,
             f"Nothing is damaged. --without {name} leaves the feature out.",
         )
@@ -119,7 +119,12 @@ class FileNames:
         """Take the names that a batch has."""
         joined = "\n".join([*names, ""])
         lowered = "\n" + joined.lower()
-        if _PLAIN_NAMES.fullmatch(joined) and not any(part in lowered for part in _SPECIAL_PARTS):
+        single_lines = joined.count("\n") == len(names)
+        if (
+            single_lines
+            and _PLAIN_NAMES.fullmatch(joined)
+            and not any(part in lowered for part in _SPECIAL_PARTS)
+        ):
             self.claim.borne += len(names)
             stems = _IMAGE_SUFFIX.sub("\n", lowered).split("\n")[1:-1]
         else:
@@ -221,9 +226,12 @@ class FactsBuilder:
             locate: says where a record is.
 
         Raises:
-            DataError: a feature is of another kind than in an earlier record.
+            DataError: a feature is of another kind than in an earlier record, or there are too many features.
         """
+        self._check_kinds(values, locate)
         self.records[split] += len(frames.starts)
+        if len(self.features.keys() | values.keys()) > MAX_FEATURES:
+            raise DataError(f"the records have more than {MAX_FEATURES} features.", locate(0))
         arrays: dict[str, pa.Array] = {}
         image_sizes: dict[str, npt.NDArray[np.int32]] = {}  # by record; 0 where there is none
         for name, found in values.items():
@@ -246,6 +254,14 @@ class FactsBuilder:
             if (role := facts.size_role) and facts.single and found.kind == "int64_list":
                 _add_sizes(facts, SIZES.index(role), found, image_sizes, locate)
         self._add_pairs(values, arrays, frames)
+
+    def _check_kinds(self, values: Mapping[str, FeatureValues], locate: Locate) -> None:
+        for name, found in values.items():
+            facts = self.features.get(name)
+            if facts is None or facts.kind is None or found.kind in (None, facts.kind):
+                continue
+            row = int(np.argmax(found.counts >= 0))
+            raise TwoKindsError(name, found.kind, locate(row), facts.kind, facts.first)
 
     def _add_bytes(
         self,
@@ -327,8 +343,9 @@ class TextPairs:
 
     def add(self, labels: _Ints, texts: pa.Array | None) -> None:
         """Take as many labels and texts."""
-        if texts is None:
+        if texts is None or int(np.diff(binary_parts(texts)[0]).max()) > _MAX_NAME_BYTES:
             self.broken = True
+            self.texts.clear()
             return
         different, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
         known = [
@@ -359,8 +376,6 @@ def _add_counts(facts: FeatureFacts, split: str, found: FeatureValues, rows: _In
     least, most = int(counts.min()), int(counts.max())
     if facts.kind is None:
         facts.kind, facts.first, facts.least, facts.most = found.kind, locate(int(rows[0])), least, most
-    elif facts.kind != found.kind:
-        raise TwoKindsError(facts.name, found.kind, locate(int(rows[0])), facts.kind, facts.first)
     facts.least, facts.most = min(facts.least, least), max(facts.most, most)
     facts.present[split] += len(rows)
 

@@ -81,3 +81,9 @@ def suffix_of(path: str) -> str | None:
     """The suffix of a file's name, where it has one that says something."""
     suffix = "." + path.rpartition("/")[2].rpartition(".")[2]
     return suffix.lower() if "." in path.rpartition("/")[2] and _SUFFIX.fullmatch(suffix) else None
+
+
+def natural_order(path: str) -> list[tuple[str, int]]:
+    """A key by which numbers in names count as numbers: ``part-2`` stands before ``part-10``."""
+    pieces = re.split(r"([0-9]+)", path)
+    return [(text, int(number or 0)) for text, number in zip(pieces[::2], [*pieces[1::2], ""], strict=True)]

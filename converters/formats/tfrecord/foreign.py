@@ -124,6 +124,8 @@ def record_words(data: bytes | memoryview) -> str | None:
     if is_sequence_example(data):
         return "a tf.train.SequenceExample"
     fields = _fields(data)
+    if fields is not None and _has_features(fields):
+        return None
     if fields is not None:
         numbers = sorted({number for number, _ in fields})
         return f"a protobuf message of another type (fields {', '.join(map(str, numbers[:10]))})"
@@ -141,6 +143,14 @@ def is_sequence_example(data: bytes) -> bool:
         return False
     entries = _fields(lists[0])
     return entries is not None and all(_is_feature_list(content) for _, content in entries)
+
+
+def _has_features(fields: list[tuple[int, bytes | None]]) -> bool:
+    """Whether these are an Example's, whatever is wrong with its features: a map of names to messages."""
+    if [number for number, _ in fields] != [1] or not (entries := _fields(fields[0][1] or b"")):
+        return False
+    inner = [_fields(entry or b"") if number == 1 else None for number, entry in entries]
+    return all(entry and sorted(number for number, _ in entry) in ([1], [1, 2]) for entry in inner)
 
 
 def _is_feature_list(entry: bytes | None) -> bool:

@@ -7,7 +7,7 @@ and why, is told for people (:class:`InferredColumn`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -174,6 +174,7 @@ def infer_columns(
     facts: FactsBuilder,
     label_maps: Sequence[LabelMap],
     left_out: Mapping[str, FeatureKind] | None = None,
+    without: Collection[str] = (),
 ) -> InferredConfig:
     """Decide what the features of a config are.
 
@@ -182,6 +183,7 @@ def infer_columns(
         facts: what all its records show.
         label_maps: the files of label names beside them.
         left_out: features that were not looked at, for they are left out; their kinds.
+        without: features that are left out, whose names may be any.
 
     Raises:
         DataError: no record has a value, or a feature's name cannot be that of a column.
@@ -197,11 +199,12 @@ def infer_columns(
     if not taken:
         raise DataError(f"no record of {config} has a value.", advice="There is nothing to convert.")
     for name in taken:
-        if problem := _unusable(name):
+        if name not in without and (problem := _unusable(name)):
+            shell = "$" if "\\" in repr(name) else ""  # bash reads $'\n' as Python does
             raise DataError(
                 f"the feature {name[:100]!r} {problem}, so no column can be called so.",
                 taken[name].facts.first,
-                f"--without {name[:100]!r} leaves it out.",
+                f"--without {shell}{name[:100]!r} leaves it out.",
             )
     notes: list[str] = []
     image = _take_images(taken)
@@ -364,8 +367,8 @@ def _name_labels(label: _Taken, label_maps: Sequence[LabelMap], facts: FactsBuil
 
 def _call(taken: Mapping[str, _Taken], image: _Taken | None, label: _Taken | None) -> None:
     """Find the columns' names: the features' own, but for the first image and the label."""
-    for name, feature in taken.items():
-        feature.name = name
+    for number, (name, feature) in enumerate(taken.items()):
+        feature.name = f"left_out_{number}" if _unusable(name) else name
     if image is not None and "image" not in taken:
         image.name = "image"
     if label is None:

@@ -53,7 +53,7 @@ class InferencePass:
         for split in splits:
             for file in split.files:
                 self._read(file, split.split.name, builder, parser)
-        return infer_columns(config, builder, self.label_maps, parser.left_out)
+        return infer_columns(config, builder, self.label_maps, parser.left_out, self.without)
 
     def _read(self, file: SourceFile, split: str, builder: FactsBuilder, parser: _Parser) -> None:
         path = str(file.path)
@@ -65,7 +65,7 @@ class InferencePass:
                 except TwoKindsError as error:
                     if error.name not in self.without:
                         raise
-                    parser.left_out[error.name] = error.kind
+                    parser.leave_out(error.name, error.kind)
                     builder.features.pop(error.name, None)
                 else:
                     break
@@ -131,6 +131,12 @@ class _Parser:
 
     without: frozenset[str]
     left_out: dict[str, FeatureKind] = field(default_factory=dict)
+    _parser: BatchParser = field(default_factory=BatchParser)
+
+    def leave_out(self, name: str, kind: FeatureKind) -> None:
+        """Leave a feature of two kinds out from now on."""
+        self.left_out[name] = kind
+        self._parser = BatchParser(self.left_out)
 
     def parse(self, path: str, frames: Frames) -> dict[str, FeatureValues]:
         """The values of each feature.
@@ -140,10 +146,10 @@ class _Parser:
         """
         while True:
             try:
-                return BatchParser(self.left_out).parse(frames)
+                return self._parser.parse(frames)
             except KindError as error:
                 if error.name in self.without:
-                    self.left_out[error.name] = error.kind
+                    self.leave_out(error.name, error.kind)
                     continue
                 here, before = (frame_location(path, frames, row) for row in (error.row, error.first_row))
                 raise TwoKindsError(error.name, error.kind, here, error.first_kind, before) from None
@@ -158,5 +164,5 @@ class _Parser:
         try:
             self.parse(path, frames)
         except TwoKindsError as error:
-            self.left_out[error.name] = error.kind
+            self.leave_out(error.name, error.kind)
             self.check(path, frames)

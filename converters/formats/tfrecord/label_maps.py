@@ -80,8 +80,9 @@ def parse_pbtxt(text: str) -> tuple[dict[int, str], bool] | None:
     """
     items: list[dict[str, int | str]] = []
     depth, key = 0, ""
+    text = text.rstrip()
     position = 0
-    while position < len(text.rstrip()):
+    while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
             return None

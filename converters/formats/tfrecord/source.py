@@ -141,6 +141,7 @@ class TFRecordShardReader:
             reader = RangeReader(piece, reading.max_record_bytes)
             path = str(piece.path)
             second = None
+            witnesses.begin()
             for frames in reader.frames():
                 batch = read_columns(columns, path, frames)
                 checker.check(batch, partial(frame_location, path, frames))
@@ -152,6 +153,8 @@ class TFRecordShardReader:
                 yield batch
             if second is not None and piece.end == file_state(piece.path)[0]:
                 second.finish(reader.records)
+            whole = piece.compression == "none" and not piece.lost
+            witnesses.finish(piece.end - piece.start if whole else reader.record_bytes)
             self.facts += (reader.facts(),)
 
 

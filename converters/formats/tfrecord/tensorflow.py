@@ -4,6 +4,11 @@ TensorFlow takes seconds to import, crashes on some corrupt files and overlooks 
 others. So it never runs in our process, and it only ever confirms what our own reader found: each record is
 read by both, and a digest of each record's values must be equal.
 
+What it confirms is every record of the batches that the source's fingerprint is taken of. The output, as it was read
+back, must have the same fingerprint, so that TensorFlow's word holds for what was read back too. (A fault of the leaves
+themselves would be in both; known answers and witnesses are for that.) ``verify --reader datasets`` goes the other way
+round: it reads the output, and is compared with what was read back.
+
 This module is also the program of that process: requests come in as JSON lines, and for each the digests go out, many
 in a JSON line. TensorFlow's parser does not tell a feature without values from one that is absent; nor do the digests.
 """

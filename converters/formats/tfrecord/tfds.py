@@ -23,7 +23,7 @@ from converters.storage.object_store import Place
 
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
 LABELS_SUFFIX = ".labels.txt"
-_MAX_BYTES = 64 << 20
+_MAX_BYTES = 8 << 20
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 _SHOWN_NAMES = 20
 
@@ -79,6 +79,11 @@ def tfds_description(folder: Place, names: Collection[str]) -> tuple[dict[str, A
     for prefix in tfds_folders(names):
         info = _read(folder / f"{prefix}{INFO_FILE}")
         features = _read(folder / f"{prefix}{FEATURES_FILE}")
+        stored = info.get("fileFormat") or "tfrecord"
+        if stored != "tfrecord":
+            raise CallError(
+                f"{folder / prefix}: TensorFlow Datasets stored this as {stored}, and not as TFRecords."
+            )
         name = str(info.get("configName") or "default")
         if name in configs or document.get("name", info.get("name")) != info.get("name"):
             raise CallError(
@@ -169,7 +174,7 @@ def _columns(
     """The columns as a description has them; None where a feature is of a kind that is not known here."""
     try:
         leaves = dict(_flattened("", _leaves(features)))
-    except (_UnknownFeatureError, KeyError, TypeError, ValueError, AttributeError):
+    except (_UnknownFeatureError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return None
     label = _label(info, leaves)
     image = next((name for name in ("image", *leaves) if name in leaves and _is_image(leaves[name])), None)

@@ -58,12 +58,20 @@ class Witnesses:
     def __init__(self, schema: Schema, first: int, joined: Joined | None = None) -> None:
         self.leaves: dict[int, bytes] = {}
         self._columns = [
-            (column.feature or (None if joined else column.name), column.role == "image")
+            (
+                own if (own := column.feature) is not None else None if joined else column.name,
+                column.role == "image",
+            )
             for column in schema.stored
         ]
         self._joined = joined
         self._next = first
         self._allowed = _FREE_BYTES
+        self._end = self._bytes = 0
+
+    def begin(self) -> None:
+        """Begin with another range of a file."""
+        self._end = self._bytes = 0
 
     def take(self, frames: Frames, *, side_by_side: bool = True) -> None:
         """Take the first record of the next frames, the last, and one between; of a few, all.
@@ -72,8 +80,11 @@ class Witnesses:
             ConverterError: the frames do not lie ``side_by_side``, as those of a TFRecord file do.
         """
         rows, starts, sizes = len(frames.starts), frames.starts, frames.sizes
-        if side_by_side and (starts[1:] != starts[:-1] + sizes[:-1] + _FRAMING_BYTES).any():
+        ends = starts + sizes + _FRAMING_BYTES
+        if side_by_side and (frames.first_offset < self._end or (starts[1:] != ends[:-1]).any()):
             raise ConverterError(f"the records from {self._next} on were not read one after the other.")
+        self._end = frames.first_offset + int(ends[-1] - starts[0])
+        self._bytes += int(ends[-1] - starts[0])
         self._allowed += int(sizes.sum()) // _SHARE
         between = Random(self._next).randrange(rows)
         for row in range(rows) if rows <= _FEW_RECORDS else sorted({0, between, rows - 1}):
@@ -81,6 +92,17 @@ class Witnesses:
             if leaf is not None:
                 self.leaves[self._next + row] = leaf
         self._next += rows
+
+    def finish(self, record_bytes: int) -> None:
+        """Check that the frames of a range were so many bytes.
+
+        Raises:
+            ConverterError: they were not.
+        """
+        if self._bytes != record_bytes:
+            raise ConverterError(
+                f"the records before record {self._next} have {self._bytes} bytes, expected {record_bytes}."
+            )
 
     def _leaf(self, data: bytes | memoryview, record: int) -> bytes | None:
         """The leaf of a record; None where it has too many integers."""

@@ -5,12 +5,17 @@ import struct
 from dataclasses import dataclass
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError
+import pytest
 
 from converters.formats.tfrecord.fast_parser import BatchParser, RecordError
 from converters.formats.tfrecord.framing import Frames
 from converters.formats.tfrecord.strict_parser import ExampleError, parse_example
+
+WHY = "TensorFlow brings protobuf"
+descriptor_pb2 = pytest.importorskip("google.protobuf.descriptor_pb2", reason=WHY)
+descriptor_pool = pytest.importorskip("google.protobuf.descriptor_pool", reason=WHY)
+message_factory = pytest.importorskip("google.protobuf.message_factory", reason=WHY)
+DecodeError = pytest.importorskip("google.protobuf.message", reason=WHY).DecodeError
 
 BYTES, FLOATS, INTEGERS = 1, 2, 3
 
@@ -207,7 +212,7 @@ def strict_outcome(records: list[bytes]) -> Outcome:
                 wrong = {
                     "type": "KindError",
                     "row": row,
-                    "message": f"the feature {name!r} is a {feature.kind}; in an earlier record it is a {first[1]}.",
+                    "message": f"the feature {name!r} is of kind {feature.kind}; in an earlier record it is of kind {first[1]}.",
                     "position": feature.position,
                     "name": name,
                     "kind": feature.kind,

@@ -154,11 +154,11 @@ def test_another_number_of_values(type_text, sound, wrong, message):
 @pytest.mark.parametrize(
     ("type_text", "wrong", "message"),
     [
-        ("int64", [1.5], "is a float_list, expected a int64_list"),
-        ("int64[]", b"x", "is a bytes_list, expected a int64_list"),
-        ("float32", [1], "is a int64_list, expected a float_list"),
-        ("string", [1], "is a int64_list, expected a bytes_list"),
-        ("binary[2]", [1.5, 2.5], "is a float_list, expected a bytes_list"),
+        ("int64", [1.5], "is of kind float_list, expected int64_list"),
+        ("int64[]", b"x", "is of kind bytes_list, expected int64_list"),
+        ("float32", [1], "is of kind int64_list, expected float_list"),
+        ("string", [1], "is of kind int64_list, expected bytes_list"),
+        ("binary[2]", [1.5, 2.5], "is of kind float_list, expected bytes_list"),
     ],
 )
 def test_another_kind_of_list(type_text, wrong, message):

@@ -256,6 +256,32 @@ def test_splits_come_from_the_words_of_names(tmp_path, name, split):
     assert found(tmp_path) == {split: [name]}
 
 
+def test_a_source_called_like_a_split_and_nothing_else_is_that_split(tmp_path):
+    put(tmp_path, "Test/part-1.tfrecord", "contest/part-1.tfrecord")
+    assert found(tmp_path / "Test") == {"test": ["part-1.tfrecord"]}
+    assert found(tmp_path / "contest") == {"train": ["part-1.tfrecord"]}
+
+
+def test_numbers_in_names_count_as_numbers(tmp_path):
+    put(tmp_path, *(f"part-{number}-of-12" for number in range(12)))
+    assert found(tmp_path) == {"train": [f"part-{number}-of-12" for number in range(12)]}
+
+
+def test_a_pattern_passes_over_sidecars_too(tmp_path):
+    put(tmp_path, "train.tfrecord")
+    (tmp_path / "train.tfrecord.md5").write_text("x")
+    assert found(tmp_path / "train*") == {"train": ["train.tfrecord"]}
+    with pytest.raises(DataError, match="it is text"):
+        open_tfrecords(tmp_path / "train.tfrecord.md5")
+
+
+def test_names_that_are_no_text_are_listed_so_that_they_can_be_printed(tmp_path):
+    put(tmp_path, "train.tfrecord")
+    (tmp_path / os.fsdecode(b"caf\xe9")).write_text("x")
+    (warning,) = open_tfrecords(tmp_path).warnings
+    assert warning.encode().endswith(b"caf\\udce9'")
+
+
 def test_files_are_known_by_their_content(tmp_path):
     put(tmp_path, "a/b/c/one", "two.bin", "train.tfrecord", "test.gz")
     data = (tmp_path / "test.gz").read_bytes()
@@ -546,3 +572,15 @@ def test_a_folder_a_file_or_a_pattern_of_a_store(tmp_path):
     for wrong in ("nothing", "x/nothing-*"):
         with pytest.raises(CallError, match=r"no file matches|no such folder"):
             open_tfrecords(place(f"{url}/{wrong}"))
+
+
+def test_a_split_of_which_no_records_are_published_may_be_empty(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    write_frames(source / "train.tfrecord", [encode_features({"a": [1]})])
+    (source / "test.tfrecord").touch()
+    splits = {"train": {"file": "train.tfrecord"}, "test": {"file": "test.tfrecord", "records": 0}}
+    (source / "dataset.json").write_text(json.dumps({"configs": {"c": {"splits": splits}}}))
+    report = convert(source, to="parquet", out=tmp_path / "out")
+    assert [split.fingerprint.records for split in report.splits] == [1, 0]
+    assert not verify(tmp_path / "out", source=source).failures()

@@ -384,7 +384,7 @@ def test_a_feature_of_two_kinds(rows):
     for row in range(second, 100):
         records[row] = example({"x": int64_list(1), "a": bytes_list(b"b")})
     with pytest.raises(
-        KindError, match="'a' is a bytes_list; in an earlier record it is a float_list"
+        KindError, match="'a' is of kind bytes_list; in an earlier record it is of kind float_list"
     ) as caught:
         BatchParser().parse(frames_of(records))
     error = caught.value

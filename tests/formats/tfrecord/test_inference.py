@@ -205,17 +205,19 @@ def test_no_values_at_all_are_refused(tmp_path):
 # --- Two kinds -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("between", [0, 4000])
+@pytest.mark.parametrize("between", [0, 900])
 def test_a_feature_of_two_kinds_is_refused_or_left_out(tmp_path, between):
-    records = [{"a": [1], "b": [2]}, *[{"a": [1]}] * between, {"a": b"x", "b": [3]}]
+    records = [{"a": [1], "b": [2]}, *[{"a": [1], "c": bytes(4000)}] * between, {"a": b"x", "b": [3]}]
     with pytest.raises(
-        DataError, match=rf"record {between + 1}, .*'a' is a bytes_list here.*int64_list in .*record 0"
+        DataError, match=rf"record {between + 1}, .*'a' is of kind bytes_list here.*int64_list in .*record [0-9]+"
     ):
         infer(tmp_path, records)
     write(tmp_path / "data.tfrecord", records)
     source = open_tfrecords(tmp_path, without=("a",))
-    assert [column.name for column in source.splits[0].split.schema] == ["b"]
-    assert rows(source)[-1] == {"b": 3}
+    (first, *_) = source.splits[0].split.schema
+    assert (first.name, first.nullable) == ("b", between > 0)
+    assert source.inferred[0].records == {"train": between + 2}
+    assert rows(source)[-1]["b"] == 3
     report = convert(tmp_path, to="parquet", out=tmp_path.parent / f"out{between}", without=["a"])
     assert report.failures() == []
     assert verify(tmp_path.parent / f"out{between}").failures() == []
@@ -450,6 +452,19 @@ def test_a_long_name_names_a_column(tmp_path):
 def test_a_feature_that_cannot_name_a_column(tmp_path, name):
     with pytest.raises(DataError, match="no column can be called so"):
         infer(tmp_path, [{name: [1]}])
+    write(tmp_path / "in" / "data.tfrecord", [{name: [1], "b": [2]}])
+    convert(tmp_path / "in", to="parquet", out=tmp_path / "out", without=[name])
+    assert not verify(tmp_path / "out", source=tmp_path / "in").failures()
+    assert pq.read_table(next((tmp_path / "out").rglob("*.parquet"))).column_names == ["b"]
+
+
+def test_a_feature_without_a_name_can_be_described(tmp_path):
+    write(tmp_path / "in" / "data.tfrecord", [{"": [1]}])
+    columns = {"nameless": {"type": "int64", "feature": ""}}
+    document = {"configs": {"c": {"columns": columns, "splits": {"train": {"file": "data.tfrecord"}}}}}
+    (tmp_path / "in" / "dataset.json").write_text(json.dumps(document))
+    convert(tmp_path / "in", to="parquet", out=tmp_path / "out")
+    assert pq.read_table(next((tmp_path / "out").rglob("*.parquet"))).to_pylist() == [{"nameless": 1}]
 
 
 def test_sequence_examples_are_named(tmp_path):
@@ -477,6 +492,9 @@ def test_sequence_examples_are_named(tmp_path):
         (field(3, b"chr1") + to_varint(4 << 3) + to_varint(1000), "another type"),
         (b'{"a": 1}', "JSON"),
         (picture(), "jpeg image"),
+        (encode_features({"a" * 1001: [1]}), "name is longer"),
+        (field(1, field(1, field(1, b"a") + field(2, b"")) * 2), "stands twice"),
+        (field(1, field(1, field(1, b"a"))), "expected the value of 'a'"),
     ],
 )
 def test_other_records_are_named(tmp_path, data, words):
@@ -542,3 +560,11 @@ def test_a_description_without_columns_has_them_inferred(tmp_path):
 def test_a_column_that_is_not_there_cannot_be_left_out(tmp_path):
     with pytest.raises(CallError, match="--without b: there is no such column"):
         infer(tmp_path, [{"a": [1]}], without=("b",))
+
+
+def test_names_with_line_breaks_and_long_texts_are_only_text(tmp_path):
+    records = [{"image": picture(), "name": b"a\nb", "x/label": [1], "x/text": b"t" * 2000}] * 2
+    schema, source = infer(tmp_path, records)
+    assert types(schema) == {"image": "binary", "name": "string", "x/label": "int64", "x/text": "string"}
+    assert schema["name"].role is None
+    assert rows(source)[1]["name"] == "a\nb"

@@ -337,3 +337,9 @@ def test_only_one_of_the_two_files_says_nothing(tmp_path):
     build(tmp_path / "in")
     (tmp_path / "in" / "features.json").unlink()
     assert open_tfrecords(tmp_path / "in").inferred
+
+
+def test_another_file_format_is_told(tmp_path):
+    build(tmp_path / "in", fileFormat="array_record")
+    with pytest.raises(CallError, match="stored this as array_record"):
+        open_tfrecords(tmp_path / "in")
