@@ -301,6 +301,8 @@ def _check_split(manifest: Manifest, entry: StatedSplit, place: str) -> None:
     for number, shard in enumerate(entry.shards):
         if [(node.level, node.number) for node in shard.nodes] != node_places(first, shard.records):
             raise DecodeError("the nodes are not those of so many records", place, "shards", str(number))
+        if len(set(shard.files)) < len(shard.files):
+            raise DecodeError("a file stands twice", place, "shards", str(number), "files")
         for node in shard.nodes:
             tree.push(node)
         first += shard.records
