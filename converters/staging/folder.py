@@ -144,14 +144,14 @@ class FolderStaging:
 
     def publish(self, files: Sequence[OutputFile]) -> None:
         """See :class:`~converters.staging.base.Staging`; one rename puts the output in its place."""
+        there = _count_files(self.output)
         sync_tree(self.output)
         for part in self._parts:
             part.unlink()
         for folder in {part.parent for part in self._parts}:
             sync_folder(folder)
-        there = sum(len(names) for _, _, names in os.walk(self.output))
-        if there != len(files) + len((MANIFEST, SUMS)):
-            raise ConverterError(f"{self.output}: {there} files are there; the manifest lists {len(files)}.")
+        if (left := _count_files(self.output)) != there - len(self._parts):
+            raise ConverterError(f"{self.output}: {left} of {there} files are left; nothing was published.")
         self._refuse_destination()
         try:
             if os.path.lexists(self.destination) and not _is_empty_folder(self.destination):
@@ -257,6 +257,10 @@ class FolderStaging:
             raise CallError(
                 f"{destination}: {foreign}, so --overwrite does not replace it. Move it away, or choose another --out."
             )
+
+
+def _count_files(folder: Path) -> int:
+    return sum(len(names) for _, _, names in os.walk(folder))
 
 
 def _in_its_real_folder(destination: Path) -> Path:

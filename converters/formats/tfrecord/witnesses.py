@@ -154,7 +154,8 @@ def joined_texts(path: Path, columns: int, lost: Sequence[tuple[int, int]] = ())
 
     def texts(record: int) -> list[str]:
         # Where rows are missing, those who join them refuse them.
-        return next(csv.reader([lines[record].decode()]))[:columns] if record < len(lines) else [""] * columns
+        row = next(csv.reader([lines[record].decode()])) if record < len(lines) else []
+        return (row + [""] * columns)[:columns]
 
     return texts
 
