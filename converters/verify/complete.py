@@ -252,12 +252,13 @@ def check_joined(folder: Path, path: str, parts: Sequence[OutputFile]) -> None:
             raise _wrong(folder / path, "it has other bytes than its parts")
 
 
-def check_sums(report: Report, folder: Path, *, all_here: bool) -> None:
+def check_sums(report: Report, folder: Path, parts: int, *, all_here: bool) -> None:
     """Hold ``SHA256SUMS`` against ``MANIFEST.json``, and both against the files and the report.
 
     Args:
         report: what the manifest is of.
-        folder: the output, which may still hold the parts of joined files.
+        folder: the output.
+        parts: how many parts of joined files it still holds.
         all_here: whether the shards are in this folder, and not in a store.
 
     Raises:
@@ -286,6 +287,9 @@ def check_sums(report: Report, folder: Path, *, all_here: bool) -> None:
             raise _wrong(folder / SUMS, "it says more than the manifest")
     if listed != len(report.files):
         raise _wrong(folder / MANIFEST, f"it lists {listed} files of {len(report.files)}")
+    there = sum(len(names) for _, _, names in os.walk(folder)) - parts - len((MANIFEST, SUMS))
+    if all_here and there != listed:
+        raise _wrong(folder / MANIFEST, f"it lists {listed} files, and {there} are there")
     expected = [
         (split.split.title, split.fingerprint.records, split.fingerprint.records_sha256)
         for split in report.splits

@@ -305,15 +305,15 @@ MUTATIONS = (
               Edit("storage.tree:join_files", "for part in parts:", "for part in parts[:-1]:"), "jpeg:multi"),
     # --- Tar archives ------------------------------------------------------------------------------
     _mutation("webdataset", "members exchanged between records",
-              Edit("formats.webdataset:_write_archive", "files.append((tail + named[tail], binary_views(batch.column(column.name))))",
+              Edit("formats.webdataset.writing:write_archive", "files.append((tail + named[tail], binary_views(batch.column(column.name))))",
                    "files.append((tail + named[tail], binary_views(batch.column(column.name))[::-1]))"), "webdataset:boxes"),
-    _mutation("webdataset", "keys exchanged between records", Wrap("formats.webdataset:_keys", lambda keys, *_: keys[::-1]),
+    _mutation("webdataset", "keys exchanged between records", Wrap("formats.webdataset.files:keys", lambda keys, *_: keys[::-1]),
               "webdataset:multi webdataset:plain"),
     _mutation("webdataset", "fields of two columns exchanged",
-              Wrap("formats.webdataset:_tail", lambda tail, *_: {".raw.bin": ".other.bin", ".other.bin": ".raw.bin"}.get(tail, tail)),
+              Wrap("formats.webdataset.files:_tail", lambda tail, *_: {".raw.bin": ".other.bin", ".other.bin": ".raw.bin"}.get(tail, tail)),
               "webdataset:plain"),
     _mutation("webdataset", "values under the names of others",
-              Edit("formats.webdataset:_json_objects", "names = [column.name for column in layout.values]",
+              Edit("formats.webdataset.writing:_json_objects", "names = [column.name for column in layout.values]",
                    "names = sorted(column.name for column in layout.values)"), "webdataset:numbered"),
     # --- Examples ----------------------------------------------------------------------------------
     _mutation("examples", "features exchanged", Wrap(f"{_ENCODER}:feature_schema", _exchanged_columns_features),
@@ -377,5 +377,5 @@ MUTATIONS = (
     _mutation("publishing", "other terms",
               Edit("formats.readme:licence_text", "licence.text)", 'licence.text.replace("domain", "house"))'), "jpeg:multi"),
     _mutation("webdataset", "the suffix of another encoding",
-              Edit("formats.webdataset:_common_suffix", "return suffix", 'return ".png"'), "webdataset:multi"),
+              Edit("formats.webdataset.files:common_suffix", "return suffix", 'return ".png"'), "webdataset:multi"),
 )  # fmt: skip
