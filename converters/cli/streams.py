@@ -54,5 +54,7 @@ def close(out: Tolerant) -> OSError | None:
     """Flush both streams; what standard output failed with, a reader that went away aside."""
     out.flush()
     sys.stderr.flush()
-    sys.stdout = sys.stderr = StringIO()  # an output that is in place is a success, whatever can be opened now
+    sys.stdout = sys.stderr = (
+        StringIO()
+    )  # an output that is in place is a success, whatever can be opened now
     return None if isinstance(out.error, BrokenPipeError) else out.error
