@@ -108,6 +108,18 @@ def identity_digest(img_id: str, clip_id: str) -> bytes:
     return sha256(f"{img_id}\n{clip_id}".encode()).digest()
 
 
+def node_places(first: int, records: int) -> list[tuple[int, int]]:
+    """Level and number of the nodes that a range of so many leaves from leaf ``first`` on finishes, left to right."""
+    places, end = [], first + records
+    while first < end:
+        level = (end - first).bit_length() - 1
+        if first:
+            level = min(level, (first & -first).bit_length() - 1)
+        places.append((level, first >> level))
+        first += 1 << level
+    return places
+
+
 class PartBuilder:
     """Takes in batches of consecutive records of a schema and makes their :class:`Part`."""
 

@@ -86,7 +86,7 @@ def first_misnamed(
     images = batch.column(column.name)
     prefix = f"{split.name}_" if with_split else ""
     tail = "" if column == split.schema.image else "_" + "".join(map(_word_character, column.name))
-    keeps_suffix = "img_id" in batch.schema.names and not tail
+    keeps_suffix = "img_id" in split.schema.joined_names and not tail
     rows = zip(names, own_names(split, batch), suffixes_by_magic(images), valid_rows(images), strict=True)
     for row, (name, own_name, suffix, there) in enumerate(rows):
         if not there or (keeps_suffix and name == own_name and own_name.lower().endswith((".jpg", ".jpeg"))):
@@ -103,8 +103,9 @@ def first_misnamed(
 
 def own_names(split: Split, batch: pa.RecordBatch) -> list[Any]:
     """The name that each record has itself, as text; None where they have none."""
+    joined = "img_id" in split.schema.joined_names
     for column in split.schema.stored:
-        if column.name == "img_id" or (column.role == "file_name" and "img_id" not in split.schema):
+        if (column.name == "img_id") if joined else (column.role == "file_name"):
             return [str(name) for name in batch.column(column.name).to_pylist()]
     return [None] * len(batch)
 

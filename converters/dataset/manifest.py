@@ -29,7 +29,7 @@ from converters.dataset.decode import (
 )
 from converters.dataset.description import IDENTITIES, Description, Split, with_columns
 from converters.dataset.filenames import safe_path
-from converters.dataset.fingerprint import Fingerprint, Node, Tree
+from converters.dataset.fingerprint import Fingerprint, Node, Tree, node_places
 from converters.dataset.quarantine import Quarantine, check_quarantine
 from converters.dataset.report import Check, Report
 from converters.dataset.source_facts import SourceFacts
@@ -290,14 +290,24 @@ def _refuse_other_splits(manifest: Manifest) -> None:
 def _check_split(manifest: Manifest, entry: StatedSplit, place: str) -> None:
     """What a manifest says of a split agrees with its description, its options and its files."""
     split = manifest.split(entry)
-    if list(entry.columns) != [column.to_json() for column in split.schema]:
+    columns = (list(entry.columns), [column.to_json() for column in split.schema])
+    stated, expected = (json.dumps(each, sort_keys=True) for each in columns)  # as text, for 0 equals false
+    if stated != expected:
         raise DecodeError("the columns are not those of the dataset's description", place)
     identified = split.schema.joined_names >= IDENTITIES.keys()
     if entry.fingerprint.records and (entry.fingerprint.identities_sha256 is not None) != identified:
         raise DecodeError("the columns and the identities contradict each other", place)
-    tree = Tree(0)
-    for node in (node for shard in entry.shards for node in shard.nodes):
-        tree.push(node)
+    tree, first = Tree(0), 0
+    for number, shard in enumerate(entry.shards):
+        if [(node.level, node.number) for node in shard.nodes] != node_places(first, shard.records):
+            raise DecodeError("the nodes are not those of so many records", place, "shards", str(number))
+        if len(set(shard.files)) < len(shard.files):
+            raise DecodeError("a file stands twice", place, "shards", str(number), "files")
+        for node in shard.nodes:
+            tree.push(node)
+        first += shard.records
+    if not {file.path for file in manifest.files}.issuperset(entry.joined):
+        raise DecodeError("a joined file is not among the files", place)
     if sum(shard.records for shard in entry.shards) != entry.fingerprint.records:
         raise DecodeError("the records of its shards are not its own", place)
     if tree.root() != entry.fingerprint.records_sha256:

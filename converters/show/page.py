@@ -125,6 +125,7 @@ def show_source(
     command = ["kfer-convert", "show", str(place), "--seed", str(seed), "--per-label", str(per_label)]
     command += [] if labels is None else ["--labels", str(labels)]
     text = _page(source, inspection, draw, shlex.join(command + ["--no-images"] * (not images)))
+    text = text.encode("utf-8", "backslashreplace").decode()  # names of folders may be no UTF-8
     if out is not None:
         _write(out, text)
     return Page(text, inspection, out)

@@ -75,7 +75,7 @@ def claim(folder: Path, shards: Path, run: Mapping[str, Any]) -> None:
 
 def run_text(run: Mapping[str, Any]) -> str:
     """What describes a run, as it is written into its staging."""
-    return json.dumps(run, indent=1, ensure_ascii=False, default=str)
+    return json.dumps(run, indent=1, default=str)  # in ASCII: names of folders may be no UTF-8
 
 
 def other_run(place: Place, stated: object, text: str, remove: str) -> CallError:

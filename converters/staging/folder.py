@@ -155,7 +155,7 @@ class FolderStaging:
             )
         self._refuse_destination()
         try:
-            if os.path.lexists(self.destination):
+            if os.path.lexists(self.destination) and not _is_empty_folder(self.destination):
                 self.destination.rename(self._replaced)
             self.output.rename(self.destination)
         except BaseException:
@@ -243,6 +243,13 @@ class FolderStaging:
         destination = self.destination
         if not os.path.lexists(destination):
             return
+        if destination.is_mount():
+            raise CallError(
+                f"{destination}: this is a mount point, onto which nothing can be renamed. Name a folder inside it, "
+                f"such as {destination / 'output'}."
+            )
+        if _is_empty_folder(destination):
+            return  # a rename takes its place
         if not self._overwrite:
             raise CallError(
                 f"{destination}: exists already. Choose another --out, or replace it with --overwrite."
@@ -261,6 +268,13 @@ def _in_its_real_folder(destination: Path) -> Path:
     if destination.name in ("", ".."):
         return destination.resolve()
     return destination.parent.resolve() / destination.name
+
+
+def _is_empty_folder(path: Path) -> bool:
+    if path.is_symlink() or not path.is_dir():
+        return False
+    with os.scandir(path) as entries:
+        return next(entries, None) is None
 
 
 def _foreign(destination: Path) -> str | None:

@@ -76,7 +76,8 @@ def check_descriptions(report: Report, folder: Path) -> None:
 def _front_matter(path: Path) -> Mapping[str, Any]:
     import yaml
 
-    text = path.read_text(encoding="utf-8").split("---\n")[1]
+    lines = path.read_text(encoding="utf-8").split("\n")[1:]
+    text = "\n".join(takewhile(lambda line: line != "---", lines))
     document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # both are safe
     return document if isinstance(document, dict) else {}
 

@@ -107,6 +107,15 @@ def test_random_parts_filled_in_random_steps(count, seed, pieces):
     assert whole.root() == rfc9162_root(LEAVES[:count])
 
 
+def test_where_the_nodes_of_a_range_are():
+    for first in range(MAX_LEAVES):
+        for last in range(first, MAX_LEAVES):
+            tree = Tree(first)
+            tree.extend(LEAVES[first:last])
+            places = [(node.level, node.number) for node in tree.nodes()]
+            assert fingerprint.node_places(first, last - first) == places
+
+
 def test_order_and_number_of_leaves_matter():
     assert len({rfc9162_root(LEAVES[:count]) for count in range(MAX_LEAVES)}) == MAX_LEAVES
     swapped, tree = [LEAVES[1], LEAVES[0], *LEAVES[2:]], Tree(0)

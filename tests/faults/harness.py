@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 
 import pyarrow.compute
 import pyarrow.parquet  # noqa: F401  # before the first fork
@@ -40,6 +41,8 @@ def run(request: dict) -> dict:
                 main(request["arguments"])
             except SystemExit as stop:
                 status = stop.code or 0
+            except BaseException:  # noqa: BLE001  # a bug: the test shall see it
+                os.write(2, traceback.format_exc().encode())
             finally:
                 names = [INJECT.inject_name(call).decode() for call in range(1, INJECT.inject_calls() + 1)]
                 INJECT.inject_arm(-1, 0)

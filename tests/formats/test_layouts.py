@@ -11,7 +11,6 @@ import tarfile
 import numpy as np
 import pyarrow as pa
 import pytest
-
 from conftest import digests
 from helpers.examples import fields, read_frames, write_frames
 from helpers.unlike_kfer import SPLITS, make, picture

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-
 from helpers.unlike_kfer import CONFIGS, SPLITS, make
 from PIL import Image
 

@@ -29,7 +29,7 @@ def main() -> int:
     while time.monotonic() < deadline:
         done = subprocess.run([*command, f"--hypothesis-seed={seed}", *more], cwd=ROOT, check=False)
         if done.returncode:
-            print(f"failed with --hypothesis-seed={seed}")
+            print(f"failed with --hypothesis-seed={seed} (exit status {done.returncode})")
             return 1
         seed += 1
     print(f"{seed - given.seed} rounds, from seed {given.seed} on, and no failure")

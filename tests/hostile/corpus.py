@@ -234,6 +234,7 @@ NO_FILE = {
         f"{what} as {name}": (make, name)
         for what, make in NO_FILE.items()
         for name in ("t.tfrecords", "t.idx", "dataset.json", "l.csv")
+        if (what, name) != ("a directory", "t.idx")  # it is no file, so there is no index
     }
 )
 def _(folder, make_and_name):
@@ -580,6 +581,7 @@ def _(folder):
 SOUND: dict[str, Case] = {
     "as it is": lambda folder: None,
     "no index": lambda folder: (folder / "t.idx").unlink(),
+    "a directory as an index": lambda folder: ((folder / "t.idx").unlink(), (folder / "t.idx").mkdir())[-1],
     "gzip members": lambda folder: put(
         folder, b"".join(gz(framed(encode_record(record))) for record in RECORDS) + gz(b"")
     ),

@@ -3,10 +3,13 @@ read or written."""
 
 import os
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 from conftest import tree
 from corpus import make_source
+from helpers.examples import encode_features, write_frames
 
 from converters import convert, verify
 from converters.errors import CallError, ConverterError
@@ -163,3 +166,30 @@ def test_a_conversion_with_all_this_around_it_still_works(source, victim, tmp_pa
     convert(source, to="jpeg", out=tmp_path / "to" / "out")
     assert verify(tmp_path / "to" / "out").failures() == []
     assert everything(victim) == before
+
+
+def test_an_empty_folder_is_taken_and_a_mount_point_is_not(sample, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    options = {"to": "parquet", "out": out, "configs": ["6_basic_emo"], "splits": ["test"]}
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_mount", lambda path: path == out)
+        with pytest.raises(CallError, match=r"mount point.*folder inside it"):
+            convert(sample, **options)
+    (out / "file").touch()
+    with pytest.raises(CallError, match="exists already"):
+        convert(sample, **options)
+    (out / "file").unlink()
+    assert not verify(convert(sample, **options).out).failures()
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its names are UTF-8")
+def test_a_source_folder_whose_name_is_no_utf8(tmp_path):
+    source = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    source.mkdir()
+    write_frames(source / "train.tfrecord", [encode_features({"a": [1]})])
+    convert(source, to="parquet", out=tmp_path / "out")
+    assert not verify(tmp_path / "out", source=source).failures()
+    write_frames(source / os.fsdecode(b"\xfe.tfrecord"), [encode_features({"a": [1]})])
+    with pytest.raises(CallError, match="Rename it"):
+        convert(source, to="parquet", out=tmp_path / "other")

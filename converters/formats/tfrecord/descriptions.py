@@ -146,6 +146,10 @@ def _by_names(listing: Listing) -> Described:
     if not files:
         here = ", ".join(listing.names[:_SHOWN]) or "nothing"
         raise CallError(f"{listing.place}: no TFRecord file is here; there is {here}.")
+    if odd := next((name for name in files if not _is_utf8(name)), None):
+        raise CallError(
+            f"{listing.folder}: the name of the file {odd!r} is not UTF-8, so that outputs cannot hold it. Rename it."
+        )
     splits: dict[str, list[str]] = {}
     source_name = "" if listing.chosen else _name(listing.folder)
     for name in files:
@@ -177,6 +181,10 @@ def _is_meant(path: Place, look: Look, *, named: bool) -> bool:
     if look.kind == "empty":
         raise DataError("the file is empty.", Location(str(path)), "Copy it again from where you got it.")
     return True
+
+
+def _is_utf8(name: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _rank(split: str) -> int:

@@ -404,5 +404,5 @@ def _strict_column(parsed: Sequence[tuple[int, Feature]], record_starts: Ints) -
 
 
 def _one_array(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """The arrays as one; a single one is not copied, for it may be as long as the longest record."""
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    """The arrays as one, aligned; a single one is copied only for that: it may be as long as a record."""
+    return np.require(arrays[0], requirements="A") if len(arrays) == 1 else np.concatenate(arrays)

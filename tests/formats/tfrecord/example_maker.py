@@ -212,7 +212,8 @@ def strict_outcome(records: list[bytes]) -> Outcome:
                 wrong = {
                     "type": "KindError",
                     "row": row,
-                    "message": f"the feature {name!r} is of kind {feature.kind}; in an earlier record it is of kind {first[1]}.",
+                    "message": f"the feature {name!r} is of kind {feature.kind}; in "
+                    f"an earlier record it is of kind {first[1]}.",
                     "position": feature.position,
                     "name": name,
                     "kind": feature.kind,
