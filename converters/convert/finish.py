@@ -83,9 +83,7 @@ def finish(
     if (changed := changed_input(source, inputs)) is not None:
         raise changed
     write_manifest(report, staging.output)
-    check_sums(
-        report, staging.output, sum(map(len, parts.values())), all_here=isinstance(staging, FolderStaging)
-    )
+    check_sums(report, staging.output, all_here=isinstance(staging, FolderStaging))
     return report
 
 

@@ -51,7 +51,7 @@ _NUMBER_RECORDS = [{"label": (1, 300, 7)[number % 3]} for number in range(7)]
 _LIST_RECORDS = [{"label": [2, 0, -1, 2][: number % 5]} for number in range(7)]
 
 # The records are taken in as parts of such batches.
-_PARTS = ((1, 2), (4,))
+_PARTS = ((3,), (4,))
 
 _KNOWN = (
     (

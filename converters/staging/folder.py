@@ -144,14 +144,15 @@ class FolderStaging:
 
     def publish(self, files: Sequence[OutputFile]) -> None:
         """See :class:`~converters.staging.base.Staging`; one rename puts the output in its place."""
-        there = _count_files(self.output)
         sync_tree(self.output)
         for part in self._parts:
             part.unlink()
         for folder in {part.parent for part in self._parts}:
             sync_folder(folder)
-        if (left := _count_files(self.output)) != there - len(self._parts):
-            raise ConverterError(f"{self.output}: {left} of {there} files are left; nothing was published.")
+        if (there := sum(1 for _ in walk_files(self.output))) != len(files) + len((MANIFEST, SUMS)):
+            raise ConverterError(
+                f"{self.output}: the manifest lists {len(files)} files, and {there} are there."
+            )
         self._refuse_destination()
         try:
             if os.path.lexists(self.destination) and not _is_empty_folder(self.destination):
@@ -257,10 +258,6 @@ class FolderStaging:
             raise CallError(
                 f"{destination}: {foreign}, so --overwrite does not replace it. Move it away, or choose another --out."
             )
-
-
-def _count_files(folder: Path) -> int:
-    return sum(len(names) for _, _, names in os.walk(folder))
 
 
 def _in_its_real_folder(destination: Path) -> Path:

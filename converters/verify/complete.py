@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from itertools import takewhile, zip_longest
+from itertools import dropwhile, takewhile, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ _COMPANIONS = (".idx", ".sha256")  # of files of records
 _NUMBERED = re.compile(r"-(\d{5,})-of-(\d{5,})")
 _HASHED_BYTES = 4 << 20
 _MAX_HASHED_FILES = 256
+_MAX_COMPARED = 1 << 12  # of more files, so many are compared
 _PART_BYTES = 1 << 12
 _FILES = ' "files": [\n'  # the line of a manifest behind which the files stand, one to a line
 
@@ -252,44 +253,44 @@ def check_joined(folder: Path, path: str, parts: Sequence[OutputFile]) -> None:
             raise _wrong(folder / path, "it has other bytes than its parts")
 
 
-def check_sums(report: Report, folder: Path, parts: int, *, all_here: bool) -> None:
+def check_sums(report: Report, folder: Path, *, all_here: bool) -> None:
     """Hold ``SHA256SUMS`` against ``MANIFEST.json``, and both against the files and the report.
 
     Args:
         report: what the manifest is of.
         folder: the output.
-        parts: how many parts of joined files it still holds.
         all_here: whether the shards are in this folder, and not in a store.
 
     Raises:
-        ConverterError: they differ; a file is missing, or one too many; a size or a digest is wrong.
+        ConverterError: they differ; a file is missing; a size or a digest is wrong.
     """
-    listed, root = 0, f"{folder}{os.sep}"
-    budget, hashed = _HASHED_BYTES, 0
-    with (folder / SUMS).open(encoding="utf-8") as sums:
-        for path, size, digest in _listed(folder):
-            line = f"{digest}  {path}\n"
-            if sums.readline() != line:
-                raise _wrong(folder / SUMS, f"it does not say of {path} what the manifest says")
-            listed += path != MANIFEST
-            place = (
-                f"{root}{path}"  # of each file of a folder of images, a Path would take as long as looking
-            )
-            if not all_here and not os.path.isfile(place):  # noqa: PTH113
+    listed = hashed = 0
+    budget, step = _HASHED_BYTES, 1 + len(report.files) // _MAX_COMPARED
+    with (folder / SUMS).open(encoding="utf-8") as file:
+        sums = (line for line in file if not line.endswith(f"  {MANIFEST}\n"))
+        for number, (entry, line) in enumerate(zip_longest(_entries(folder), sums, fillvalue="")):
+            listed += 1
+            if number % step and entry and line:
                 continue
-            if os.lstat(place).st_size != size:
+            stated = json.loads(entry or "{}")
+            path, size, digest = (stated.get(key) for key in ("path", "size", "sha256"))
+            if line != f"{digest}  {path}\n":
+                raise _wrong(folder / SUMS, f"it does not say of {path} what the manifest says")
+            place = folder / path
+            if not all_here and not place.is_file():
+                continue
+            if place.lstat().st_size != size:
                 raise _wrong(folder / MANIFEST, f"the size of {path} is another")
             if size <= budget and hashed < _MAX_HASHED_FILES:
                 budget, hashed = budget - size, hashed + 1
-                if hashlib.sha256((folder / path).read_bytes()).hexdigest() != digest:
+                if hashlib.sha256(place.read_bytes()).hexdigest() != digest:
                     raise _wrong(folder / MANIFEST, f"the digest of {path} is another")
-        if sums.readline():
-            raise _wrong(folder / SUMS, "it says more than the manifest")
+    with (folder / MANIFEST).open("rb") as manifest, (folder / SUMS).open(encoding="utf-8") as file:
+        itself = f"{hashlib.file_digest(manifest, 'sha256').hexdigest()}  {MANIFEST}\n"
+        if itself not in file:
+            raise _wrong(folder / SUMS, "it does not have the digest of the manifest")
     if listed != len(report.files):
         raise _wrong(folder / MANIFEST, f"it lists {listed} files of {len(report.files)}")
-    there = sum(len(names) for _, _, names in os.walk(folder)) - parts - len((MANIFEST, SUMS))
-    if all_here and there != listed:
-        raise _wrong(folder / MANIFEST, f"it lists {listed} files, and {there} are there")
     expected = [
         (split.split.title, split.fingerprint.records, split.fingerprint.records_sha256)
         for split in report.splits
@@ -323,22 +324,9 @@ def _manifest_head(folder: Path) -> dict[str, Any]:
     return document
 
 
-def _listed(folder: Path) -> Iterator[tuple[str, int, str]]:
-    """The files that a manifest lists, and itself, in the order of ``SHA256SUMS``."""
-    path = folder / MANIFEST
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    itself: tuple[str, int, str] | None = (MANIFEST, path.stat().st_size, digest)
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line == _FILES:
-                break
-        for line in file:
-            if line.strip() in ("]", "}", ""):
-                continue
-            entry = json.loads(line.strip().removesuffix(","))
-            if itself and itself[0] < entry["path"]:
-                yield itself
-                itself = None
-            yield entry["path"], entry["size"], entry["sha256"]
-    if itself:
-        yield itself
+def _entries(folder: Path) -> Iterator[str]:
+    """The files that a manifest lists, as JSON objects."""
+    with (folder / MANIFEST).open(encoding="utf-8") as file:
+        for line in dropwhile(lambda line: line != _FILES, file):
+            if line.startswith("  "):
+                yield line.strip().removesuffix(",")

@@ -13,6 +13,7 @@ import pytest
 from converters import CallError, convert, verify
 from converters.staging import fsync as durability
 from converters.staging.folder import FolderStaging
+from converters.storage.file_list import OutputFile
 from converters.storage.files import staging_place
 
 
@@ -105,8 +106,12 @@ def test_whatever_interrupts_the_renames_one_of_the_outputs_is_there(
         for path in list((staging.output / "x").iterdir()):
             path.rename(staging.output / path.name)
         (staging.output / "x").rmdir()
+        there = {path.name for path in staging.output.iterdir()}
+        for name in {"MANIFEST.json", "SHA256SUMS"} - there:
+            (staging.output / name).touch()
+        listed = [OutputFile(name, 0, "") for name in sorted(there - {"MANIFEST.json", "SHA256SUMS"})]
         monkeypatch.setattr(Path, "rename", interrupted)
-        staging.publish(())
+        staging.publish(listed)
     assert tree(destination)["data"] == ("new" if staging.published else "old")
     assert staging.published == (step > 1 and (step, when) != (2, "before"))
     assert list(tmp_path.iterdir()) == [destination]
