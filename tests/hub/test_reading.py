@@ -31,7 +31,8 @@ def note(config, split, image, label):
     found.setdefault(config, {}).setdefault(split, []).append([digest, label])
 REPO, CONFIGS, SPLITS = "me/kfer", ["6_basic_emo", "22_emo", "multi-label"], ["train", "validation", "test"]
 """
-END = "\nprint(json.dumps(found))\n"
+# Threads of a streaming reader sometimes abort the interpreter at its end, when all has been read.
+END = "\nprint(json.dumps(found), flush=True)\nimport os; os._exit(0)\n"
 
 DATASETS = """
 from datasets import Image, load_dataset
