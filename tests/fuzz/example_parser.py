@@ -16,8 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "formats" / "tfrecord"))
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from example_maker import example_class
 from google.protobuf.internal import api_implementation
 from google.protobuf.message import DecodeError
 from helpers.examples import field
@@ -27,47 +28,6 @@ from converters.formats.tfrecord.strict_parser import ExampleError, parse_exampl
 
 NAMES = ["image_raw", "label", "height", "width", "depth", "", "a", "감정", "n" * 130]
 TAGS = [0x08, 0x09, 0x0A, 0x0B, 0x0C, 0x0D, 0x10, 0x12, 0x15, 0x18, 0x1A, 0x22, 0x2A, 0x80, 0x00, 0xFF]
-
-
-def example_class():
-    """``tf.train.Example``, from a descriptor made here, so that TensorFlow need not be there."""
-    field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="fuzz", syntax="proto3")
-
-    def message(name: str, *fields) -> descriptor_pb2.DescriptorProto:
-        made = file.message_type.add(name=name)
-        for number, (field_name, kind, repeated, type_name) in enumerate(fields, 1):
-            made.field.add(
-                name=field_name,
-                number=number,
-                type=kind,
-                label=field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL,
-                type_name=type_name,
-            )
-        return made
-
-    message("BytesList", ("value", field.TYPE_BYTES, True, None))
-    message("FloatList", ("value", field.TYPE_FLOAT, True, None))
-    message("Int64List", ("value", field.TYPE_INT64, True, None))
-    feature = message(
-        "Feature",
-        *((name, field.TYPE_MESSAGE, False, f".fuzz.{kind}") for name, kind in
-          (("bytes_list", "BytesList"), ("float_list", "FloatList"), ("int64_list", "Int64List"))),
-    )  # fmt: skip
-    feature.oneof_decl.add(name="kind")
-    for part in feature.field:
-        part.oneof_index = 0
-    features = message("Features", ("feature", field.TYPE_MESSAGE, True, ".fuzz.Features.FeatureEntry"))
-    entry = features.nested_type.add(name="FeatureEntry")
-    entry.options.map_entry = True
-    entry.field.add(name="key", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
-    entry.field.add(
-        name="value", number=2, type=field.TYPE_MESSAGE, label=field.LABEL_OPTIONAL, type_name=".fuzz.Feature"
-    )
-    message("Example", ("features", field.TYPE_MESSAGE, False, ".fuzz.Features"))
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("fuzz.Example"))
 
 
 class Maker:
