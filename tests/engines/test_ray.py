@@ -47,12 +47,13 @@ class Slow(ParquetFormat):
     """Parquet that takes its time, and does not end on a node that is doomed, or with a config that is stuck."""
 
     def write(self, batches, shard, folder):
+        # Before the log tells of this attempt: a test may kill the node then, and the process has another parent.
+        doomed = DOOMED.exists() and DOOMED.read_text() == str(os.getppid())
+        stuck = STUCK.exists() and STUCK.read_text() == shard.config
         with LOG.open("a") as log:
             log.write(f"{{shard.key}} {{os.getpid()}}\\n")
         paths = super().write(batches, shard, folder)
         if "ray" in sys.modules:
-            doomed = DOOMED.exists() and DOOMED.read_text() == str(os.getppid())
-            stuck = STUCK.exists() and STUCK.read_text() == shard.config
             time.sleep(600 if doomed or stuck else 0.1)
         return paths
 
