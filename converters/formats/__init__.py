@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from converters.dataset.description import Split
     from converters.dataset.report import Report
     from converters.dataset.shard import Shard
-    from converters.storage.hashing_reader import ReadFile
+    from converters.storage.hashing_reader import ReadFiles
 
 GROUP = "kfer_convert.formats"
 
@@ -103,9 +103,9 @@ class ReadsThrough(Protocol):
     """
 
     def read_through(
-        self, read_file: ReadFile, folder: Path, split: Split, first: int = 0
+        self, read_files: ReadFiles, folder: Path, split: Split, first: int = 0
     ) -> Iterator[pa.RecordBatch]:
-        """As ``read``; the files are read by ``read_file``, by paths that begin with ``folder``."""
+        """As ``read``; the files are read by ``read_files``, by folders at or below ``folder``."""
         ...
 
 
