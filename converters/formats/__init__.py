@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from converters.dataset.description import Split
     from converters.dataset.report import Report
     from converters.dataset.shard import Shard
-    from converters.storage.hashing_reader import ReadFiles
+    from converters.storage.hashing_reader import FileReader
 
 GROUP = "kfer_convert.formats"
 
@@ -103,9 +103,9 @@ class ReadsThrough(Protocol):
     """
 
     def read_through(
-        self, read_files: ReadFiles, folder: Path, split: Split, first: int = 0
+        self, files: FileReader, folder: Path, split: Split, first: int = 0
     ) -> Iterator[pa.RecordBatch]:
-        """As ``read``; the files are read by ``read_files``, by folders at or below ``folder``."""
+        """As ``read``; the files are read through ``files``, by folders at or below ``folder``."""
         ...
 
 

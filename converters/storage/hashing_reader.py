@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from converters.storage.digests import sha256_each
 from converters.storage.file_list import OutputFiles
-
-ReadFiles = Callable[[str, Sequence[str]], Iterator[bytes]]
-"""Gives the content of files one after the other, by a folder and their paths in it."""
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _CHUNK = 1 << 16
@@ -18,32 +15,35 @@ _HASHED_FILES = 256
 _HASHED_BYTES = 4 << 20
 
 
-def read_files(folder: str, paths: Sequence[str]) -> Iterator[bytes]:
-    """The contents of files below a folder. No link is followed, and no FIFO is waited for.
+class FileReader:
+    """Reads files: what formats get at the files of an output through."""
 
-    Raises:
-        OSError: one cannot be read.
-    """
-    # By the folder's descriptor, so that the system need not look up the whole path for each file.
-    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for path in paths:
-            descriptor = os.open(path, _READ, dir_fd=root)
-            try:
-                data = os.read(descriptor, _CHUNK)
-                if rest := os.read(descriptor, _CHUNK):
-                    chunks = [data, rest]
-                    while rest := os.read(descriptor, _CHUNK):
-                        chunks.append(rest)
-                    data = b"".join(chunks)
-            finally:
-                os.close(descriptor)
-            yield data
-    finally:
-        os.close(root)
+    def read(self, folder: str, paths: Sequence[str]) -> Iterator[bytes]:
+        """The contents of files below a folder. No link is followed, and no FIFO is waited for.
+
+        Raises:
+            OSError: one cannot be read.
+        """
+        # By the folder's descriptor, so that the system need not look up the whole path for each file.
+        root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for path in paths:
+                descriptor = os.open(path, _READ, dir_fd=root)
+                try:
+                    data = os.read(descriptor, _CHUNK)
+                    if rest := os.read(descriptor, _CHUNK):
+                        chunks = [data, rest]
+                        while rest := os.read(descriptor, _CHUNK):
+                            chunks.append(rest)
+                        data = b"".join(chunks)
+                finally:
+                    os.close(descriptor)
+                yield data
+        finally:
+            os.close(root)
 
 
-class HashingReader:
+class HashingReader(FileReader):
     """Reads files below a folder and keeps, in ``files``, the size and the SHA-256 of what was read of each."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -51,13 +51,13 @@ class HashingReader:
         self._root = os.fspath(folder)
 
     def read(self, folder: str, paths: Sequence[str]) -> Iterator[bytes]:
-        """See :func:`read_files`. Of files that are not all taken, the last ones may be missing in ``files``."""
+        """See :meth:`FileReader.read`. Of files that are not all taken, the last ones may be missing in ``files``."""
         below = os.path.relpath(folder, self._root).replace(os.sep, "/")
         prefix = "" if below == "." else f"{below}/"
         names = iter(paths)
         read: list[bytes] = []
         size = 0
-        for data in read_files(folder, paths):
+        for data in super().read(folder, paths):
             read.append(data)
             size += len(data)
             if len(read) == _HASHED_FILES or size >= _HASHED_BYTES:

@@ -28,7 +28,7 @@ def read_back(
         ValueError: a batch does not have the columns of the split.
     """
     if reader is not None and isinstance(target, ReadsThrough):
-        batches = target.read_through(reader.read, folder, split, first)
+        batches = target.read_through(reader, folder, split, first)
     else:
         batches = target.read(folder, split, first)
     checker = RecordChecker(split.schema)

@@ -25,7 +25,7 @@ from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
 from converters.formats.jpeg.metadata import Metadata, first_not_finite, is_reserved
 from converters.formats.readme import refuse_names, write_readme, write_terms
-from converters.storage.hashing_reader import ReadFiles, read_files
+from converters.storage.hashing_reader import FileReader
 from converters.storage.tree import walk_files
 
 if TYPE_CHECKING:
@@ -159,24 +159,24 @@ class JpegFormat:
 
     def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
         """Read back the records of a split, in the order of its metadata."""
-        return self.read_through(read_files, folder, split, first)
+        return self.read_through(FileReader(), folder, split, first)
 
     def read_through(
-        self, read_files: ReadFiles, folder: Path, split: Split, first: int = 0
+        self, files: FileReader, folder: Path, split: Split, first: int = 0
     ) -> Iterator[pa.RecordBatch]:
-        """As :meth:`read`; the images are read by ``read_files``."""
+        """As :meth:`read`; the images are read through ``files``."""
         root, metadata = folder / split.config / split.name, Metadata(split)
         folders = self._class_folders(split)
-        files = _metadata_files(root, metadata)
+        tables = _metadata_files(root, metadata)
         with os.scandir(root) as entries:  # what reads class folders takes an empty one for a class
             there = {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
         if odd := min(there - set(folders or [IMAGES_FOLDER]), default=None):
             raise DataError(f"{odd}: there is no such folder in this layout.", Location(str(root)))
         # The paths that records account for: how many, and the sum of their hashes, as there may be too many to keep.
         count, total = 0, 0
-        for path, number in files.items():
+        for path, number in tables.items():
             for rows in metadata.read(path, header=_has_header(number)):
-                reader = _RowReader(read_files, root, split, metadata, path, first)
+                reader = _RowReader(files, root, split, metadata, path, first)
                 stored = metadata.stored(rows, reader.location)
                 reader.check_places(rows, _stated_places(split, stored) if folders else number)
                 for name in metadata.file_columns.values():
@@ -185,14 +185,14 @@ class JpegFormat:
                     total += sum(map(hash, paths))
                 yield from reader.read(rows, stored)
                 first += len(rows)
-        for path in files:
+        for path in tables:
             count += 1
             total += hash(path.name)
         for name in walk_files(root):
             count -= 1
             total -= hash(name)
         if (count, total) != (0, 0):
-            raise DataError(_unaccounted(root, metadata, files), Location(str(root)))
+            raise DataError(_unaccounted(root, metadata, tables), Location(str(root)))
 
     def _class_folders(self, split: Split) -> list[str]:
         """The folders of the classes in stored order; none where the images are not sorted into classes."""
@@ -209,9 +209,9 @@ class _RowReader:
     """Reads the records of rows of a metadata file; the first of them is record ``first`` of the split."""
 
     def __init__(
-        self, read_files: ReadFiles, root: Path, split: Split, metadata: Metadata, path: Path, first: int
+        self, files: FileReader, root: Path, split: Split, metadata: Metadata, path: Path, first: int
     ) -> None:
-        self._read_files = read_files
+        self._read_files = files.read
         self._root = str(root)
         self._split = split
         self._metadata = metadata
