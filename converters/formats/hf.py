@@ -6,9 +6,11 @@ imported here: both are slow to import, and nothing they would do is needed to w
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +24,6 @@ from converters.dataset.manifest import DEFINITION, MANIFEST, SUMS
 from converters.dataset.schema import Column, Schema
 from converters.dataset.shard import Shard
 from converters.errors import CallError
-from converters.formats.card_code import Example, snippets
 from converters.formats.croissant import write_croissant
 from converters.formats.parquet import ParquetFormat
 from converters.formats.readme import (
@@ -341,6 +342,7 @@ def _card(report: Report, configs: Sequence[_ConfigCard]) -> str:
         "code": code,
         "fence": fence,
         "number": lambda value: f"{value:,}",
+        "python": partial(json.dumps, ensure_ascii=False),
     }
     template = resources.files("converters.formats").joinpath(_TEMPLATE).read_text("utf-8")
     default = next(config for config in configs if config.default)
@@ -352,7 +354,7 @@ def _card(report: Report, configs: Sequence[_ConfigCard]) -> str:
         report=report,
         left_out=left_out(report),
         configs=configs,
-        snippets=list(snippets(_example(default))),
+        example=_example(default),
         word=records_word(splits),
         has_images=any(split.schema.images for split in splits),
         has_labels=any(split.schema.label for split in splits),
@@ -367,11 +369,34 @@ def _card(report: Report, configs: Sequence[_ConfigCard]) -> str:
     )
 
 
-def _example(config: _ConfigCard) -> Example:
+@dataclass(frozen=True)
+class _Example:
+    """What the card's code shows: the first record of a split.
+
+    Attributes:
+        config: name of the config.
+        split: name of the split.
+        image: a column of images that every record has; None where there is none, or no record.
+        value: another column, likewise.
+        label: the column whose numbers have names; None where there is none.
+        named: whether every value of it is a number with a name.
+        is_list: whether a record has several of these numbers.
+    """
+
+    config: str
+    split: str
+    image: str | None = None
+    value: str | None = None
+    label: str | None = None
+    named: bool = False
+    is_list: bool = False
+
+
+def _example(config: _ConfigCard) -> _Example:
     """What the card's code shows: an image and another value that all records have."""
     split = next((split for split in config.splits if split.records), None)
     label = config.class_label
-    named = Example(
+    named = _Example(
         config.name,
         (split or config.splits[0]).name,
         label=label.name if label is not None else None,

@@ -170,9 +170,3 @@ def _archives(folder: Path, split: Split) -> list[Path]:
     found = [(_NAME.fullmatch(path.name), path) for path in (folder / split.config).iterdir()]
     named = [path for match, path in found if match and match[1] == split.name]
     return sorted(named, key=lambda path: (len(path.name), path.name))
-
-
-def _joint_suffix(found: Iterable[str], stated: str | None) -> str:
-    """What the names of a column's images end in, of which a shard has those with these suffixes."""
-    several = set(found)
-    return f".{stated}" if stated else next(iter(several)) if len(several) == 1 else SEVERAL
