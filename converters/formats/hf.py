@@ -96,7 +96,7 @@ class HfFormat(ParquetFormat):
 
     def finish(self, report: Report, folder: Path) -> None:
         """Write the dataset card, the licence, and the description that Croissant readers take."""
-        names = self.names(report)
+        names = self.names([split.split for split in report.splits])
         splits = [
             _SplitCard(
                 report=split,

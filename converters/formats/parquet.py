@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +14,7 @@ from converters.dataset.filenames import MAX_NAME_BYTES
 from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
 from converters.formats.croissant import write_croissant
-from converters.formats.readme import refuse_names, write_readme, write_terms
-from converters.formats.shard_files import new_shard_file, shard_files
+from converters.formats.shard_files import ShardFiles
 from converters.formats.table import check_schema, from_table, table_schema, tables
 
 if TYPE_CHECKING:
@@ -31,17 +29,13 @@ ROW_GROUP_BYTES = 64 << 20
 _READ_ROWS = 2048
 _READ_IMAGE_BYTES = 8 << 20
 _READ_BYTES = 1 << 18  # read at once; without it, a whole column of a row group is
-_SUFFIX = ".parquet"
 
 
-class ParquetFormat:
+class ParquetFormat(ShardFiles):
     """Parquet files, one per shard: <config>/<split>-00000-of-0000N.parquet, images embedded, labels named."""
 
     name = "parquet"
-
-    def split_name(self, split: Split) -> str:
-        """What the files of ``split`` are called."""
-        return split.name
+    suffix = ".parquet"
 
     def refuse(self, splits: Sequence[Split]) -> None:
         """Refuse names that ``datasets`` or a file system would not take.
@@ -49,7 +43,7 @@ class ParquetFormat:
         Raises:
             CallError: with the split, and what to do.
         """
-        refuse_names(splits, self.name, {split.title: self.split_name(split) for split in splits})
+        super().refuse(splits)
         for split in splits:
             longest = f"{self.split_name(split)}-{'0' * 8}-of-{'0' * 8}.parquet"
             if len(longest.encode()) > MAX_NAME_BYTES:
@@ -59,36 +53,20 @@ class ParquetFormat:
 
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
         """Write a shard's records to one file."""
-        path = new_shard_file(folder, shard, _SUFFIX, self.split_name(shard.split))
+        path = self.new_file(folder, shard)
         with path.open("xb") as file, _writer(file, table_schema(shard.split.schema)) as writer:
             for rows in tables(batches, shard, ROW_GROUP_ROWS, ROW_GROUP_BYTES):
                 writer.write_table(rows, row_group_size=len(rows))
         return [path]
 
-    def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
-        """Read back the records of a split; pages whose checksums fail are an error."""
-        for path in self.paths(folder, split):
-            for batch in _read_file(path, split, first):
-                yield batch
-                first += len(batch)
-
-    def paths(self, folder: Path, split: Split) -> list[Path]:
-        """The files of a split, in order."""
-        return shard_files(folder, split, _SUFFIX, self.split_name(split))
+    def read_file(self, path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
+        """Pages whose checksums fail are an error."""
+        return _read_file(path, split, first)
 
     def finish(self, report: Report, folder: Path) -> None:
         """Write the terms, a README that tells `datasets` of configs and splits, and the Croissant description."""
-        write_terms(report, folder)
-        data_files = {
-            split.split.title: f"{glob.escape(split.split.config)}/{self.split_name(split.split)}-*.parquet"
-            for split in report.splits
-        }
-        write_readme(report, folder, data_files)
-        write_croissant(report, self.names(report), folder)
-
-    def names(self, report: Report) -> dict[str, str]:
-        """What the files of each split are called, by the split's title."""
-        return {split.split.title: self.split_name(split.split) for split in report.splits}
+        super().finish(report, folder)
+        write_croissant(report, self.names([split.split for split in report.splits]), folder)
 
 
 def _writer(file: object, schema: pa.Schema) -> pq.ParquetWriter:
