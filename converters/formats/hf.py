@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
@@ -29,12 +29,14 @@ from converters.formats.parquet import ParquetFormat
 from converters.formats.readme import (
     LICENCE,
     README,
+    about_empty_splits,
     cell,
     code,
     column_table,
     config_names,
     configs_yaml,
     default_config,
+    empty_splits,
     fence,
     left_out,
     licence_yaml,
@@ -353,6 +355,7 @@ def _card(report: Report, configs: Sequence[_ConfigCard]) -> str:
         about=report.description.about,
         report=report,
         left_out=left_out(report),
+        empty=about_empty_splits(report),
         configs=configs,
         example=_example(default),
         word=records_word(splits),
@@ -417,7 +420,10 @@ def _front_matter(report: Report, configs: Sequence[_ConfigCard]) -> dict[str, A
     about = report.description.about
     splits = [split.split for split in report.splits]
     names = {split.split.title: split.name for config in configs for split in config.splits}
-    paths = {split.title: f"{split.config}/{names[split.title]}-*" for split in splits}
+    empty = {split.title for split in empty_splits(report)}
+    paths = {
+        split.title: f"{split.config}/{names[split.title]}-*" for split in splits if split.title not in empty
+    }
     optional = {
         "language": list(about.languages),
         "annotations_creators": list(about.annotations_creators),
@@ -435,7 +441,7 @@ def _front_matter(report: Report, configs: Sequence[_ConfigCard]) -> dict[str, A
         "size_categories": [size_category(report.records)],
         **{key: value for key, value in gating.items() if value},
         "configs": configs_yaml(splits, paths, names, {}),
-        "dataset_info": [_yaml_info(config) for config in configs],
+        "dataset_info": [_yaml_info(config, paths) for config in configs],
     }
 
 
@@ -460,13 +466,14 @@ def _tasks(schemas: Sequence[Schema]) -> dict[str, list[str]]:
     )
 
 
-def _yaml_info(config: _ConfigCard) -> dict[str, Any]:
+def _yaml_info(config: _ConfigCard, loaded: Collection[str]) -> dict[str, Any]:
     return {
         "config_name": config.name,
         "features": yaml_features(config.schema),
         "splits": [
             {"name": split.name, "num_bytes": split.num_bytes, "num_examples": split.records}
             for split in config.splits
+            if split.split.title in loaded
         ],
         "download_size": sum(split.file_bytes for split in config.splits),
         "dataset_size": sum(split.num_bytes for split in config.splits),
