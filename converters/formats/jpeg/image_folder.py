@@ -23,7 +23,8 @@ from converters.dataset.labels import label_ranks
 from converters.dataset.schema import SIZES, Column
 from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
-from converters.formats.jpeg.metadata import Metadata, first_not_finite, is_reserved
+from converters.formats.jpeg.metadata import Metadata, is_reserved
+from converters.formats.json_rows import refuse_not_finite
 from converters.formats.readme import refuse_names, write_readme, write_terms
 from converters.storage.hashing_reader import FileReader
 from converters.storage.tree import walk_files
@@ -132,9 +133,8 @@ class JpegFormat:
                         _write_new(descriptor, files, binary_views(batch.column(image.name)))
                         written += [f"{below}/{path}" for path in files]
                         paths[image.name] = files
-                    rows = metadata.rows(batch, paths)
-                    _check_finite(split, rows, first)
-                    write_rows(rows)
+                    refuse_not_finite(split, batch, first)
+                    write_rows(metadata.rows(batch, paths))
                     first += len(batch)
         finally:
             os.close(descriptor)
@@ -361,16 +361,6 @@ def _check_names(split: Split, names: Sequence[str], there: set[str], first: int
                 "Describe the column without the role file_name, and the files get numbers.",
             )
         there.add(folded(name))
-
-
-def _check_finite(split: Split, rows: pa.RecordBatch, first: int) -> None:
-    if (found := first_not_finite(rows)) is not None:
-        row, name = found
-        raise DataError(
-            f"the column {name} is not finite (NaN or infinite), which text cannot hold.",
-            Location(split.title, first + row),
-            f"Leave it out with --without {name}, or choose another format.",
-        )
 
 
 def _metadata_files(root: Path, metadata: Metadata) -> dict[Path, str | None]:

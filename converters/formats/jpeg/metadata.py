@@ -33,17 +33,16 @@ import pyarrow as pa
 
 from converters.dataset.arrays import (
     list_array,
-    list_parts,
     number_array,
     numbers,
     string_array,
-    valid_rows,
     vector_matrix,
 )
 from converters.dataset.description import IDENTITIES, Split
 from converters.dataset.labels import derived_label, label_ranks
 from converters.dataset.schema import SIZES, Column, Schema
 from converters.errors import DataError, Location
+from converters.formats.json_rows import json_row, typed
 from converters.formats.table import label_contradiction
 from converters.storage.files import open_regular
 
@@ -172,9 +171,6 @@ class Metadata:
         Args:
             batch: the records.
             paths: the paths of the files of each column of images.
-
-        Raises:
-            ValueError: a float is not finite, which text cannot hold.
         """
         values = {self.file_columns[name]: string_array(files) for name, files in paths.items()}
         for name in self.fields:
@@ -304,7 +300,7 @@ class Metadata:
                 first = size = 0
                 rows: list[list[Any]] = []
                 for number, line in enumerate(file):
-                    rows.append(_json_row(line, names, Location(str(path), number)))
+                    rows.append(json_row(line, names, Location(str(path), number)))
                     size += len(line)
                     if len(rows) == _READ_ROWS or size >= _READ_BYTES:
                         yield self._typed(rows, path, first)
@@ -317,34 +313,11 @@ class Metadata:
             ) from error
 
     def _typed(self, rows: list[list[Any]], path: Path, first: int) -> pa.RecordBatch:
-        columns = {}
-        for (name, kind), values in zip(self.fields.items(), zip(*rows, strict=True), strict=True):
-            try:
-                columns[name] = pa.array(values, kind)
-                if columns[name].to_pylist() != list(values):  # Arrow makes 1 of 1.5 without a word
-                    raise ValueError(f"a value is no {kind}")
-            except (pa.ArrowException, TypeError, OverflowError, ValueError) as error:
-                raise DataError(
-                    f"{name}: {str(error).splitlines()[0]}.", Location(str(path), first)
-                ) from None
-        return pa.RecordBatch.from_pydict(columns)
-
-
-def first_not_finite(batch: pa.RecordBatch) -> tuple[int, str] | None:
-    """The first row, and its column, that has a float which is NaN or infinite; None if none has."""
-    for name, array in zip(batch.schema.names, batch.columns, strict=True):
-        is_list = pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type)
-        kind = array.type.value_type if is_list else array.type
-        if not pa.types.is_floating(kind):
-            continue
-        if is_list:
-            counts, values = list_parts(array)
-            wrong = np.repeat(np.arange(len(array)), counts)[~np.isfinite(numbers(values))]
-        else:
-            wrong = np.flatnonzero(~np.isfinite(numbers(array)) & valid_rows(array))
-        if len(wrong):
-            return int(wrong[0]), name
-    return None
+        columns = zip(self.fields.items(), zip(*rows, strict=True), strict=True)
+        at = Location(str(path), first)
+        return pa.RecordBatch.from_pydict(
+            {name: typed(name, values, kind, at) for (name, kind), values in columns}
+        )
 
 
 def _json_lines(rows: pa.RecordBatch) -> Iterator[bytes]:
@@ -357,14 +330,3 @@ def _json_lines(rows: pa.RecordBatch) -> Iterator[bytes]:
         part = rows.slice(start, step)
         for values in zip(*(column.to_pylist() for column in part.columns), strict=True):
             yield (encode(dict(zip(names, values, strict=True))) + "\n").encode()
-
-
-def _json_row(line: bytes, names: list[str], location: Location) -> list[Any]:
-    """The values of a row, which must have these names in this order, each once."""
-    try:
-        pairs = json.loads(line.decode(), object_pairs_hook=list)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"no valid JSON: {error}.", location) from None
-    if not isinstance(pairs, list) or [pair[0] for pair in pairs if isinstance(pair, tuple)] != names:
-        raise DataError(f"expected an object with {', '.join(names)[:1000]}, in this order.", location)
-    return [value for _, value in pairs]
