@@ -14,10 +14,9 @@ import pyarrow as pa
 from converters.dataset.description import Split
 from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
-from converters.formats.readme import example_split, write_readme, write_terms
-from converters.formats.shard_files import ShardFiles
+from converters.formats.readme import example_split
 from converters.formats.tfrecord.columns import ColumnReader
-from converters.formats.tfrecord.describe import refuse_shared_features, write_description
+from converters.formats.tfrecord.describe import ExampleFiles
 from converters.formats.tfrecord.encoder import ExampleEncoder, feature_schema
 from converters.formats.tfrecord.fast_parser import RecordError
 from converters.formats.tfrecord.framing import CHUNK_BYTES, Frames
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 _OPTIONS = "group_size:1,uncompressed"
 
 
-class ArrayRecordFormat(ShardFiles):
+class ArrayRecordFormat(ExampleFiles):
     """ArrayRecord files of Examples, one per shard: <config>/<split>-00000-of-0000N.array_record.
 
     Every record is read without its neighbours, as Grain does. A dataset.json says what the features are.
@@ -41,15 +40,6 @@ class ArrayRecordFormat(ShardFiles):
 
     def __init__(self) -> None:
         self._module = _array_record()
-
-    def refuse(self, splits: Sequence[Split]) -> None:
-        """Refuse columns that would be held by one feature, and names that mean something else.
-
-        Raises:
-            CallError: there are some.
-        """
-        super().refuse(splits)
-        refuse_shared_features(splits)
 
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
         """Write a shard's records to one file."""
@@ -64,11 +54,9 @@ class ArrayRecordFormat(ShardFiles):
             writer.close()
         return [path]
 
-    def finish(self, report: Report, folder: Path) -> None:
-        """Write the terms, a README, and the description of the features."""
-        write_terms(report, folder)
-        write_readme(report, folder, {}, loading=_loading(report))
-        write_description(report, folder, self.suffix)
+    def loading(self, report: Report) -> str:
+        """How Grain reads the files of a split."""
+        return _loading(report)
 
     def read_file(self, path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
         """Blocks whose hashes differ are an error."""

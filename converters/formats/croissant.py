@@ -189,36 +189,38 @@ def _file_set(ids: _Ids, config: str, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _labels(ids: _Ids, split: Split) -> dict[str, Any]:
-    name = ids.labels
-    return {
-        "@type": "cr:RecordSet",
-        "@id": name,
-        "name": name,
-        "description": f"The labels of {split.config} by their numbers, which are their places in stored order.",
-        "dataType": "sc:Enumeration",
-        "key": {"@id": f"{name}/number"},
-        "field": [
-            _field(name, "number", "sc:Integer", "Number of the label."),
-            _field(name, "name", "sc:Text", "Name of the label."),
-        ],
-        "data": [
-            {f"{name}/number": number, f"{name}/name": label}
-            for number, label in enumerate(split.label_names)
-        ],
-    }
+    return _enumeration(
+        ids.labels,
+        f"The labels of {split.config} by their numbers, which are their places in stored order.",
+        "sc:Enumeration",
+        {"number": ("sc:Integer", "Number of the label."), "name": ("sc:Text", "Name of the label.")},
+        enumerate(split.label_names),
+    )
 
 
 def _splits(ids: _Ids, names: Sequence[str]) -> dict[str, Any]:
-    name = ids.splits
+    fields = {"name": ("sc:Text", "Name of the split.")}
+    return _enumeration(ids.splits, "The splits that are here.", "cr:Split", fields, zip(names, strict=True))
+
+
+def _enumeration(
+    name: str,
+    description: str,
+    kind: str,
+    fields: Mapping[str, tuple[str, str]],
+    rows: Iterable[Sequence[Any]],
+) -> dict[str, Any]:
+    """A record set whose records stand in it; ``fields`` are the types and descriptions, the key's first."""
+    names = [f"{name}/{field}" for field in fields]
     return {
         "@type": "cr:RecordSet",
         "@id": name,
         "name": name,
-        "description": "The splits that are here.",
-        "dataType": "cr:Split",
-        "key": {"@id": f"{name}/name"},
-        "field": [_field(name, "name", "sc:Text", "Name of the split.")],
-        "data": [{f"{name}/name": split} for split in names],
+        "description": description,
+        "dataType": kind,
+        "key": {"@id": names[0]},
+        "field": [_field(name, field, *stated) for field, stated in fields.items()],
+        "data": [dict(zip(names, row, strict=True)) for row in rows],
     }
 
 

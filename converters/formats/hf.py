@@ -106,7 +106,6 @@ class HfFormat(ParquetFormat):
                 num_bytes=sum(summary["num_bytes"] for summary in split.summaries)
                 + split.fingerprint.image_bytes
                 + _OFFSET_BYTES * split.fingerprint.records * len(split.split.schema.images),
-                file_bytes=split.output_bytes,
             )
             for split in report.splits
         ]
@@ -127,7 +126,6 @@ class _SplitCard:
     report: SplitReport
     name: str
     num_bytes: int
-    file_bytes: int
 
     @property
     def split(self) -> Split:
@@ -475,6 +473,6 @@ def _yaml_info(config: _ConfigCard, loaded: Collection[str]) -> dict[str, Any]:
             for split in config.splits
             if split.split.title in loaded
         ],
-        "download_size": sum(split.file_bytes for split in config.splits),
+        "download_size": sum(split.report.output_bytes for split in config.splits),
         "dataset_size": sum(split.num_bytes for split in config.splits),
     }

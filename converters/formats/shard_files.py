@@ -22,10 +22,17 @@ _NAME = re.compile(r"(.+)-\d{5,}-of-\d{5,}")
 
 
 class ShardFiles(ABC):
-    """What such formats have in common; ``suffix`` is that of the files, with its dot."""
+    """What such formats have in common.
+
+    Attributes:
+        name: see :class:`~converters.formats.Format`.
+        suffix: of the files, with its dot.
+        in_datasets: whether `datasets` loads them.
+    """
 
     name: str
     suffix: str
+    in_datasets = True
 
     def split_name(self, split: Split) -> str:
         """What the files of ``split`` are called."""
@@ -72,7 +79,7 @@ class ShardFiles(ABC):
 
     def finish(self, report: Report, folder: Path) -> None:
         """Write the terms, and a README that tells `datasets` of configs and splits."""
-        splits = [split.split for split in report.splits]
+        splits = [split.split for split in report.splits] if self.in_datasets else []
         data_files = {
             split.title: f"{glob.escape(split.config)}/{self.split_name(split)}-*{self.suffix}"
             for split in splits
@@ -81,5 +88,5 @@ class ShardFiles(ABC):
         write_readme(report, folder, data_files, loading=self.loading(report))
 
     def loading(self, report: Report) -> str | None:  # for formats that say it themselves
-        """Markdown for the README that says how the files are loaded; None where `datasets` does it alone."""
+        """Markdown for the README that says how the files are loaded; by default as `datasets` does."""
         return None

@@ -259,64 +259,55 @@ class Metadata:
         Raises:
             DataError: the file is malformed, has other columns or another order, or a value is not of its type.
         """
-        return self._read_csv(path, header=header) if self.is_csv else self._read_json(path)
-
-    def _read_csv(self, path: Path, *, header: bool) -> Iterator[pa.RecordBatch]:
-        from pyarrow import csv as arrow_csv
-
-        names = list(self.fields)
         location = Location(str(path))
         try:
             # A file object: from a path, Arrow would go by the name and decompress.
             with open(open_regular(path, follow_links=False), "rb") as file:  # noqa: PTH123  # a descriptor
-                first = self._header() if header else b""
-                if file.read(len(first)) != first:
-                    raise DataError(
-                        f"the first line does not name the columns {', '.join(names)[:1000]}.", location
-                    )
-                if not file.read(1):
-                    return
-                file.seek(len(first))
-                reader = arrow_csv.open_csv(
-                    file,
-                    read_options=arrow_csv.ReadOptions(
-                        use_threads=False, block_size=_BLOCK, column_names=names
-                    ),
-                    parse_options=arrow_csv.ParseOptions(ignore_empty_lines=False, newlines_in_values=False),
-                    convert_options=arrow_csv.ConvertOptions(
-                        column_types=self.fields, null_values=[], strings_can_be_null=False, check_utf8=True
-                    ),
-                )
-                yield from reader
+                if self.is_csv:
+                    yield from self._read_csv(file, location, header=header)
+                else:
+                    yield from self._read_json(file, str(path))
         except pa.ArrowInvalid as error:
             raise DataError(f"no valid metadata file: {str(error).splitlines()[0]}.", location) from None
         except OSError as error:
             raise DataError(f"the metadata cannot be read: {error.strerror or error}.", location) from error
 
-    def _read_json(self, path: Path) -> Iterator[pa.RecordBatch]:
-        names = list(self.fields)
-        try:
-            with open(open_regular(path, follow_links=False), "rb") as file:  # noqa: PTH123  # a descriptor
-                first = size = 0
-                rows: list[list[Any]] = []
-                for number, line in enumerate(file):
-                    rows.append(json_row(line, names, Location(str(path), number)))
-                    size += len(line)
-                    if len(rows) == _READ_ROWS or size >= _READ_BYTES:
-                        yield self._typed(rows, path, first)
-                        first, size, rows = number + 1, 0, []
-                if rows:
-                    yield self._typed(rows, path, first)
-        except OSError as error:
-            raise DataError(
-                f"the metadata cannot be read: {error.strerror or error}.", Location(str(path))
-            ) from error
+    def _read_csv(self, file: IO[bytes], location: Location, *, header: bool) -> Iterator[pa.RecordBatch]:
+        from pyarrow import csv as arrow_csv
 
-    def _typed(self, rows: list[list[Any]], path: Path, first: int) -> pa.RecordBatch:
+        names = list(self.fields)
+        first = self._header() if header else b""
+        if file.read(len(first)) != first:
+            raise DataError(f"the first line does not name the columns {', '.join(names)[:1000]}.", location)
+        if not file.read(1):
+            return
+        file.seek(len(first))
+        yield from arrow_csv.open_csv(
+            file,
+            read_options=arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK, column_names=names),
+            parse_options=arrow_csv.ParseOptions(ignore_empty_lines=False, newlines_in_values=False),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=self.fields, null_values=[], strings_can_be_null=False, check_utf8=True
+            ),
+        )
+
+    def _read_json(self, file: IO[bytes], path: str) -> Iterator[pa.RecordBatch]:
+        names = list(self.fields)
+        first = size = 0
+        rows: list[list[Any]] = []
+        for number, line in enumerate(file):
+            rows.append(json_row(line, names, Location(path, number)))
+            size += len(line)
+            if len(rows) == _READ_ROWS or size >= _READ_BYTES:
+                yield self._typed(rows, Location(path, first))
+                first, size, rows = number + 1, 0, []
+        if rows:
+            yield self._typed(rows, Location(path, first))
+
+    def _typed(self, rows: list[list[Any]], location: Location) -> pa.RecordBatch:
         columns = zip(self.fields.items(), zip(*rows, strict=True), strict=True)
-        at = Location(str(path), first)
         return pa.RecordBatch.from_pydict(
-            {name: typed(name, values, kind, at) for (name, kind), values in columns}
+            {name: typed(name, values, kind, location) for (name, kind), values in columns}
         )
 
 

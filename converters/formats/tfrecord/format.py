@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +10,8 @@ import pyarrow as pa
 
 from converters.dataset.description import Split
 from converters.dataset.shard import Shard
-from converters.formats.readme import write_readme, write_terms
-from converters.formats.shard_files import ShardFiles
 from converters.formats.tfrecord.columns import ColumnReader
-from converters.formats.tfrecord.describe import refuse_shared_features, tensorflow_loading, write_description
+from converters.formats.tfrecord.describe import ExampleFiles, tensorflow_loading
 from converters.formats.tfrecord.encoder import ExampleEncoder, feature_schema
 from converters.formats.tfrecord.reader import RangeReader, SourceRange, read_columns
 from converters.formats.tfrecord.witnesses import confirm_output
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     from converters.dataset.report import Report
 
 
-class TFRecordFormat(ShardFiles):
+class TFRecordFormat(ExampleFiles):
     """TFRecord files of Examples, one per shard: <config>/<split>-00000-of-0000N.tfrecord, and a dataset.json.
 
     Features stand in the order of their names, and the files are not compressed. A source that is written so comes
@@ -38,15 +36,6 @@ class TFRecordFormat(ShardFiles):
 
     def __init__(self, *, index: bool = False) -> None:
         self.index = index
-
-    def refuse(self, splits: Sequence[Split]) -> None:
-        """Refuse columns that would be held by one feature, and names that mean something else.
-
-        Raises:
-            CallError: there are some.
-        """
-        super().refuse(splits)
-        refuse_shared_features(splits)
 
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
         """Write a shard's records to one file."""
@@ -73,8 +62,6 @@ class TFRecordFormat(ShardFiles):
             confirm_output(frames, batch, split.schema)
             yield batch
 
-    def finish(self, report: Report, folder: Path) -> None:
-        """Write the terms, a README, and the description with which the files convert again anywhere."""
-        write_terms(report, folder)
-        write_readme(report, folder, {}, loading=tensorflow_loading(report))
-        write_description(report, folder, self.suffix)
+    def loading(self, report: Report) -> str:
+        """How TensorFlow reads the files of a split."""
+        return tensorflow_loading(report)
