@@ -127,18 +127,6 @@ def _output_files(
         raise ConverterError(f"the format {name!r} did not write the files it says it wrote: {odd}.")
     if taken := expected & {MANIFEST, SUMS}:
         raise ConverterError(f"{min(taken)}: the format wrote a file of this name, which is kfer-convert's.")
-    del expected
     if unsafe := next((path for path in written if not safe_path(path)), None):
         raise ConverterError(f"{unsafe!r}: the format {name!r} wrote a file of a name that is not safe.")
-    files = OutputFiles()
-    known = iter(seen.in_order())
-    beyond = OutputFile("", 0, "")  # behind the last one
-    next_known = next(known, beyond)
-    for path in written:
-        while next_known is not beyond and next_known.path < path:
-            next_known = next(known, beyond)
-        if next_known.path == path:
-            files.add(*next_known)
-        else:
-            files.add(path, *hash_file(root + path))
-    return files
+    return seen.of_paths(written, lambda path: OutputFile(path, *hash_file(root + path)))

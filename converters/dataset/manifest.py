@@ -8,12 +8,12 @@ form that ``sha256sum -c`` reads; the manifest lists every file but these two.
 from __future__ import annotations
 
 import hashlib
-import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -57,6 +57,7 @@ DEFINITION = (
 # four names of 255 bytes). JSON takes up to twenty times its size in memory, so nothing larger is parsed.
 _MAX_HEAD_BYTES = 8 << 20
 _MAX_ENTRY_BYTES = 2 << 10
+_ENTRIES_AT_ONCE = 1024
 
 
 def _file(file: OutputFile) -> str | None:
@@ -195,10 +196,12 @@ def _manifest_pieces(head: str, files: Iterable[OutputFile]) -> Iterator[bytes]:
     """The text of the manifest: ``head``, all before the files, and then the files, one to a line."""
     yield f'{head},\n "files": [\n  '.encode()
     encode = json.JSONEncoder(ensure_ascii=False).encode
+    entries = (
+        f'{{"path": {encode(path)}, "size": {size}, "sha256": "{sha256}"}}' for path, size, sha256 in files
+    )
     separator = ""
-    for path, size, sha256 in files:
-        entry = f'{{"path": {encode(path)}, "size": {size}, "sha256": "{sha256}"}}'
-        yield (separator + entry).encode()
+    while some := list(islice(entries, _ENTRIES_AT_ONCE)):
+        yield (separator + ",\n  ".join(some)).encode()
         separator = ",\n  "
     yield b"\n ]\n}\n"
 
@@ -210,8 +213,13 @@ def sums_text(files: Iterable[OutputFile], manifest: bytes) -> str:
 
 def _sums_lines(files: Iterable[OutputFile], manifest_sha256: str) -> Iterator[str]:
     """``files`` are in the order of their paths."""
-    for file in heapq.merge(files, [OutputFile(MANIFEST, 0, manifest_sha256)], key=by_path):
-        yield f"{file.sha256}  {file.path}\n"
+    manifest = f"{manifest_sha256}  {MANIFEST}\n"
+    for path, _, sha256 in files:
+        if manifest and path > MANIFEST:
+            yield manifest
+            manifest = ""
+        yield f"{sha256}  {path}\n"
+    yield manifest
 
 
 def max_manifest_bytes(files: int) -> int:

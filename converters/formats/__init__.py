@@ -105,7 +105,7 @@ class ReadsThrough(Protocol):
     def read_through(
         self, files: FileReader, folder: Path, split: Split, first: int = 0
     ) -> Iterator[pa.RecordBatch]:
-        """As ``read``; the files are read through ``files``, by paths that begin with ``folder``."""
+        """As ``read``; the files are read through ``files``, which knows their digests then, where it can."""
         ...
 
 

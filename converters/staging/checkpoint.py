@@ -226,7 +226,8 @@ def result_text(result: ShardResult) -> Iterator[str]:
     stated = _StatedResult(result.slices, result.source, result.output, result.summary, ())
     yield json.dumps(encode(stated)).removesuffix("]}")
     for start in range(0, len(result.files), _FILES_AT_ONCE):  # there may be tens of thousands
-        yield (", " if start else "") + json.dumps(result.files[start : start + _FILES_AT_ONCE])[1:-1]
+        files = json.dumps([*result.files.between(start, start + _FILES_AT_ONCE)])
+        yield (", " if start else "") + files[1:-1]
     yield "]}"
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import io
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
+from itertools import islice
 from typing import BinaryIO
 
+from converters.storage.digests import sha256_each
 from converters.storage.file_list import OutputFiles
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _CHUNK = 1 << 16
+_HASHED_FILES = 256
+_HASHED_BYTES = 4 << 20
 
 # Of a file that is open, what was read and is not hashed yet: so many pieces wait for the thread that hashes.
 _PIECES_WAITING = 2
@@ -25,20 +29,29 @@ _GAP_BYTES = 1 << 12  # a reader may pass over a few bytes, as over a magic numb
 class FileReader:
     """Reads files: what formats get at the files of an output through."""
 
-    def read(self, path: str) -> bytes:
-        """The content of a file. No link is followed, and no FIFO is waited for.
+    def read(self, folder: str, paths: Sequence[str]) -> Iterator[bytes]:
+        """The contents of files below a folder. No link is followed, and no FIFO is waited for.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: one cannot be read.
         """
-        descriptor = os.open(path, _READ)
+        # By the folder's descriptor, so that the system need not look up the whole path for each file.
+        root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            chunks = []
-            while chunk := os.read(descriptor, _CHUNK):
-                chunks.append(chunk)
+            for path in paths:
+                descriptor = os.open(path, _READ, dir_fd=root)
+                try:
+                    data = os.read(descriptor, _CHUNK)
+                    if rest := os.read(descriptor, _CHUNK):
+                        chunks = [data, rest]
+                        while rest := os.read(descriptor, _CHUNK):
+                            chunks.append(rest)
+                        data = b"".join(chunks)
+                finally:
+                    os.close(descriptor)
+                yield data
         finally:
-            os.close(descriptor)
-        return b"".join(chunks)
+            os.close(root)
 
     def open(self, path: str | os.PathLike[str]) -> AbstractContextManager[BinaryIO]:
         """A file of any size, open for reading from any place.
@@ -48,30 +61,49 @@ class FileReader:
         """
         return open(path, "rb", buffering=0)  # noqa: PTH123  # the caller closes it
 
+    def seen(self, path: str | os.PathLike[str], size: int, sha256: str) -> None:
+        """Take note of what whoever read a file on its own found it to be."""
+
 
 class HashingReader(FileReader):
     """Reads files below a folder and keeps, in ``files``, the size and the SHA-256 of what was read of each."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.files = OutputFiles()
-        self._root = os.fspath(folder) + os.sep
+        self._root = os.fspath(folder)
 
-    def read(self, path: str) -> bytes:
-        """See :meth:`FileReader.read`."""
-        data = super().read(path)
-        self._keep(path, len(data), sha256(data).digest())
-        return data
+    def read(self, folder: str, paths: Sequence[str]) -> Iterator[bytes]:
+        """See :meth:`FileReader.read`. Of files that are not all taken, the last ones may be missing in ``files``."""
+        below = os.path.relpath(folder, self._root).replace(os.sep, "/")
+        prefix = "" if below == "." else f"{below}/"
+        names = iter(paths)
+        read: list[bytes] = []
+        size = 0
+        for data in super().read(folder, paths):
+            read.append(data)
+            size += len(data)
+            if len(read) == _HASHED_FILES or size >= _HASHED_BYTES:
+                self._keep(prefix, islice(names, len(read)), read)
+                read, size = [], 0
+            yield data
+        self._keep(prefix, names, read)
 
     @contextmanager
     def open(self, path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         """See :meth:`FileReader.open`; the digest is known when the file is closed, if nothing failed until then."""
         with _HashedFile(path) as file:
             yield file  # type: ignore[misc]  # a raw file reads bytes like any binary one
-            self._keep(os.fspath(path), *file.finish())
+            size, sha256 = file.finish()
+        self.seen(path, size, sha256)
 
-    def _keep(self, path: str, size: int, digest: bytes) -> None:
-        if path.startswith(self._root):
-            self.files.add_digest(path[len(self._root) :].replace(os.sep, "/"), size, digest)
+    def seen(self, path: str | os.PathLike[str], size: int, sha256: str) -> None:
+        """See :meth:`FileReader.seen`."""
+        self.files.add(os.path.relpath(path, self._root).replace(os.sep, "/"), size, sha256)
+
+    def _keep(self, prefix: str, names: Iterable[str], read: Sequence[bytes]) -> None:
+        """Hash many files at once, which is faster."""
+        paths = [prefix + name for name in names]
+        self.files.extend_digests(paths, list(map(len, read)), sha256_each(read))
 
 
 class _HashedFile(io.RawIOBase):
@@ -127,7 +159,7 @@ class _HashedFile(io.RawIOBase):
         """True."""
         return True
 
-    def finish(self) -> tuple[int, bytes]:
+    def finish(self) -> tuple[int, str]:
         """Size and SHA-256 of the whole file."""
         while self._hashed < self._size:
             self.seek(self._hashed)
@@ -136,7 +168,7 @@ class _HashedFile(io.RawIOBase):
                 break
         for piece in self._waiting:
             piece.result()
-        return self._hashed, self._digest.digest()
+        return self._hashed, self._digest.hexdigest()
 
     def close(self) -> None:
         """Close the file."""

@@ -31,6 +31,7 @@ from converters.errors import CallError, ConverterError, MachineError
 from converters.formats import Format
 from converters.formats.jpeg.metadata import Metadata
 from converters.formats.parquet import ParquetFormat
+from converters.formats.readme import empty_splits
 from converters.formats.table import features, to_table
 from converters.plugins import require_extra
 from converters.storage.object_store import SCRATCH
@@ -90,8 +91,13 @@ def _load_all(
     if report.format != "jpeg":  # of JPEG files the cache holds no bytes
         _require_space(report, folder)
     configs: dict[str, dict[str, SplitReport]] = {}
+    checks = {
+        split.title: Check(NAME, "unverified", "`datasets` loads no split without records")
+        for split in empty_splits(report)
+    }
     for split in report.splits:
-        configs.setdefault(split.split.config, {})[_name_there(target, split.split)] = split
+        if split.split.title not in checks:
+            configs.setdefault(split.split.config, {})[_name_there(target, split.split)] = split
     loads: list[dict[str, Any]] = []
     wanted: dict[tuple[str, str], tuple[SplitReport, Path]] = {}
     for config, splits in configs.items():
@@ -109,7 +115,6 @@ def _load_all(
                 "columns": list(_compared(target, next(iter(splits.values())).split)),
             }
         )
-    checks = {}
     with closing(_answers(loads, folder)) as answers:
         for answer in answers:
             split, digests_file = wanted[answer["config"], answer["split"]]

@@ -288,7 +288,7 @@ MUTATIONS = (
               Edit(f"{_FOLDER}:JpegFormat._class_folders", "enumerate(label.label_names)",
                    "enumerate(sorted(label.label_names))"), "jpeg+:single"),
     _mutation("folders", "images in each other's files",
-              Edit(f"{_FOLDER}:JpegFormat.write", "zip(files, binary_views", "zip(files[::-1], binary_views"), "jpeg:multi"),
+              Edit(f"{_FOLDER}:_write_new", "zip(paths, contents", "zip(paths[::-1], contents"), "jpeg:multi"),
     _mutation("folders", "labels under the names of others",
               Edit("formats.jpeg.metadata:Metadata.rows", "vectors[:, place]", "vectors[:, place - 1]"), "jpeg:multi"),
     _mutation("folders", "label_name of another label",
@@ -351,7 +351,7 @@ MUTATIONS = (
               "parquet:multi"),
     # --- Publishing --------------------------------------------------------------------------------
     _mutation("publishing", "SHA256SUMS with other digests",
-              Edit("dataset.manifest:_sums_lines", "{file.sha256}  ", "{file.sha256[::-1]}  "), "parquet:multi"),
+              Edit("dataset.manifest:_sums_lines", "{sha256}  {path}", "{sha256[::-1]}  {path}"), "parquet:multi"),
     _mutation("publishing", "files without their last bytes hashed",
               Edit("storage.tree:hash_file", "digest.update(chunk)", "digest.update(chunk[:-1])"), "parquet:multi jpeg:multi"),
     _mutation("publishing", "sizes of files one too large",
