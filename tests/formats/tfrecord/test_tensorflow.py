@@ -50,9 +50,6 @@ def stand_in(fresh, monkeypatch):
             lambda command, **more: popen([sys.executable, "-c", program], **more),
         )
         monkeypatch.setattr(second_reader, "require_tensorflow", lambda: None)
-        monkeypatch.setattr(
-            import_module("converters.formats.tfrecord.source"), "require_tensorflow", lambda: None
-        )
         monkeypatch.setattr(import_module("converters.verify.output"), "require_tensorflow", lambda: None)
 
     return use
