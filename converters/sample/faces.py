@@ -25,23 +25,15 @@ _NOISE_TILES = 8
 
 Colour = tuple[int, int, int]
 
-_SKINS: tuple[Colour, ...] = (
-    (250, 224, 203),
-    (241, 203, 173),
-    (226, 180, 143),
-    (204, 153, 112),
-    (168, 115, 78),
-    (120, 79, 55),
-)
-_HAIRS: tuple[Colour, ...] = (
-    (28, 24, 26),
-    (58, 38, 30),
-    (96, 60, 36),
-    (152, 98, 48),
-    (206, 168, 98),
-    (140, 140, 146),
-)
-_IRISES: tuple[Colour, ...] = ((52, 34, 24), (92, 62, 36), (62, 96, 72), (64, 92, 132))
+
+def _palette(codes: str) -> list[Colour]:
+    """Colours by their hexadecimal codes."""
+    return [(code[0], code[1], code[2]) for code in map(bytes.fromhex, codes.split())]
+
+
+_SKINS = _palette("FAE0CB F1CBAD E2B48F CC9970 A8734E 784F37")
+_HAIRS = _palette("1C181A 3A261E 603C24 986230 CEA862 8C8C92")
+_IRISES = _palette("342218 5C3E24 3E6048 405C84")
 _INK: Colour = (40, 26, 28)
 _LIPS: Colour = (168, 62, 66)
 _TEAR: Colour = (176, 216, 250)
