@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 from converters.dataset.manifest import MANIFEST
@@ -65,14 +65,6 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """A contact sheet: the pictures that were drawn for one label, for pairs of labels, or of all images."""
-
-    title: str
-    pictures: Sequence[Picture]
-
-
-@dataclass(frozen=True)
 class ConfigView:
     """What the page shows of a config.
 
@@ -80,7 +72,7 @@ class ConfigView:
         name: of the config.
         splits: those of its splits that could be read through.
         labels: what pictures are filtered by.
-        sheets: the pictures.
+        sheets: the pictures that were drawn for each label, for pairs of labels, or of all images, by title.
         plots: see :mod:`converters.show.plots`.
         sets: the sets of labels with how many images of each split have them, most first; ``more`` are not listed.
         more: see there.
@@ -91,7 +83,7 @@ class ConfigView:
     name: str
     splits: Sequence[InspectedSplit]
     labels: Sequence[str]
-    sheets: Sequence[Sheet]
+    sheets: Mapping[str, Sequence[Picture]]
     plots: Sequence[Any]
     sets: Sequence[tuple[tuple[str, ...], Sequence[int]]]
     more: int
@@ -133,24 +125,23 @@ def show_source(
 
 def _page(source: Source, inspection: Inspection, draw: Draw, command: str) -> str:
     chosen = draw.chosen()
-    equal = _equal_groups(inspection) if draw.splits and chosen else {}
+    equal = _equal_groups(inspection) if chosen else {}
     wanted: dict[str, set[int]] = defaultdict(set)
-    places = [
-        *chosen,
-        *(place for groups in equal.values() for group in groups for place in group[:_MAX_PLACES]),
-    ]
-    for title, record in places:
+    for title, record in chosen:
         wanted[title].add(record)
+    for group in chain.from_iterable(equal.values()):
+        for title, record in group[:_MAX_PLACES]:
+            wanted[title].add(record)
     pictures = read_pictures(source, source.plan(sys.maxsize), wanted) if wanted else {}
-    views = [
-        _view(config.name, inspection, draw, chosen, pictures, equal.get(config.name, ()))
-        for config in inspection.description.configs
-        if any(split.split.config == config.name for split in inspection.splits)
-    ]
+    configs = {split.split.config for split in inspection.splits}
     return _render(
         inspection=inspection,
         about=inspection.description.about,
-        views=views,
+        views=[
+            _view(config.name, inspection, draw, chosen, pictures, equal.get(config.name, ()))
+            for config in inspection.description.configs
+            if config.name in configs
+        ],
         pictures=len(chosen),
         verdicts=_VERDICTS,
         origin=source.origin,
@@ -183,49 +174,33 @@ def _view(
 
     splits = [split for split in inspection.splits if split.split.config == name and split.error is None]
     labels = label_names(splits) if splits and draw.by_label(name) else ()
-    sheets: dict[str, list[Picture]] = {label: [] for label in (*labels, "")}
-    titles = [split.title for split in splits]
-    for place in sorted(
-        chosen, key=lambda place: (titles.index(place[0]) if place[0] in titles else -1, place[1])
-    ):
+    others = "Pairs of labels" if labels else "All images"
+    sheets: dict[str, list[Picture]] = {label: [] for label in (*labels, others)}
+    order = {split.title: number for number, split in enumerate(splits)}
+    for place in sorted(chosen, key=lambda place: (order.get(place[0], -1), place[1])):
         if place in pictures and pictures[place].config == name:
             group = chosen[place].labels
-            sheets[group[0] if len(group) == 1 else ""].append(pictures[place])
+            sheets[group[0] if len(group) == 1 else others].append(pictures[place])
     sets: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0] * len(splits))
     for number, split in enumerate(splits):
         for entry in split.combinations or ():
             sets[entry.labels][number] = entry.records
     ranked = sorted(sets.items(), key=lambda item: -sum(item[1]))
-    sizes = [
-        (
-            size,
-            [
-                (sum(found), sum(map(bool, found)))
-                for found in zip(*(counts for names, counts in ranked if len(names) == size), strict=True)
-            ],
-        )
-        for size in sorted({len(names) for names in sets})
-    ]
+    sizes = []
+    for size in sorted({len(names) for names in sets}):
+        by_split = zip(*(counts for names, counts in ranked if len(names) == size), strict=True)
+        sizes.append((size, [(sum(found), sum(map(bool, found))) for found in by_split]))
+    shown = [[pictures[place] for place in group[:_MAX_PLACES] if place in pictures] for group in equal]
     return ConfigView(
         name,
         splits,
         labels,
-        [
-            Sheet(label or ("Pairs of labels" if labels else "All images"), found)
-            for label, found in sheets.items()
-            if found
-        ],
+        {title: found for title, found in sheets.items() if found},
         list(plots(splits)) if splits else (),
         ranked[:_MAX_SETS],
         max(0, len(ranked) - _MAX_SETS),
         sizes,
-        [
-            (
-                [pictures[place] for place in group[:_MAX_PLACES] if place in pictures],
-                max(0, len(group) - _MAX_PLACES),
-            )
-            for group in equal
-        ],
+        [(found, max(0, len(group) - _MAX_PLACES)) for found, group in zip(shown, equal, strict=True)],
     )
 
 
@@ -273,14 +248,10 @@ def _check_destination(out: Path, source: AnyPlace, overwrite: bool) -> None:
 
 
 def _write(out: Path, text: str) -> None:
-    with NamedTemporaryFile(
-        "w", dir=out.parent, prefix=".", suffix=".html", encoding="utf-8", delete=False
-    ) as file:
-        try:
-            file.write(text)
-            file.close()
-            Path(file.name).chmod(0o644)
-            Path(file.name).replace(out)
-        except BaseException:
-            Path(file.name).unlink()
-            raise
+    """In one step, so that a page that was there is whole whatever happens."""
+    unfinished = out.with_name(f".{out.name}.incomplete")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(out)
+    finally:
+        unfinished.unlink(missing_ok=True)
