@@ -13,9 +13,8 @@ import random
 import threading
 import time
 import traceback
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -35,13 +34,12 @@ MAX_ATTEMPTS = 3
 Message = tuple[str, Any]
 """What an attempt says, or what became of it.
 
-``begun`` on a node, with what people call it; ``counted`` so many more records of each stage; ``finished`` with a
-result; ``failed`` with the task's own error, which it would have again; ``died``, for a reason of the node's.
+``begun`` on a node, with what people call it; ``finished`` with how many records passed each stage, and the result;
+``failed`` with the task's own error, which it would have again; ``died``, for a reason of the node's.
 """
 
 # Finished shards that wait for an earlier one, and those under way, are so many times those under way at most.
 _AHEAD = 4
-_TOLD_EVERY_SECONDS = 0.5
 _WAIT_SECONDS = 0.05  # for news of attempts, before orders are looked at
 _LOOK_SECONDS = 5.0  # after which the cluster may be found grown or shrunk
 _NO_CORE_SECONDS = 600.0  # after which a cluster without any core is given up; one that grows takes minutes
@@ -125,7 +123,6 @@ class _Work:
 
     host: str = ""
     node: str = ""
-    counts: Counter[str] = field(default_factory=Counter)
     deaths: list[str] = field(default_factory=list)
     died_on: list[str] = field(default_factory=list)
 
@@ -135,7 +132,6 @@ class _Work:
         if self.node:
             self.died_on.append(self.node)
         self.host = self.node = ""
-        self.counts.clear()
 
 
 def in_order(cluster: _Cluster, shards: Sequence[Shard], tell: Progress) -> Iterator[ShardResult]:
@@ -157,18 +153,14 @@ def in_order(cluster: _Cluster, shards: Sequence[Shard], tell: Progress) -> Iter
             of = work[number]
             if kind == "begun":
                 of.node, of.host = value
-            elif kind == "counted":
-                of.counts.update(value)
-                for stage, count in value.items():
-                    tell(stage, count)
             elif kind == "finished":
                 del work[number]
-                done[number] = value
+                counts, done[number] = value
+                for stage, count in counts.items():
+                    tell(stage, count)
             elif kind == "failed":
                 raise value
             else:
-                for stage, count in of.counts.items():
-                    tell(stage, -count)
                 of.bury(value)
                 if len(of.deaths) == MAX_ATTEMPTS:
                     raise MachineError(
@@ -302,34 +294,23 @@ def attempt(job: Job, shard: Shard) -> Iterator[Message]:
     node = ray.get_runtime_context().get_node_id()
     host = f"node {ray.util.get_node_ip_address()} ({node[:8]})"
     yield "begun", (node, host)
-    counted: deque[tuple[str, int]] = deque()
-    # The task has a thread of its own, so that this one can tell of its progress.
-    with ThreadPoolExecutor(1) as thread:
-        future = thread.submit(_run_task, job, shard, host, counted)
-        while wait([future], _TOLD_EVERY_SECONDS).not_done:
-            yield from _counted(counted)
-    yield from _counted(counted)
-    error = future.exception()
-    yield ("finished", future.result()) if error is None else ("failed", _sendable(error))
+    message: Message
+    try:
+        message = "finished", run_task(job, shard, host)
+    except BaseException as error:  # noqa: BLE001  # it is raised where it is told of
+        message = "failed", _sendable(error)
+    yield message
 
 
-def _run_task(job: Job, shard: Shard, host: str, counted: deque[tuple[str, int]]) -> ShardResult:
+def run_task(job: Job, shard: Shard, host: str) -> tuple[Counter[str], ShardResult]:
+    """How many records passed each stage, and the result."""
     for name, wanted in job.versions.items():
         if (found := version(name)) != wanted:
             raise CallError(f"{host} of the Ray cluster has {name} {found}, and this machine has {wanted}.")
     with suppress(OSError):
         os.chdir(job.folder)  # not there: no matter, unless a path is relative
-    return job.task(shard, lambda stage, count: counted.append((stage, count)))
-
-
-def _counted(counted: deque[tuple[str, int]]) -> Iterator[Message]:
-    """What was counted since the last time, if anything."""
     counts: Counter[str] = Counter()
-    while counted:
-        stage, count = counted.popleft()
-        counts[stage] += count
-    if counts:
-        yield "counted", dict(counts)
+    return counts, job.task(shard, lambda stage, count: counts.update({stage: count}))
 
 
 def _sendable(error: BaseException) -> BaseException:
