@@ -173,7 +173,7 @@ def hub_session(destination: Destination, *, bars: bool = False) -> Iterator[Hub
         client.event_hooks, client.timeout = hooks, timeout
 
 
-def again(call: Callable[..., _T], *arguments: Any, twice: bool = True, **options: Any) -> _T:  # noqa: ANN401  # of the call
+def retried(call: Callable[..., _T], *arguments: Any, twice: bool = True, **options: Any) -> _T:  # noqa: ANN401  # of the call
     """The result of a request, made again after a rate limit, and where it may be made ``twice`` after a passing fault.
 
     A Hub that is not there at all is no passing fault.

@@ -265,7 +265,8 @@ def _upload(
         f"Upload {' '.join(about.title.split())}: {report.records:,} records, converted and verified by "
         f"kfer-convert {version('kfer-convert')}"
     )
-    parts = groups(files, None if destination.official else _COMMIT_BYTES) or [[]] * bool(delete)
+    at_once = destination.official or destination.create_pr
+    parts = groups(files, None if at_once else _COMMIT_BYTES) or [[]] * bool(delete)
     if destination.revision == MAIN:
         remote.start_from(state.commit)
     for number, part in enumerate(parts, 1):
@@ -273,17 +274,9 @@ def _upload(
             _guarded(remote)
         which = f"part {number} of {len(parts)}"
         _log.info("Sending %d files, %d bytes (%s).", len(part), sum(file.size for file in part), which)
-        last = number == len(parts)
         title = message if len(parts) == 1 else f"{message} ({which})"
         licence = f"Licence of the data: {about.licence.name}."
-        warnings += remote.upload(out, part, delete if last else (), title, licence)
-        if number == 1 and not last and remote.pull_request:
-            _log.warning(
-                "Opened %s. Should this push not come through, go on with it by --revision %s in the place of "
-                "--create-pr.",
-                remote.pull_request,
-                remote.revision,
-            )
+        warnings += remote.upload(out, part, delete if number == len(parts) else (), title, licence)
     return warnings
 
 

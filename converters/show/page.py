@@ -25,11 +25,12 @@ from converters.formats.sources import open_source
 from converters.plugins import require_extra
 from converters.show.draw import Draw, Group
 from converters.show.pictures import Picture, read_pictures
+from converters.storage.object_store import ObjectPath, place
 from converters.storage.object_store import Place as AnyPlace
 from converters.verify.source import InspectedSplit, Inspection, inspect_opened
 from converters.verify.survey import Place
 
-PER_LABEL = 12
+AnyPath = str | os.PathLike[str]
 
 _MAX_SETS = 2000  # rows of a table
 _MAX_GROUPS = 12  # of equal images, of each config
@@ -91,32 +92,46 @@ class ConfigView:
     equal: Sequence[tuple[Sequence[Picture], int]]
 
 
-def show_source(
-    place: AnyPlace,
-    out: Path | None = None,
+def show(
+    source: AnyPath | ObjectPath = "tfrecords",
     *,
-    labels: Path | None = None,
-    per_label: int = PER_LABEL,
+    out: AnyPath | None = None,
+    labels: AnyPath | None = None,
+    per_label: int = 12,
     seed: int = 0,
     images: bool = True,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Page:
-    """Make the page of a source; see :func:`converters.show`.
+    """A page of pictures and plots of a source or an output: one HTML file, which a notebook displays by itself.
+
+    Args:
+        source: see :func:`converters.convert`; likewise ``labels``, which tell the clips that splits share, and
+            ``progress``.
+        out: the file to write; none by default.
+        labels: see there.
+        per_label: how many images of each label are shown, spread over the splits.
+        seed: another seed draws others.
+        images: whether there are images in the page.
+        overwrite: replace a page that is there.
+        progress: see there.
 
     Raises:
-        CallError: the extra is not installed, there is no source, or the page must not be written to ``out``.
+        CallError: there is no source, the extra ``show`` is not installed, or ``out`` is there or in an output.
         DataError: a file cannot be matched to a split.
     """
     require_extra("show", "The page", "vl_convert")
+    at, out = place(source), None if out is None else Path(out)
     if out is not None:
-        _check_destination(out, place, overwrite)
-    source = open_source(place, allow_mismatch=True, progress=progress, labels=labels)
-    draw = Draw(seed, per_label, Counter(found.split.config for found in source.splits))
-    inspection = inspect_opened(source, str(place), progress, draw.watch if images else None)
-    command = ["kfer-convert", "show", str(place), "--seed", str(seed), "--per-label", str(per_label)]
+        _check_destination(out, at, overwrite)
+    opened = open_source(
+        at, allow_mismatch=True, progress=progress, labels=None if labels is None else Path(labels)
+    )
+    draw = Draw(seed, per_label, Counter(found.split.config for found in opened.splits))
+    inspection = inspect_opened(opened, str(at), progress, draw.watch if images else None)
+    command = ["kfer-convert", "show", str(at), "--seed", str(seed), "--per-label", str(per_label)]
     command += [] if labels is None else ["--labels", str(labels)]
-    text = _page(source, inspection, draw, shlex.join(command + ["--no-images"] * (not images)))
+    text = _page(opened, inspection, draw, shlex.join(command + ["--no-images"] * (not images)))
     text = text.encode("utf-8", "backslashreplace").decode()  # names of folders may be no UTF-8
     if out is not None:
         _write(out, text)
@@ -177,10 +192,10 @@ def _view(
     others = "Pairs of labels" if labels else "All images"
     sheets: dict[str, list[Picture]] = {label: [] for label in (*labels, others)}
     order = {split.title: number for number, split in enumerate(splits)}
-    for place in sorted(chosen, key=lambda place: (order.get(place[0], -1), place[1])):
-        if place in pictures and pictures[place].config == name:
-            group = chosen[place].labels
-            sheets[group[0] if len(group) == 1 else others].append(pictures[place])
+    for found in sorted(chosen, key=lambda found: (order.get(found[0], -1), found[1])):
+        if found in pictures and pictures[found].config == name:
+            group = chosen[found].labels
+            sheets[group[0] if len(group) == 1 else others].append(pictures[found])
     sets: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0] * len(splits))
     for number, split in enumerate(splits):
         for entry in split.combinations or ():
@@ -190,7 +205,7 @@ def _view(
     for size in sorted({len(names) for names in sets}):
         by_split = zip(*(counts for names, counts in ranked if len(names) == size), strict=True)
         sizes.append((size, [(sum(found), sum(map(bool, found))) for found in by_split]))
-    shown = [[pictures[place] for place in group[:_MAX_PLACES] if place in pictures] for group in equal]
+    shown = [[pictures[one] for one in group[:_MAX_PLACES] if one in pictures] for group in equal]
     return ConfigView(
         name,
         splits,
