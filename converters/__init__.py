@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from converters.api import convert, inspect, push, show, verify
+    from converters.api import convert, inspect, push, verify
     from converters.dataset.description import Description, Split, load_description
     from converters.dataset.report import Check, CheckError, Report, SplitReport
     from converters.dataset.shard import Shard
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from converters.formats import Format
     from converters.hub import PushReport
     from converters.sample.writer import SampleSummary, make_sample
-    from converters.show.page import Page
+    from converters.show.page import Page, show
     from converters.verify.source import Inspection
 
 _HOMES = {
-    "converters.api": ("convert", "inspect", "push", "show", "verify"),
+    "converters.api": ("convert", "inspect", "push", "verify"),
     "converters.errors": ("CallError", "ConverterError", "DataError", "Location"),
     "converters.formats": ("Format",),
     "converters.hub": ("PushReport",),
-    "converters.show.page": ("Page",),
+    "converters.show.page": ("Page", "show"),
     "converters.verify.source": ("Inspection",),
     "converters.dataset.report": ("Check", "CheckError", "Report", "SplitReport"),
     "converters.sample.writer": ("SampleSummary", "make_sample"),

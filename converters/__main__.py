@@ -3,6 +3,7 @@
 Processes of one's own import this module again, so the command line is imported only to be run.
 """
 
+import gc
 import os
 import sys
 
@@ -27,7 +28,8 @@ def main() -> None:
     except SystemExit as stop:
         if isinstance(stop.code, int) and stop.code > _SIGNALLED:
             # All is tidied up and said. Python would now wait for threads, and one that a signal struck within a
-            # thread pool may wait for ever.
+            # thread pool may wait for ever. Semaphores that nothing uses any more would be reported as leaked.
+            gc.collect()
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(stop.code)

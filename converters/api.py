@@ -1,4 +1,4 @@
-"""The Python API: everything the command does."""
+"""The Python API: everything the command does, but for the page, which :mod:`converters.show` makes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from converters.storage.object_store import ObjectPath, place
 
 if TYPE_CHECKING:
     from converters.hub import Gating, PushReport
-    from converters.show.page import Page
     from converters.verify.output import OutputReader
     from converters.verify.source import Inspection
 
@@ -116,13 +115,6 @@ def convert(
     return run(place(source), to, destination, options, overwrite=overwrite, progress=progress)
 
 
-def dataset_name(source: AnyPlace) -> str:
-    """What the dataset of a source is called, in the characters of a file name."""
-    from converters.formats.sources import name_of
-
-    return name_of(place(source))
-
-
 def verify(
     out: AnyPlace,
     *,
@@ -184,47 +176,6 @@ def inspect(
     from converters.verify.source import inspect_source
 
     return inspect_source(place(source), progress, labels=None if labels is None else Path(labels))
-
-
-def show(
-    source: AnyPlace = "tfrecords",
-    *,
-    out: AnyPath | None = None,
-    labels: AnyPath | None = None,
-    per_label: int = 12,
-    seed: int = 0,
-    images: bool = True,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> Page:
-    """A page of pictures and plots of a source or an output: one HTML file, which a notebook displays by itself.
-
-    Args:
-        source: see :func:`convert`; likewise ``labels``, which tell the clips that splits share, and ``progress``.
-        out: the file to write; none by default.
-        labels: see there.
-        per_label: how many images of each label are shown, spread over the splits.
-        seed: another seed draws others.
-        images: whether there are images in the page.
-        overwrite: replace a page that is there.
-        progress: see there.
-
-    Raises:
-        CallError: there is no source, the extra ``show`` is not installed, or ``out`` is there or in an output.
-        DataError: a file cannot be matched to a split.
-    """
-    from converters.show.page import show_source
-
-    return show_source(
-        place(source),
-        None if out is None else Path(out),
-        labels=None if labels is None else Path(labels),
-        per_label=per_label,
-        seed=seed,
-        images=images,
-        overwrite=overwrite,
-        progress=progress,
-    )
 
 
 def push(

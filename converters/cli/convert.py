@@ -23,9 +23,10 @@ from converters.cli.options import (
     FormatsType,
     choice,
     flag,
+    option,
 )
 from converters.cli.progress import report_progress
-from converters.cli.push import destination, show_push
+from converters.cli.push import show_push
 from converters.cli.tables import published_lines, show_report, show_reports
 from converters.engines import available_engines
 from converters.errors import ConverterError
@@ -40,11 +41,13 @@ SAMPLE_FOLDER = "kfer-sample"
 
 _FORMAT_OPTIONS = ("class_folders", "index", "image_suffix")
 
-_FORMATS = ", ".join(available_formats())
+_TO = f"One or more of: {', '.join(available_formats())}."
 _OUT = "Folder to make, or a URL; of several formats, the folder of their folders.  [default: ./kfer-FORMAT]"
 _WITHOUT = "Leave this column out; may be repeated, and is recorded."
 _RECORD_SIZE = "Longest record that is accepted.  [default: 256 MiB]"
 _SHARD_SIZE = "Most source bytes in one output file.  [default: 500 MB]"
+_SUFFIX = "webdataset: what the names of images end in, such as jpg; by default what is in them."
+_SEVERAL: Any = {"multiple": True}
 _SIZE: Any = {"type": click.IntRange(1), "metavar": "BYTES"}
 _DAMAGE = "What damage means: nothing is published, or damaged records are left out and listed (status 3)."
 _CLUSTER = "ray: the cluster.  [default: RAY_ADDRESS, or one started on this machine]"
@@ -53,42 +56,28 @@ _PUSH = "hf: upload the verified output to this repo on the Hugging Face Hub, as
 
 PARAMS = (
     click.Argument(["source"], required=False, type=PLACE),
-    click.Option(
-        ["--to", "format_names"],
-        type=FormatsType(),
-        multiple=True,
-        metavar="FORMAT[,FORMAT…]",
-        help=f"One or more of: {_FORMATS}.",
-    ),
-    click.Option(["--out"], type=PLACE, metavar="DIR", help=_OUT),
-    click.Option(
-        ["--config", "configs"], multiple=True, metavar="NAME", help="Only this config; may be repeated."
-    ),
-    click.Option(
-        ["--split", "splits"], multiple=True, metavar="NAME", help="Only this split; may be repeated."
-    ),
-    click.Option(["--without"], multiple=True, metavar="COLUMN", help=_WITHOUT),
+    option("--to", "format_names", type=FormatsType(), metavar="FORMAT[,FORMAT…]", help=_TO, **_SEVERAL),
+    option("--out", type=PLACE, metavar="DIR", help=_OUT),
+    option("--config", "configs", metavar="NAME", help="Only this config; may be repeated.", **_SEVERAL),
+    option("--split", "splits", metavar="NAME", help="Only this split; may be repeated.", **_SEVERAL),
+    option("--without", metavar="COLUMN", help=_WITHOUT, **_SEVERAL),
     LABELS,
     READER,
     flag("--decode", help="Decode every image fully, not only its header."),
     flag("--class-folders", help="jpeg: one folder per class, as ImageFolder and Keras read it."),
     flag("--index", help="tfrecord: an index for DALI beside each file."),
-    click.Option(
-        ["--image-suffix"],
-        metavar="SUFFIX",
-        help="webdataset: what the names of images end in, such as jpg; by default what is in them.",
-    ),
+    option("--image-suffix", metavar="SUFFIX", help=_SUFFIX),
     choice("--on-error", values=["fail", "quarantine"], default="fail", help=_DAMAGE),
     flag("--allow-mismatch", help="Publish although published facts differ; recorded."),
     flag("--paranoid", help="Hash every source file once more at the end."),
     flag("--overwrite", help="Replace an existing output, once the new one is proven."),
-    click.Option(["--max-record-size", "max_record_bytes"], default=256 << 20, help=_RECORD_SIZE, **_SIZE),
-    click.Option(["--max-shard-size", "max_shard_bytes"], default=500_000_000, help=_SHARD_SIZE, **_SIZE),
+    option("--max-record-size", "max_record_bytes", default=256 << 20, help=_RECORD_SIZE, **_SIZE),
+    option("--max-shard-size", "max_shard_bytes", default=500_000_000, help=_SHARD_SIZE, **_SIZE),
     WORKERS,
     choice("--engine", values=available_engines(), default="local", help="Where the work runs."),
-    click.Option(["--ray-address"], metavar="ADDRESS", help=_CLUSTER),
+    option("--ray-address", metavar="ADDRESS", help=_CLUSTER),
     flag("--sample", help=_SAMPLE),
-    click.Option(["--push-to-hub"], metavar="NAMESPACE/NAME", help=_PUSH),
+    option("--push-to-hub", metavar="NAMESPACE/NAME", help=_PUSH),
     *UPLOAD,
     QUIET,
     JSON,
@@ -122,6 +111,7 @@ def convert(
     target = _upload_target(push_to_hub, formats, upload, dry_run=dry_run)
     from converters import api
     from converters.formats import load_format, options_of
+    from converters.formats.sources import name_of
 
     by_format = options_of(formats, {name: options.pop(name) for name in _FORMAT_OPTIONS})
     for name in formats:  # before anything is written
@@ -133,24 +123,16 @@ def convert(
         _sample_once(source, quiet=quiet or as_json)
     source = source or Path("tfrecords")
     total = _expected_records(source, options["configs"], options["splits"])
-
-    def converted(name: str) -> Report:
-        with report_progress(quiet=quiet, as_json=as_json, total=total) as progress:
-            return api.convert(
-                source,
-                to=name,
-                out=_destination(source, out, name, alone=len(formats) == 1),
-                engine_options={} if ray_address is None else {"address": ray_address},
-                progress=progress,
-                **by_format[name],
-                **options,
-            )
-
-    reports = {}
+    options["engine_options"] = {} if ray_address is None else {"address": ray_address}
+    reports: dict[str, Report] = {}
     failed: ConverterError | None = None
     for name in formats:
+        where = out if out is None or len(formats) == 1 else out / f"{name_of(source)}-{name}"
         try:
-            reports[name] = converted(name)
+            with report_progress(quiet=quiet, as_json=as_json, total=total) as progress:
+                reports[name] = api.convert(
+                    source, to=name, out=where, progress=progress, **by_format[name], **options
+                )
         except ConverterError as error:
             if len(formats) == 1:
                 raise
@@ -179,15 +161,6 @@ def convert(
         sys.exit(EXIT_QUARANTINED)
 
 
-def _destination(source: Place, out: Place | None, name: str, *, alone: bool) -> Place | None:
-    """Where the output of a format goes: into a folder of its own where there are several."""
-    if out is None or alone:
-        return out
-    from converters.api import dataset_name
-
-    return out / f"{dataset_name(source)}-{name}"
-
-
 def _upload_target(
     repo: str | None, formats: list[str], upload: dict[str, Any], *, dry_run: bool
 ) -> Destination | None:
@@ -198,16 +171,16 @@ def _upload_target(
     """
     if repo is None:
         source_of = click.get_current_context().get_parameter_source
-        for option in UPLOAD:
-            if source_of(str(option.name)) == click.core.ParameterSource.COMMANDLINE:
-                name = "/".join(option.opts[:1] + option.secondary_opts)
+        for given in UPLOAD:
+            if source_of(str(given.name)) == click.core.ParameterSource.COMMANDLINE:
+                name = "/".join(given.opts[:1] + given.secondary_opts)
                 raise click.UsageError(f"{name} is an option of an upload and needs --push-to-hub.")
         return None
     if "hf" not in formats:
         raise click.UsageError("--push-to-hub uploads an output of --to hf, and no other.")
-    from converters.hub import check
+    from converters.hub import Destination, check
 
-    target = destination(repo, **upload)
+    target = Destination.configured(repo, **upload)
     if not dry_run:
         check(target)
     return target

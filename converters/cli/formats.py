@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from converters.cli.options import JSON
+from converters.cli.tables import show_json
 from converters.formats import available_formats, describe_format
 
 
@@ -15,7 +14,7 @@ def formats(*, as_json: bool) -> None:
     """List the formats that are installed."""
     lines = {name: describe_format(name) for name in available_formats()}
     if as_json:
-        click.echo(json.dumps(lines, indent=1, ensure_ascii=False))
+        show_json(lines)
         return
     width = max(map(len, lines), default=0)
     for name, line in lines.items():

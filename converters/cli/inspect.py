@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from converters.cli import EXIT_FAILED
-from converters.cli.options import FOLDER, JSON, LABELS, PLACE
+from converters.cli.options import FOLDER, JSON, LABELS, PLACE, option
 from converters.cli.progress import report_progress
-from converters.cli.tables import inspection_lines
+from converters.cli.tables import inspection_lines, show_json
 from converters.errors import CallError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _DESCRIBE = (
 PARAMS = (
     click.Argument(["source"], type=PLACE, default="tfrecords"),
     LABELS,
-    click.Option(["--describe"], type=FOLDER, metavar="FILE", help=_DESCRIBE),
+    option("--describe", type=FOLDER, metavar="FILE", help=_DESCRIBE),
     JSON,
 )
 
@@ -47,7 +47,7 @@ def inspect(source: Place, *, labels: Path | None, describe: Path | None, as_jso
         text = json.dumps(inspection.document, indent=1, ensure_ascii=False) + "\n"
         describe.write_text(text, encoding="utf-8", newline="\n")
     if as_json:
-        click.echo(json.dumps(inspection.to_json(), indent=1, ensure_ascii=False))
+        show_json(inspection.to_json())
     else:
         click.echo("\n".join(inspection_lines(inspection)))
     if inspection.failed:

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from converters.storage.object_store import Place
 
 
+def option(*names: str, help: str, **more: Any) -> click.Option:  # noqa: ANN401  # what click takes
+    """An option that takes a value."""
+    return click.Option(names, help=help, **more)
+
+
 def flag(*names: str, help: str) -> click.Option:
     """An option that takes no value."""
     return click.Option(names, is_flag=True, help=help)
@@ -42,10 +47,7 @@ class FormatsType(click.ParamType):  # type: ignore[type-arg]  # generic from cl
     name = "formats"
 
     def convert(
-        self,
-        value: Any,  # noqa: ANN401  # what was typed
-        param: click.Parameter | None,
-        ctx: click.Context | None,
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, ...]:
         """The names as they are registered."""
         from converters.formats import available_formats
@@ -77,23 +79,21 @@ PLACE = PlaceType()
 FOLDER = click.Path(path_type=Path)
 
 _LABELS = "Folder of the authors' label CSVs; recovers img_id and clip_id."
-LABELS = click.Option(["--labels"], type=FOLDER, metavar="DIR", help=_LABELS)
+LABELS = option("--labels", type=FOLDER, metavar="DIR", help=_LABELS)
 JSON = flag("--json", "as_json", help="Print one JSON object instead of a table.")
 QUIET = flag("--quiet", "-q", help="Print nothing but errors.")
 _WHO_READS = "Who reads the TFRecords; tensorflow has TensorFlow confirm every record (an extra to install)."
 READER = choice("--reader", values=["native", "tensorflow"], default="native", help=_WHO_READS)
 _ONE_PER_CORE = "Number of processes.  [default: one per core, or one where little is to do]"
-WORKERS = click.Option(["--workers"], type=click.IntRange(1), metavar="N", help=_ONE_PER_CORE)
+WORKERS = option("--workers", type=click.IntRange(1), metavar="N", help=_ONE_PER_CORE)
 
 _VISIBILITY = "Who may see the repo.  [default: private; --public takes --i-have-the-right-to-publish too]"
 _GATING = "Who is let in: each asker once you approve, each asker, or all without asking."
 UPLOAD = (
-    click.Option(
-        ["--revision"], default="main", show_default=True, metavar="BRANCH", help="Branch to commit to."
-    ),
-    click.Option(["--commit-message"], metavar="TEXT", help="First line of the commits."),
+    option("--revision", default="main", show_default=True, metavar="BRANCH", help="Branch to commit to."),
+    option("--commit-message", metavar="TEXT", help="First line of the commits."),
     flag("--create-pr", help="Open a pull request instead of committing to main."),
-    click.Option(["--private/--public", "private"], default=True, help=_VISIBILITY),
+    option("--public/--private", default=False, help=_VISIBILITY),
     flag("--i-have-the-right-to-publish", "has_right", help="Needed, and only taken, with --public."),
     choice("--gated", "gating", values=["manual", "auto", "no"], default="manual", help=_GATING),
     flag("--delete-extra", help="Delete files of the repo that the output has not."),

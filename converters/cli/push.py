@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ import click
 
 from converters.cli.options import FOLDER, JSON, QUIET, UPLOAD
 from converters.cli.progress import report_progress
-from converters.cli.tables import push_lines, pushed_lines
+from converters.cli.tables import push_lines, pushed_lines, show_json
 
 if TYPE_CHECKING:
     from converters.hub import Destination
@@ -38,20 +37,10 @@ def push(
     OUT is verified first; the repo is made private and gated before any data is sent, and all of it is downloaded
     and compared afterwards. The token comes from HF_TOKEN or the login cache, the Hub's address from HF_ENDPOINT.
     """
-    show_push(
-        out, destination(repo, **upload), dry_run=dry_run, verbose=verbose, quiet=quiet, as_json=as_json
-    )
-
-
-def destination(repo: str, *, private: bool, **upload: Any) -> Destination:  # noqa: ANN401  # its fields
-    """Where a push goes, by the options of the command.
-
-    Raises:
-        CallError: they contradict each other, or are not allowed.
-    """
     from converters.hub import Destination
 
-    return Destination.configured(repo, public=not private, **upload)
+    destination = Destination.configured(repo, **upload)
+    show_push(out, destination, dry_run=dry_run, verbose=verbose, quiet=quiet, as_json=as_json)
 
 
 def show_push(
@@ -86,7 +75,7 @@ def show_push(
         )
         raise
     if as_json:
-        click.echo(json.dumps(report.to_json() | (facts or {}), indent=1, ensure_ascii=False))
+        show_json(report.to_json() | (facts or {}))
     elif not quiet:
         click.echo("\n".join(pushed_lines(report)))
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from converters.cli.options import FOLDER, JSON, QUIET, WORKERS, flag
+from converters.cli.options import FOLDER, JSON, QUIET, WORKERS, flag, option
 from converters.cli.progress import report_progress
+from converters.cli.tables import show_json
 
 _ROWS = "With --full: take the label rows from the authors' CSVs in DIR."
-_SEED = "Another seed draws other faces."
 
 PARAMS = (
     click.Argument(["folder"], metavar="DIR", type=FOLDER),
-    click.Option(["--records"], type=click.IntRange(1), help="Number of records over all files."),
+    option("--records", type=click.IntRange(1), help="Number of records over all files."),
     flag("--full", help="As many records as KFER has, with its published counts."),
-    click.Option(["--labels"], type=FOLDER, metavar="DIR", help=_ROWS),
-    click.Option(["--seed"], type=int, default=0, show_default=True, help=_SEED),
+    option("--labels", type=FOLDER, metavar="DIR", help=_ROWS),
+    option("--seed", type=int, default=0, show_default=True, help="Another seed draws other faces."),
     WORKERS,
     QUIET,
     JSON,
@@ -40,8 +39,7 @@ def sample(folder: Path, *, quiet: bool, as_json: bool, **options: Any) -> None:
             folder, progress=lambda count: progress("read", count) if progress else None, **options
         )
     if as_json:
-        facts = asdict(summary) | {"folder": str(folder)}
-        click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+        show_json(asdict(summary) | {"folder": str(folder)})
     elif not quiet:
         click.echo(
             f"{summary.records:,} records in {len(summary.files)} files, {summary.bytes:,} bytes: {folder}"

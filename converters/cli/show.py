@@ -8,27 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from converters.cli.options import FOLDER, JSON, LABELS, PLACE, QUIET, flag
+from converters.cli.options import FOLDER, JSON, LABELS, PLACE, QUIET, flag, option
 from converters.cli.progress import report_progress
 
 if TYPE_CHECKING:
     from converters.storage.object_store import Place
 
-_OUT = "The file to write.  [default: ./NAME.html]"
 _PER_LABEL = "How many images of each label are shown, over all splits."
+_NUMBER: Any = {"show_default": True}
 
 PARAMS = (
     click.Argument(["source"], type=PLACE, default="tfrecords"),
-    click.Option(["--out"], type=FOLDER, metavar="PAGE.html", help=_OUT),
+    option("--out", type=FOLDER, metavar="PAGE.html", help="The file to write.  [default: ./NAME.html]"),
     LABELS,
-    click.Option(
-        ["--per-label"], type=click.IntRange(1), default=12, show_default=True, metavar="N", help=_PER_LABEL
-    ),
-    click.Option(
-        ["--seed"], type=click.IntRange(0), default=0, show_default=True, help="Another seed draws others."
-    ),
-    click.Option(
-        ["--images/--no-images"], default=True, help="Whether there are images in the page.  [default: yes]"
+    option("--per-label", type=click.IntRange(1), metavar="N", default=12, help=_PER_LABEL, **_NUMBER),
+    option("--seed", type=click.IntRange(0), default=0, help="Another seed draws others.", **_NUMBER),
+    option(
+        "--images/--no-images", default=True, help="Whether there are images in the page.  [default: yes]"
     ),
     flag("--overwrite", help="Replace a page that is there."),
     QUIET,
@@ -37,16 +33,17 @@ PARAMS = (
 
 
 @click.command(params=[*PARAMS])
-def show(source: Place, *, out: Path | None, quiet: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN401  # of api.show
+def show(source: Place, *, out: Path | None, quiet: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN401  # the API's
     """Write a page of pictures and plots of SOURCE.
 
     SOURCE is TFRecords or an output; the page is one HTML file that needs no network.
     """
-    from converters import api
+    from converters.formats.sources import name_of
+    from converters.show.page import show as make_page
 
-    out = out or Path(f"{api.dataset_name(source)}.html")
+    out = out or Path(f"{name_of(source)}.html")
     with report_progress(quiet=quiet, as_json=as_json) as progress:
-        page = api.show(source, out=out, progress=progress, **options)
+        page = make_page(source, out=out, progress=progress, **options)
     size = len(page.html.encode())
     if as_json:
         click.echo(json.dumps({"page": str(out), "bytes": size}, ensure_ascii=False))

@@ -21,10 +21,15 @@ _TOP_COMBINATIONS = 10
 _SHOWN_LABELS = 100
 
 
+def show_json(document: object) -> None:
+    """Print one JSON object."""
+    click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+
+
 def show_report(report: Report, *, quiet: bool, as_json: bool, error: bool = False) -> None:
     """Print a report, as a table or as one JSON object; ``error``: the table goes to standard error."""
     if as_json:
-        click.echo(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
+        show_json(report.to_json())
     elif not quiet:
         click.echo("\n".join(report_lines(report)), err=error)
 
@@ -32,14 +37,13 @@ def show_report(report: Report, *, quiet: bool, as_json: bool, error: bool = Fal
 def show_reports(reports: Mapping[str, Report], *, quiet: bool, as_json: bool) -> None:
     """Print the reports of several formats: the first one as a table, and a row for each."""
     if as_json:
-        documents = {name: report.to_json() for name, report in reports.items()}
-        click.echo(json.dumps(documents, indent=1, ensure_ascii=False))
+        show_json({name: report.to_json() for name, report in reports.items()})
     elif not quiet and reports:
         click.echo("\n".join(report_lines(next(iter(reports.values())))) + "\n")
         rows = [["format", "records", "files", "bytes", "output"]]
         for name, report in reports.items():
-            size = sum(file.size for file in report.files)
-            rows.append([name, f"{report.records:,}", f"{len(report.files):,}", f"{size:,}", report.out])
+            numbers = (report.records, len(report.files), sum(file.size for file in report.files))
+            rows.append([name, *(f"{number:,}" for number in numbers), report.out])
         click.echo("\n".join(_table(rows)))
 
 
@@ -68,17 +72,14 @@ def _failed(report: Report) -> list[Check]:
 def report_lines(report: Report) -> Iterator[str]:
     """A report: its checks as a table, and the reasons of all that did not pass below it."""
     for table in report.inferred:
-        yield from (
-            f"Columns of {table.name}, inferred from all records:",
-            *map(_printable, table.lines()),
-            "",
-        )
+        yield f"Columns of {table.name}, inferred from all records:"
+        yield from (*map(_printable, table.lines()), "")
     names = list(dict.fromkeys(check.name for split in report.splits for check in split.checks))
     rows = [["config", "split", "found", *names]]
     notes = []
     for split in report.splits:
-        results = {check.name: check for check in split.checks}
-        cells = [_result(results[name]) if name in results else "-" for name in names]
+        results = {check.name: "explained" if check.explained else check.result for check in split.checks}
+        cells = (results.get(name, "-") for name in names)
         rows.append([split.split.config, split.split.name, f"{split.fingerprint.records:,}", *cells])
         notes += [
             f"{split.split.title}: {check.name} {check.result}: {check.reason}"
@@ -91,8 +92,7 @@ def report_lines(report: Report) -> Iterator[str]:
     yield from (f"Warning: {warning.rstrip('.')}." for warning in report.warnings)
     yield from _quarantine_lines(report)
     if report.absent:
-        files = ", ".join(split.file for split in report.absent)
-        yield f"Absent from the source: {files}"
+        yield f"Absent from the source: {', '.join(split.file for split in report.absent)}"
 
 
 def published_lines(report: Report) -> Iterator[str]:
@@ -118,79 +118,58 @@ def _work_lines(report: Report) -> Iterator[str]:
     if work is None or not work.records:
         return
     total = sum(work.seconds.values())
-    steps = ", ".join(
-        f"{step.replace('_', ' ')} {seconds / total:.0%}" for step, seconds in work.seconds.items()
-    )
-    workers = "1 worker" if work.workers == 1 else f"{work.workers:,} workers"
-    yield f"{work.records_per_second:,.0f} records a second per worker, {workers}: {steps}"
-
-
-def _result(check: Check) -> str:
-    return "explained" if check.explained else check.result
+    shares = (f"{step.replace('_', ' ')} {part / total:.0%}" for step, part in work.seconds.items())
+    workers = _count(work.workers, "worker")
+    yield f"{work.records_per_second:,.0f} records a second per worker, {workers}: {', '.join(shares)}"
 
 
 def _quarantine_lines(report: Report) -> Iterator[str]:
     """How many records are lost, and which."""
     if not report.quarantined:
         return
-    lost = report.lost_records
-    number = (
-        "an unknown number of records is"
-        if lost is None
-        else f"{lost:,} record{'s are' if lost != 1 else ' is'}"
-    )
-    places = "1 damaged range" if report.quarantined == 1 else f"{report.quarantined:,} damaged ranges"
-    yield f"In quarantine: {places}; {number} lost."
+    lost = "is" if report.lost_records in (None, 1) else "are"
+    places = _count(report.quarantined, "damaged range")
+    yield f"In quarantine: {places}; {_count(report.lost_records, 'record')} {lost} lost."
     entries = [
-        (split.split, piece)
+        (split.split.title, piece)
         for split in report.splits
         if split.quarantine
         for piece in split.quarantine.ranges
     ]
-    for split, piece in entries[:_SHOWN_RANGES]:
-        if piece.records is None:
-            what = "an unknown number of records"
-        elif piece.records != 1:
-            what = f"{piece.records:,} records"
-        else:
-            what = "1 record"
-        if piece.records and piece.split_record is not None:
-            last = piece.split_record + piece.records - 1
-            what = f"record {last}" if piece.records == 1 else f"records {piece.split_record} to {last}"
+    for title, piece in entries[:_SHOWN_RANGES]:
+        what = _count(piece.records, "record")
+        if piece.records and (first := piece.split_record) is not None:
+            last = first + piece.records - 1
+            what = f"record {first}" if first == last else f"records {first} to {last}"
         if piece.img_ids:
-            names = ", ".join(piece.img_ids[:3]) + (", …" if len(piece.img_ids) > 3 else "")
-            what += f" ({names})"
+            what += f" ({', '.join(piece.img_ids[:3])}{', …' * (len(piece.img_ids) > 3)})"
         kind = "byte" if piece.inflated is None else "stored byte"
-        yield f"  {split.title}: {what}: {piece.file}, {kind} {piece.offset}, {piece.bytes:,} bytes: {piece.reason}"
+        yield f"  {title}: {what}: {piece.file}, {kind} {piece.offset}, {piece.bytes:,} bytes: {piece.reason}"
     if len(entries) > _SHOWN_RANGES:
         yield f"  and {len(entries) - _SHOWN_RANGES:,} more; all are in quarantine/records.json"
 
 
+def _count(number: int | None, what: str) -> str:
+    """``1 record``, ``2,000 records``."""
+    return (
+        f"an unknown number of {what}s"
+        if number is None
+        else f"{number:,} {what}{'s' if number != 1 else ''}"
+    )
+
+
 def inspection_lines(inspection: Inspection) -> Iterator[str]:
     """What was found in a source as tables: the files, and for each config its labels and their combinations."""
-    rows = [
-        ["config", "split", "file", "bytes", "records", "label sets", "index", "is it the published one?"]
-    ]
+    head = ["config", "split", "file", "bytes", "records", "label sets", "index", "is it the published one?"]
+    rows = [head]
     for split in inspection.splits:
-        sets = "-" if split.combinations is None else f"{len(split.combinations):,}"
+        where = [split.split.config, split.split.name]
+        sets = _number(None if split.combinations is None else len(split.combinations))
         for file in split.files:
-            records = "-" if file.records is None else f"{file.records:,}"
             index = "none" if file.index is None else "agrees" if file.indexed else "unverified"
-            rows.append(
-                [
-                    split.split.config,
-                    split.split.name,
-                    file.file,
-                    f"{file.bytes:,}",
-                    records,
-                    sets,
-                    index,
-                    split.verdict,
-                ]
-            )
-    rows += [
-        [split.config, split.name, split.file, "-", "-", "-", "-", "absent"] for split in inspection.absent
-    ]
+            numbers = (f"{file.bytes:,}", _number(file.records), sets)
+            rows.append([*where, file.file, *numbers, index, split.verdict])
+    rows += [[split.config, split.name, split.file, *"----", "absent"] for split in inspection.absent]
     yield from _table(rows)
     for split in inspection.splits:
         for text in [split.note, split.error, *(split.reasons if split.verdict != "published" else ())]:
@@ -198,9 +177,8 @@ def inspection_lines(inspection: Inspection) -> Iterator[str]:
                 yield f"{split.title}: {text}"
     for table in inspection.columns:
         yield from ("", f"Columns of {table.name}:", *map(_printable, table.lines(labels=False)))
-        yield from _label_lines(
-            table.name, [split for split in inspection.splits if split.split.config == table.name]
-        )
+        splits = [split for split in inspection.splits if split.split.config == table.name]
+        yield from _label_lines(table.name, splits)
     yield from _overlap_lines(inspection)
     yield f"\n{inspection.records:,} records, {inspection.bytes:,} bytes"
 
@@ -214,14 +192,12 @@ def _overlap_lines(inspection: Inspection) -> Iterator[str]:
     if equal.within or equal.across or inspection.shared_clips:
         yield ""
     for title, images in equal.within.items():
-        yield f"Equal byte for byte: {images:,} image{'s'[: images != 1]} more than once in {title}"
+        yield f"Equal byte for byte: {_count(images, 'image')} more than once in {title}"
     for (one, other), images in equal.across.items():
-        yield f"Equal byte for byte: {images:,} image{'s'[: images != 1]} both in {one} and in {other}"
+        yield f"Equal byte for byte: {_count(images, 'image')} both in {one} and in {other}"
     for shared in inspection.shared_clips:
         (one, other), (first, second) = shared.splits, shared.images
-        yield (
-            f"{one} and {other} share {shared.clips:,} clips: {first:,} and {second:,} of their images are from these"
-        )
+        yield f"{one} and {other} share {shared.clips:,} clips: {first:,} and {second:,} of their images are from these"
 
 
 def _label_lines(config: str, splits: Sequence[InspectedSplit]) -> Iterator[str]:
@@ -230,29 +206,31 @@ def _label_lines(config: str, splits: Sequence[InspectedSplit]) -> Iterator[str]
     if not sound:
         return
     yield ""
-    rows = [[config, *(split.split.name for split in sound)]]
     counts = [{count.name: count.records for count in split.label_counts} for split in sound]
     names = list(dict.fromkeys(name for found in counts for name in found))
-    for name in names[:_SHOWN_LABELS]:
-        rows.append([name, *(f"{found.get(name, 0):,}" for found in counts)])
     what = "records" if sound[0].split.schema.image is None else "images"
-    for count in sorted(set().union(*(split.labels_per_image for split in sound))):
-        rows.append(
-            [
-                f"{what} with {count} label{'s'[: count != 1]}",
-                *(f"{split.labels_per_image.get(count, 0):,}" for split in sound),
-            ]
-        )
+    sizes = {
+        size: f"{what} with {_count(size, 'label')}"
+        for size in sorted(set().union(*(split.labels_per_image for split in sound)))
+    }
+    rows = [[config, *(split.split.name for split in sound)]]
+    rows += [[name, *(f"{found.get(name, 0):,}" for found in counts)] for name in names[:_SHOWN_LABELS]]
+    rows += [
+        [text, *(f"{split.labels_per_image.get(size, 0):,}" for split in sound)]
+        for size, text in sizes.items()
+    ]
     yield from _table(rows)
     if len(names) > _SHOWN_LABELS:
         yield f"and {len(names) - _SHOWN_LABELS:,} more labels; --json has all"
     if sound[0].split.kind == "multi-label":
         for split in sound:
-            most = [
-                f"{' + '.join(entry.labels)} {entry.records:,}"
-                for entry in (split.combinations or ())[:_TOP_COMBINATIONS]
-            ]
-            yield f"Most frequent in {split.split.name}: {', '.join(most)}"
+            top = (split.combinations or ())[:_TOP_COMBINATIONS]
+            most = ", ".join(f"{' + '.join(entry.labels)} {entry.records:,}" for entry in top)
+            yield f"Most frequent in {split.split.name}: {most}"
+
+
+def _number(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -277,11 +255,13 @@ def push_lines(report: PushReport, out: Path) -> Iterator[str]:
         f"{out} to {destination.url}, {'pull request on ' * destination.create_pr}{destination.revision} "
         f"({there if report.looked else 'not looked at: no token'}): {report.visibility}, gating {destination.gating}"
     )
-    rows = [["", "file", "bytes"]]
-    rows += [["send", file.path, f"{file.size:,}"] for file in changes.new]
-    rows += [["replace", file.path, f"{file.size:,}"] for file in changes.replaced]
     extra = "delete" if destination.delete_extra else "extra"
-    rows += [[extra, _printable(path), "-"] for path in changes.extra]
+    rows = [
+        ["", "file", "bytes"],
+        *(["send", file.path, f"{file.size:,}"] for file in changes.new),
+        *(["replace", file.path, f"{file.size:,}"] for file in changes.replaced),
+        *([extra, _printable(path), "-"] for path in changes.extra),
+    ]
     if len(rows) > 1:
         yield from _table(rows)
     sizes = f"{len(changes.pending):,}, {changes.pending_bytes:,} bytes"

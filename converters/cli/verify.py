@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converters.cli import EXIT_FAILED
-from converters.cli.options import JSON, PLACE, QUIET, WORKERS, choice
+from converters.cli.options import JSON, PLACE, QUIET, WORKERS, choice, option
 from converters.cli.progress import report_progress
 from converters.cli.tables import show_report
 from converters.engines import available_engines
@@ -18,20 +18,17 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 
-
 _READERS = ("native", "tensorflow", "datasets")
 _WHO_READS = (
     "Who gives a second opinion: TensorFlow on the TFRecords, or datasets on OUT (each an extra to install)."
 )
-
+_SOURCE = "Also prove it against the source: TFRecords, or another output."
 _SAMPLE = "Read only N shards, drawn at random; the others are unverified."
 
 PARAMS = (
     click.Argument(["out"], type=PLACE),
-    click.Option(
-        ["--source"], type=PLACE, help="Also prove it against the source: TFRecords, or another output."
-    ),
-    click.Option(["--sample"], type=click.IntRange(1), metavar="N", help=_SAMPLE),
+    option("--source", type=PLACE, help=_SOURCE),
+    option("--sample", type=click.IntRange(1), metavar="N", help=_SAMPLE),
     WORKERS,
     choice("--engine", values=available_engines(), default="local", help="Where the work runs."),
     choice("--reader", values=_READERS, default="native", help=_WHO_READS),

@@ -1,6 +1,7 @@
-"""The process that Ray lives in: it runs what :mod:`converters.engines.ray` orders, and says what becomes of it.
+"""The process that Ray lives in: it runs what :mod:`converters.engines.ray` orders, and passes the results on.
 
-It decides nothing but what a failure means: whether the task itself has failed, or what it ran in.
+Here is decided which shards are worked on, what a failure means (the task itself has failed, or what it ran in), and
+what is tried again.
 """
 
 from __future__ import annotations
@@ -8,38 +9,37 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import queue
 import random
 import threading
 import time
 import traceback
-from collections import Counter, deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from multiprocessing.connection import Connection
+from typing import Any
 
 import ray
 from ray import exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from converters.dataset.shard import Shard, ShardResult
-from converters.engines.ray import (
-    Begun,
-    Broken,
-    Counted,
-    Died,
-    Failed,
-    Finished,
-    Message,
-    Orders,
-    Slots,
-    Start,
-)
+from converters.dataset.shard import Progress, Shard, ShardResult
+from converters.engines.ray import Job, Orders
 from converters.errors import CallError, ConverterError, MachineError
 
-_TOLD_EVERY_SECONDS = 0.5
+MAX_ATTEMPTS = 3
+
+Message = tuple[str, Any]
+"""What an attempt says, or what became of it.
+
+``begun`` on a node, with what people call it; ``finished`` with how many records passed each stage, and the result;
+``failed`` with the task's own error, which it would have again; ``died``, for a reason of the node's.
+"""
+
+# Finished shards that wait for an earlier one, and those under way, are so many times those under way at most.
+_AHEAD = 4
 _WAIT_SECONDS = 0.05  # for news of attempts, before orders are looked at
 _LOOK_SECONDS = 5.0  # after which the cluster may be found grown or shrunk
 _NO_CORE_SECONDS = 600.0  # after which a cluster without any core is given up; one that grows takes minutes
@@ -71,27 +71,29 @@ def main(descriptor: int) -> None:
     os.set_inheritable(descriptor, False)
     connection = Connection(descriptor)
     orders: Orders = connection.recv()
-    starts: queue.SimpleQueue[Start | None] = queue.SimpleQueue()
-    ended = threading.Event()
-    threading.Thread(target=_listen, args=(connection, starts, ended), daemon=True).start()
+    gone, ended = threading.Event(), threading.Event()
+    threading.Thread(target=_watch, args=(connection, gone, ended), daemon=True).start()
     try:
         _connect(orders)
-        _serve(connection, orders, starts)
+        connection.send(("connected", None))
+        with closing(_Cluster(orders, gone)) as cluster:
+            tell = lambda stage, count: connection.send(("progress", (stage, count)))  # noqa: E731
+            for result in in_order(cluster, orders.shards, tell):
+                connection.send(("result", result))
     except (BrokenPipeError, ConnectionResetError):
         pass  # nobody hears us any more
     except Exception as error:  # noqa: BLE001  # whatever it is, it must be heard of
         with suppress(OSError):
-            connection.send(Broken(_sendable(error)))
+            connection.send(("error", _sendable(error)))
     ray.shutdown()
     ended.set()
 
 
-def _listen(connection: Connection, starts: queue.SimpleQueue[Start | None], ended: threading.Event) -> None:
-    """Take in what is ordered. When the other end is closed, however that came, this process ends soon."""
+def _watch(connection: Connection, gone: threading.Event, ended: threading.Event) -> None:
+    """When the other end of the pipe is closed, however that came, this process ends soon."""
     with suppress(EOFError, OSError):
-        while True:
-            starts.put(connection.recv())
-    starts.put(None)
+        connection.recv()
+    gone.set()
     if not ended.wait(_UNHEARD_SECONDS):
         os._exit(1)  # the main thread is stuck in Ray
 
@@ -115,58 +117,130 @@ def _connect(orders: Orders) -> None:
         raise CallError(f"no connection {where}: {_in_a_line(error)}") from error
 
 
-def _serve(connection: Connection, orders: Orders, starts: queue.SimpleQueue[Start | None]) -> None:
-    """Run what is ordered until nobody wants it any more.
+@dataclass
+class _Work:
+    """A shard that is worked on, and what became of earlier attempts at it."""
+
+    host: str = ""
+    node: str = ""
+    deaths: list[str] = field(default_factory=list)
+    died_on: list[str] = field(default_factory=list)
+
+    def bury(self, reason: str) -> None:
+        """Note that the attempt has died, and be ready for the next."""
+        self.deaths.append(f"on {self.host}: {reason}" if self.host else f"before it began: {reason}")
+        if self.node:
+            self.died_on.append(self.node)
+        self.host = self.node = ""
+
+
+def in_order(cluster: _Cluster, shards: Sequence[Shard], tell: Progress) -> Iterator[ShardResult]:
+    """The results of all shards, in order, with a bounded number of them held or worked on.
 
     Raises:
-        MachineError: the cluster cannot run anything.
+        MachineError: all attempts at a shard have died.
+        Exception: of a task.
     """
-    begin = ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(attempt)
-    running: dict[ray.ObjectRefGenerator, int] = {}
-    slots = 0
-    looked = -_LOOK_SECONDS
-    with_cores = time.monotonic()
-    while True:
-        now = time.monotonic()
-        if now >= looked + _LOOK_SECONDS:
-            looked = now
-            cores = int(ray.cluster_resources().get("CPU", 0))
-            with_cores = now if cores else with_cores
-            if now > with_cores + _NO_CORE_SECONDS:
-                raise MachineError(f"the Ray cluster has had no core for {_NO_CORE_SECONDS / 60:.0f} minutes")
-            if slots != (slots := orders.workers or max(1, 2 * cores)):
-                connection.send(Slots(slots))
-        while not (running and starts.empty()):
-            start = starts.get()
-            if start is None:
-                _cancel(set(running))
-                return
-            # Each task has the same name: Ray would keep every other one until the end.
-            placed = begin.options(name="kfer-convert", scheduling_strategy=_place(start))
-            running[placed.remote(orders, start.number, start.shard)] = start.number
-        for generator in _ready(list(running)):
-            message = _news(generator, running[generator])
-            connection.send(message)
-            if isinstance(message, Finished | Failed | Died):
-                del running[generator]
+    work: dict[int, _Work] = {}
+    done: dict[int, ShardResult] = {}
+    begun = passed = 0
+    while passed < len(shards):
+        while begun < min(len(shards), passed + _AHEAD * cluster.slots) and len(work) < cluster.slots:
+            work[begun] = _Work()
+            cluster.start(begun, shards[begun])
+            begun += 1
+        for number, (kind, value) in cluster.news():
+            of = work[number]
+            if kind == "begun":
+                of.node, of.host = value
+            elif kind == "finished":
+                del work[number]
+                counts, done[number] = value
+                for stage, count in counts.items():
+                    tell(stage, count)
+            elif kind == "failed":
+                raise value
+            else:
+                of.bury(value)
+                if len(of.deaths) == MAX_ATTEMPTS:
+                    raise MachineError(
+                        f"shard {shards[number].key}: what converted it died {MAX_ATTEMPTS} times; "
+                        f"{'; '.join(of.deaths)}"
+                    )
+                cluster.start(number, shards[number], of.died_on)
+        while passed in done:
+            yield done.pop(passed)
+            passed += 1
 
 
-def _cancel(running: set[ray.ObjectRefGenerator]) -> None:
-    """End what runs, and wait a moment until it has ended, so that nothing is written after us."""
-    for generator in running:
-        ray.cancel(generator, force=True)
-    deadline = time.monotonic() + _CANCEL_SECONDS
-    while running and time.monotonic() < deadline:
-        for generator in _ready(list(running)):
-            if isinstance(_news(generator, 0), Finished | Failed | Died):
-                running.remove(generator)
+class _Cluster:
+    """The attempts that run on a cluster. Closing it ends them.
+
+    Attributes:
+        slots: how many may be under way or wait for a free core.
+    """
+
+    def __init__(self, orders: Orders, gone: threading.Event) -> None:
+        self._workers = orders.workers
+        self._job = orders.job
+        self._gone = gone
+        self._attempt = ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(attempt)
+        self._running: dict[ray.ObjectRefGenerator, int] = {}
+        self._with_cores = time.monotonic()
+        self._look()
+
+    def start(self, number: int, shard: Shard, avoid: Collection[str] = ()) -> None:
+        """Begin an attempt at a shard, where there is a choice on none of the nodes ``avoid``."""
+        # Each task has the same name: Ray would keep every other one until the end.
+        placed = self._attempt.options(name="kfer-convert", scheduling_strategy=_place(avoid))
+        self._running[placed.remote(self._job, shard)] = number
+
+    def news(self) -> list[tuple[int, Message]]:
+        """What attempts say next, or what became of them; nothing after a moment in which none says anything.
+
+        Raises:
+            BrokenPipeError: nobody wants to know any more.
+            MachineError: the cluster cannot run anything.
+        """
+        if self._gone.is_set():
+            raise BrokenPipeError
+        if time.monotonic() >= self._looked + _LOOK_SECONDS:
+            self._look()
+        news = []
+        for generator in _ready(list(self._running)):
+            number, message = self._running[generator], _message(generator)
+            news.append((number, message))
+            if message[0] in ("finished", "failed", "died"):
+                del self._running[generator]
+        return news
+
+    def _look(self) -> None:
+        """See how large the cluster is now."""
+        self._looked = time.monotonic()
+        cores = int(ray.cluster_resources().get("CPU", 0))
+        if cores:
+            self._with_cores = self._looked
+        elif self._looked > self._with_cores + _NO_CORE_SECONDS:
+            raise MachineError(f"the Ray cluster has had no core for {_NO_CORE_SECONDS / 60:.0f} minutes")
+        self.slots = self._workers or max(1, 2 * cores)
+
+    def close(self) -> None:
+        """End what runs, and wait a moment until it has ended, so that nothing is written after us."""
+        running = set(self._running)
+        for generator in running:
+            ray.cancel(generator, force=True)
+        deadline = time.monotonic() + _CANCEL_SECONDS
+        while running and time.monotonic() < deadline:
+            for generator in _ready(list(running)):
+                if _message(generator)[0] in ("finished", "failed", "died"):
+                    running.remove(generator)
 
 
-def _place(start: Start) -> str | NodeAffinitySchedulingStrategy:
+def _place(avoid: Collection[str]) -> str | NodeAffinitySchedulingStrategy:
     """Where Ray is to run an attempt: anywhere, spread over the nodes, but not where earlier ones died."""
-    if start.avoid:
+    if avoid:
         nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-        others = [node["NodeID"] for node in nodes if node["NodeID"] not in start.avoid]
+        others = [node["NodeID"] for node in nodes if node["NodeID"] not in avoid]
         if others:
             # Soft: it runs elsewhere if this one is gone by then.
             return NodeAffinitySchedulingStrategy(random.choice(others), soft=True)
@@ -181,32 +255,29 @@ def _ready(generators: list[ray.ObjectRefGenerator]) -> list[ray.ObjectRefGenera
     return ready
 
 
-def _news(generator: ray.ObjectRefGenerator, number: int) -> Message:
+def _message(generator: ray.ObjectRefGenerator) -> Message:
     """What an attempt says next, or what became of it."""
     try:
         message: Message = ray.get(next(generator))
     except StopIteration:
-        return Died(number, "it ended without a result")
+        return "died", "it ended without a result"
     except exceptions.RayError as error:
-        return explain(error, number)
+        return explain(error)
     return message
 
 
-def explain(error: exceptions.RayError, number: int) -> Died | Failed:
+def explain(error: exceptions.RayError) -> Message:
     """What a failure of Ray's means: what the task ran in has died, or the task cannot run."""
     if isinstance(error, NODE_FAILURES):
-        return Died(number, f"{type(error).__name__}: {_in_a_line(error)}")
+        return "died", f"{type(error).__name__}: {_in_a_line(error)}"
     if isinstance(error, exceptions.RayTaskError):
         # Whatever a task raises is told in a message; so this comes from before the task.
         what = _in_a_line(error.cause or error)
-        return Failed(
-            number,
-            CallError(
-                f"a node of the Ray cluster ({error.ip}) cannot run kfer-convert: {what}. It has to be installed alike "
-                "on every node."
-            ),
+        return "failed", CallError(
+            f"a node of the Ray cluster ({error.ip}) cannot run kfer-convert: {what}. It has to be installed alike "
+            "on every node."
         )
-    return Failed(number, MachineError(f"Ray: {type(error).__name__}: {_in_a_line(error)}"))
+    return "failed", MachineError(f"Ray: {type(error).__name__}: {_in_a_line(error)}")
 
 
 def _in_a_line(error: BaseException) -> str:
@@ -218,39 +289,28 @@ def _in_a_line(error: BaseException) -> str:
 # What follows runs in the workers.
 
 
-def attempt(orders: Orders, number: int, shard: Shard) -> Iterator[Message]:
+def attempt(job: Job, shard: Shard) -> Iterator[Message]:
     """An attempt at a shard, as a stream of messages; whatever the task raises is one of them."""
     node = ray.get_runtime_context().get_node_id()
     host = f"node {ray.util.get_node_ip_address()} ({node[:8]})"
-    yield Begun(number, node, host)
-    counted: deque[tuple[str, int]] = deque()
-    # The task has a thread of its own, so that this one can tell of its progress.
-    with ThreadPoolExecutor(1) as thread:
-        future = thread.submit(_run_task, orders, shard, host, counted)
-        while wait([future], _TOLD_EVERY_SECONDS).not_done:
-            yield from _counted(number, counted)
-    yield from _counted(number, counted)
-    error = future.exception()
-    yield Finished(number, future.result()) if error is None else Failed(number, _sendable(error))
+    yield "begun", (node, host)
+    message: Message
+    try:
+        message = "finished", run_task(job, shard, host)
+    except BaseException as error:  # noqa: BLE001  # it is raised where it is told of
+        message = "failed", _sendable(error)
+    yield message
 
 
-def _run_task(orders: Orders, shard: Shard, host: str, counted: deque[tuple[str, int]]) -> ShardResult:
-    for name, wanted in orders.versions.items():
+def run_task(job: Job, shard: Shard, host: str) -> tuple[Counter[str], ShardResult]:
+    """How many records passed each stage, and the result."""
+    for name, wanted in job.versions.items():
         if (found := version(name)) != wanted:
             raise CallError(f"{host} of the Ray cluster has {name} {found}, and this machine has {wanted}.")
     with suppress(OSError):
-        os.chdir(orders.folder)  # not there: no matter, unless a path is relative
-    return orders.task(shard, (lambda stage, count: counted.append((stage, count))) if orders.told else None)
-
-
-def _counted(number: int, counted: deque[tuple[str, int]]) -> Iterator[Counted]:
-    """What was counted since the last time, if anything."""
+        os.chdir(job.folder)  # not there: no matter, unless a path is relative
     counts: Counter[str] = Counter()
-    while counted:
-        stage, count = counted.popleft()
-        counts[stage] += count
-    if counts:
-        yield Counted(number, dict(counts))
+    return counts, job.task(shard, lambda stage, count: counts.update({stage: count}))
 
 
 def _sendable(error: BaseException) -> BaseException:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingface_hub import RepoFile
+
 from converters.dataset.manifest import MANIFEST, SUMS
 from converters.dataset.report import Report
 from converters.formats.readme import LICENCE, README
@@ -17,20 +19,6 @@ from converters.storage.tree import hash_file
 HUB_FILES = frozenset({".gitattributes"})
 
 _READ_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file as the Hub lists it.
-
-    ``sha256`` is known of files in the large file storage, and ``git_oid`` (the SHA-1 of the git blob) is the
-    content's own digest of all others only.
-    """
-
-    path: str
-    size: int
-    git_oid: str
-    sha256: str | None
 
 
 @dataclass(frozen=True)
@@ -72,20 +60,20 @@ def sending_order(files: Iterable[OutputFile]) -> list[OutputFile]:
 def find_changes(
     out: Path,
     files: Sequence[OutputFile],
-    remote: Mapping[str, RemoteFile],
-    hands_out: Callable[[OutputFile], bool] = lambda _: False,
+    remote: Mapping[str, RepoFile],
+    digest: Callable[[OutputFile], str | None] = lambda _: None,
 ) -> Changes:
     """Compare the output's files with the repo's, by size and by the digest that the Hub lists.
 
-    ``hands_out`` is asked about a file of the right size with another digest: whether it is the very file all the
-    same. Not every Hub lists the digests that huggingface.co does, and no file is to be sent twice.
+    Of a file of the right size with another digest, ``digest`` is asked for the SHA-256 of what the Hub hands out: not
+    every Hub lists the digests that huggingface.co does, and no file is to be sent twice.
     """
     new, replaced, unchanged = [], [], []
     for file in files:
         there = remote.get(file.path)
         if there is None:
             new.append(file)
-        elif listed_as(out, file, there) or (there.size == file.size and hands_out(file)):
+        elif there.size == file.size and (listed_as(out, file, there) or digest(file) == file.sha256):
             unchanged.append(file)
         else:
             replaced.append(file)
@@ -93,13 +81,14 @@ def find_changes(
     return Changes(tuple(new), tuple(replaced), tuple(unchanged), tuple(extra))
 
 
-def listed_as(out: Path, file: OutputFile, there: RemoteFile) -> bool:
-    """Whether the Hub's own listing says that it has this very file."""
-    if there.size != file.size:
-        return False
-    if there.sha256 is not None:
-        return there.sha256 == file.sha256
-    return there.git_oid == git_oid(out / file.path, file.size)
+def listed_as(out: Path, file: OutputFile, there: RepoFile) -> bool:
+    """Whether the Hub's own listing says that it has this very file, of whose size it is.
+
+    It has the SHA-256 of a large file; of all others, the name of the git blob is the digest of the content.
+    """
+    if there.lfs:
+        return there.lfs.sha256 == file.sha256
+    return there.blob_id == git_oid(out / file.path, file.size)
 
 
 def git_oid(path: Path, size: int) -> str:

@@ -22,6 +22,10 @@ from converters.hub.destination import Destination
 
 _SECRET = re.compile(r"\bhf_[A-Za-z0-9]{8,}|\b[Bb]earer\s+\S+|(?<=\?)[^\s'\">]+")
 _RESUME = "What was uploaded stays there: run the same command again, and it goes on from where it was."
+_MORE_SPACE = (
+    "There is no more room for it there: free some, or have the account's storage raised, then run the same "
+    "command again."
+)
 _MOST_CHARACTERS = 400
 _NO_SPACE = re.compile(r"storage|quota|too large|space", re.IGNORECASE)
 
@@ -89,7 +93,7 @@ def _explained(
     if isinstance(error, ValueError) and str(error).startswith("Invalid metadata in"):
         return _rejected_card(text.split(README, 1)[-1])
     if isinstance(error, ValueError) and str(error).startswith("LFS batch"):
-        advice = _space_advice() if _NO_SPACE.search(text) else _RESUME
+        advice = _MORE_SPACE if _NO_SPACE.search(text) else _RESUME
         return HubError(f"{where}: the Hub does not take a file: {text}. {advice}")
     if isinstance(error, OSError):
         return HubError(f"{where}: {type(error).__name__}: {text}. {_RESUME}")
@@ -108,50 +112,36 @@ def _rejected_card(said: str) -> DataError:
     )
 
 
-def _space_advice() -> str:
-    return (
-        "There is no more room for it there: free some, or have the account's storage raised, then run the same "
-        "command again."
-    )
-
-
 def _answered(
     error: HfHubHTTPError, where: str, destination: Destination, token: str | None
 ) -> ConverterError:
     """The Hub's answer, in words; its own words are added, for it may know more."""
     status = error.response.status_code
     said = clean(error.server_message or "", token)
-    added = f" The Hub says: {said.rstrip('.')}." if said else ""
     if status == 400 and "validate-yaml" in error.response.request.url.path:
         return _rejected_card(said)
+    namespace = destination.repo.split("/")[0]
+    changed = (
+        f"the repo was changed by somebody else in the meantime ({status}). Run the same command again: it "
+        "shows what would be replaced, and goes on from there."
+    )
+    texts = {
+        401: "the Hub does not accept the token (401): it is wrong or has expired. Make a new one with write "
+        "access, and set HF_TOKEN or run `hf auth login`.",
+        403: f"the token has no permission for this (403). It needs write access to repos of {namespace!r}.",
+        404: f"not found (404). Either there is no namespace {namespace!r}, no repo or no revision "
+        f"{destination.revision!r} of this name, or the token may not see it.",
+        409: changed,
+        412: changed,
+        429: f"too many requests (429). {rate_limited(asked_wait(error.response))}",
+    }
     if status in (402, 413, 507) or (status == 403 and _NO_SPACE.search(said)):
-        text = f"the Hub has no room for this ({status}). {_space_advice()}"
-    elif status == 401:
-        text = (
-            "the Hub does not accept the token (401): it is wrong or has expired. Make a new one with write "
-            "access, and set HF_TOKEN or run `hf auth login`."
-        )
-    elif status == 403:
-        text = (
-            f"the token has no permission for this (403). It needs write access to repos of "
-            f"{destination.repo.split('/')[0]!r}."
-        )
-    elif status == 404:
-        text = (
-            f"not found (404). Either there is no namespace {destination.repo.split('/')[0]!r}, no repo or no "
-            f"revision {destination.revision!r} of this name, or the token may not see it."
-        )
-    elif status in (409, 412):
-        text = (
-            f"the repo was changed by somebody else in the meantime ({status}). Run the same command again: it "
-            "shows what would be replaced, and goes on from there."
-        )
-    elif status == 429:
-        text = f"too many requests (429). {rate_limited(asked_wait(error.response))}"
+        text = f"the Hub has no room for this ({status}). {_MORE_SPACE}"
     elif status >= 500:
         text = f"the Hub has trouble of its own ({status}). Try later. {_RESUME}"
     else:
-        text = f"the Hub refused it ({status})."
+        text = texts.get(status, f"the Hub refused it ({status}).")
+    added = f" The Hub says: {said.rstrip('.')}." if said else ""
     return HubError(f"{where}: {text}{added}")
 
 

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from huggingface_hub import HfApi, RepoFile, RepoFolder, get_session, hf_hub_url, hf_raise_for_status
+from huggingface_hub import HfApi, RepoFile, get_session, hf_hub_url, hf_raise_for_status
 from huggingface_hub.errors import HfHubHTTPError
 
-from converters.hub.changes import RemoteFile
 from converters.hub.destination import MAIN, Destination, Gating
 from converters.hub.failures import HubError, clean, in_words
-from converters.hub.session import HubSession, after_rate_limits, patiently
+from converters.hub.session import HubSession, retried
 from converters.storage.file_list import OutputFile
 
 _log = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ class Remote:
     """The repo of a destination. Every method may raise :class:`HubError`."""
 
     def __init__(self, destination: Destination, token: str, session: HubSession) -> None:
-        self._destination = destination
+        self.destination = destination
         self._token = token
         self._session = session
         self._client = get_session()
@@ -57,7 +56,7 @@ class Remote:
         """What the Hub says of the repo; None where there is none, or none that the token may see."""
         with self._words("looking at the repo"):
             try:
-                info = patiently(self._api.dataset_info, self._repo)
+                info = retried(self._api.dataset_info, self._repo)
             except HfHubHTTPError as error:
                 if _no_repo(error):
                     return None
@@ -69,7 +68,7 @@ class Remote:
         """Make the repo, private; no error where there is one, and nothing is changed about that."""
         with self._words("creating the repo"):
             try:
-                patiently(self._api.create_repo, self._repo, repo_type=_TYPE, private=True)
+                retried(self._api.create_repo, self._repo, repo_type=_TYPE, private=True)
             except HfHubHTTPError as error:
                 # `exist_ok` would have huggingface_hub look for an address in this answer, which may have none.
                 if error.response.status_code != 409:
@@ -83,45 +82,33 @@ class Remote:
         """Say who is let in."""
         with self._words(f"setting the gating to {gating}"):
             gated = False if gating == "no" else gating
-            patiently(self._api.update_repo_settings, self._repo, repo_type=_TYPE, gated=gated)
+            retried(self._api.update_repo_settings, self._repo, repo_type=_TYPE, gated=gated)
 
     def publish(self) -> None:
         """Let everybody see the repo."""
         with self._words("making the repo public"):
-            patiently(self._api.update_repo_settings, self._repo, repo_type=_TYPE, private=False)
+            retried(self._api.update_repo_settings, self._repo, repo_type=_TYPE, private=False)
 
     def make_branch(self) -> None:
         """Make the branch of the destination, where it is another than main and no pull request's."""
         if self.revision == MAIN or self.revision.startswith("refs/"):
             return
         with self._words(f"making the branch {self.revision}"):
-            patiently(
-                self._api.create_branch, self._repo, branch=self.revision, repo_type=_TYPE, exist_ok=True
-            )
+            retried(self._api.create_branch, self._repo, branch=self.revision, repo_type=_TYPE, exist_ok=True)
 
-    def files(self) -> dict[str, RemoteFile]:
+    def files(self) -> dict[str, RepoFile]:
         """The repo's files by path. A branch that is not there yet will begin with main's; an empty repo has none."""
         with self._words("listing the repo's files"):
-            listed = self._list(self.revision)
-            if listed is None and self.revision != MAIN:
-                listed = self._list(MAIN)
-            return {
-                entry.path: RemoteFile(
-                    entry.path, entry.size, entry.blob_id, entry.lfs.sha256 if entry.lfs else None
-                )
-                for entry in listed or ()
-                if isinstance(entry, RepoFile)
-            }
-
-    def _list(self, revision: str) -> list[RepoFile | RepoFolder] | None:
-        try:
-            return list(
-                self._api.list_repo_tree(self._repo, recursive=True, revision=revision, repo_type=_TYPE)
-            )
-        except HfHubHTTPError as error:
-            if error.response.status_code == 404:
-                return None
-            raise
+            for revision in dict.fromkeys((self.revision, MAIN)):
+                try:
+                    listed = self._api.list_repo_tree(
+                        self._repo, recursive=True, revision=revision, repo_type=_TYPE
+                    )
+                    return {entry.path: entry for entry in listed if isinstance(entry, RepoFile)}
+                except HfHubHTTPError as error:
+                    if error.response.status_code != 404:
+                        raise
+            return {}
 
     def start_from(self, commit: str | None) -> None:
         """The commit that what is sent next follows; the Hub refuses it if somebody else's came between."""
@@ -135,7 +122,7 @@ class Remote:
         Raises:
             DataError: the Hub's validator rejects the card.
         """
-        opens = self._destination.create_pr and self.pull_request is None
+        opens = self.destination.create_pr
         with warnings.catch_warnings(record=True) as caught, self._words(f"uploading {_named(files)}"):
             warnings.simplefilter("always")
             send = partial(
@@ -149,10 +136,10 @@ class Remote:
                 commit_description=description,
                 revision=None if opens else self.revision,
                 create_pr=opens,
-                parent_commit=None if self._destination.create_pr else self._parent,
+                parent_commit=None if opens else self._parent,
             )
             # Sent again, a request that opens a pull request could open a second one.
-            done = self._session.interruptible(send if opens else partial(after_rate_limits, send))
+            done = self._session.interruptible(send if opens else partial(retried, send, twice=False))
             self.start_from(done.oid)
             if opens and done.pr_url:
                 self.pull_request = clean(done.pr_url, self._token)
@@ -163,26 +150,17 @@ class Remote:
             if "metadata" in str(warning.message)  # the others are about libraries
         ]
 
-    def holds(self, file: OutputFile) -> bool:
-        """Whether the Hub hands out this very file."""
-        return self.digest(file) == file.sha256
-
     def digest(self, file: OutputFile) -> str | None:
         """SHA-256 of what the Hub hands out for a file, read as a stream and to no more than its size.
 
         None where it has no such file (404).
         """
-        url = hf_hub_url(
-            self._repo,
-            file.path,
-            repo_type=_TYPE,
-            revision=self.revision,
-            endpoint=self._destination.endpoint,
-        )
+        where = {"revision": self.revision, "endpoint": self.destination.endpoint}
+        url = hf_hub_url(self._repo, file.path, repo_type=_TYPE, **where)
         headers = {"authorization": f"Bearer {self._token}", "accept-encoding": "identity"}
         with self._words(f"reading {file.path} back"):
             try:
-                return patiently(_digest, url, headers, file.size)
+                return retried(_digest, url, headers, file.size)
             except HfHubHTTPError as error:
                 if error.response.status_code == 404:
                     return None
@@ -194,7 +172,7 @@ class Remote:
                 f"{self._repo}: {doing}: another part of this program closed the connections of huggingface_hub, and "
                 "with them the guard on where requests go. Run the push again, alone."
             )
-        return in_words(doing, self._destination, self._token)
+        return in_words(doing, self.destination, self._token)
 
 
 def _no_repo(error: HfHubHTTPError) -> bool:

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from weakref import WeakSet
 
@@ -33,7 +33,6 @@ from converters.hub.failures import HubError, asked_wait, clean, rate_limited
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-_P = ParamSpec("_P")
 
 _TIMEOUT_SECONDS = 300.0
 _CONNECT_SECONDS = 30.0
@@ -174,8 +173,8 @@ def hub_session(destination: Destination, *, bars: bool = False) -> Iterator[Hub
         client.event_hooks, client.timeout = hooks, timeout
 
 
-def patiently(call: Callable[_P, _T], *arguments: _P.args, **options: _P.kwargs) -> _T:
-    """The result of a request that may be made twice: made again where a rate limit or a passing fault stopped it.
+def retried(call: Callable[..., _T], *arguments: Any, twice: bool = True, **options: Any) -> _T:  # noqa: ANN401  # of the call
+    """The result of a request, made again after a rate limit, and where it may be made ``twice`` after a passing fault.
 
     A Hub that is not there at all is no passing fault.
     """
@@ -183,28 +182,15 @@ def patiently(call: Callable[_P, _T], *arguments: _P.args, **options: _P.kwargs)
         try:
             return call(*arguments, **options)
         except HfHubHTTPError as error:
-            if error.response.status_code not in _TRANSIENT:
+            status, wait = error.response.status_code, asked_wait(error.response)
+            if status not in _TRANSIENT or not (twice or (status == 429 and wait is not None)):
                 raise
-            wait = asked_wait(error.response)
             time.sleep(pause if wait is None else wait)
-        except Unreachable:
-            raise
-        except httpx2.TransportError:
+        except httpx2.TransportError as error:
+            if isinstance(error, Unreachable) or not twice:
+                raise
             time.sleep(pause)
     return call(*arguments, **options)
-
-
-def after_rate_limits(call: Callable[[], _T]) -> _T:
-    """The result of a request that must not be made twice: made again only where the Hub says when to."""
-    for _ in _WAITS_SECONDS:
-        try:
-            return call()
-        except HfHubHTTPError as error:
-            wait = asked_wait(error.response)
-            if error.response.status_code != 429 or wait is None:
-                raise
-            time.sleep(wait)
-    return call()
 
 
 def _guard(destination: Destination) -> Callable[[httpx2.Request], None]:

@@ -123,16 +123,20 @@ def push(
         DataError: the Hub rejects the card, or holds something else than the output after the upload.
     """
     with hub_session(destination):
-        token = _token(needed=not dry_run)
+        try:
+            token: str | None = find_token()
+        except CallError:
+            if not dry_run:
+                raise
+            token = None
     report = _verified(out, progress)
     files = local_files(out, report)
-    about = report.description.about
     intent = PushReport(
         destination,
         find_changes(out, files, {}),
         None,
         looked=False,
-        licence=str(about.licence),
+        licence=str(report.description.about.licence),
         quarantined=report.quarantined,
         dry_run=dry_run,
     )
@@ -145,24 +149,24 @@ def push(
         remote = Remote(destination, token, session)
         state = remote.state()
         _refuse_public(destination, state)
-        changes = find_changes(out, files, remote.files() if state else {}, remote.holds)
+        changes = find_changes(out, files, remote.files() if state else {}, remote.digest)
         intent = replace(intent, changes=changes, state=state, looked=True)
         announce(intent)
         if dry_run:
             return intent
-        state = _prepare(remote, destination, state)
+        state = _prepare(remote, state)
         if destination.revision != MAIN:
             remote.make_branch()
-            changes = find_changes(out, files, remote.files(), remote.holds)
-        warnings, deleted = _upload(remote, out, report, destination, changes, state)
-        _compare(remote, files, deleted, destination, progress)
-        state = _settle(remote, destination)
+            changes = find_changes(out, files, remote.files(), remote.digest)
+        deleted = changes.extra if destination.delete_extra else ()
+        warnings = _upload(remote, out, report, changes.pending, deleted, state)
+        _compare(remote, files, deleted, progress)
         return replace(
             intent,
             changes=changes,
-            state=state,
+            state=_settle(remote),
             verified=len(files),
-            deleted=tuple(deleted),
+            deleted=deleted,
             pull_request=remote.pull_request,
             warnings=tuple(dict.fromkeys(warnings)),
         )
@@ -177,15 +181,6 @@ def check(destination: Destination) -> None:
     with hub_session(destination) as session:
         token = find_token()
         _refuse_public(destination, Remote(destination, token, session).state())
-
-
-def _token(*, needed: bool) -> str | None:
-    try:
-        return find_token()
-    except CallError:
-        if needed:
-            raise
-        return None
 
 
 def _verified(out: Path, progress: Progress | None) -> Report:
@@ -209,100 +204,84 @@ def _refuse_public(destination: Destination, state: RepoState | None) -> None:
         )
 
 
-def _prepare(remote: Remote, destination: Destination, state: RepoState | None) -> RepoState:
+def _prepare(remote: Remote, state: RepoState | None) -> RepoState:
     """The repo, private and gated by the Hub's own word."""
+    gating = remote.destination.gating
     if state is None:
         remote.create()
-        state = _seen(remote, destination)
-        _refuse_turned_public(destination, state)
-    if state.gating != destination.gating:
-        remote.set_gating(destination.gating)
-    state = _guarded(remote, destination)
+        state = _seen(remote)
+    if state.gating != gating:
+        remote.set_gating(gating)
+    state = _guarded(remote)
     if state.gating is None:
-        _log.warning("the Hub took the gating %s, but does not tell it back", destination.gating)
+        _log.warning("the Hub took the gating %s, but does not tell it back", gating)
     return state
 
 
-def _guarded(remote: Remote, destination: Destination) -> RepoState:
+def _guarded(remote: Remote) -> RepoState:
     """The repo's state, which must be the one that was asked for.
 
     Raises:
         HubError: it is not, whatever the Hub answered when it was set.
     """
-    state = _seen(remote, destination)
-    _refuse_turned_public(destination, state)
+    state, gating = _seen(remote), remote.destination.gating
     # A private repo of which the Hub does not tell the gating, but took it, lets nobody in all the same.
-    if state.gating != destination.gating and not (state.gating is None and state.private):
+    if state.gating != gating and not (state.gating is None and state.private):
         raise HubError(
-            f"{destination.repo}: the Hub says that the gating is {state.gating}, though it was set to "
-            f"{destination.gating}. No data is sent to it. Set it in the repo's settings."
+            f"{remote.destination.repo}: the Hub says that the gating is {state.gating}, though it was set to "
+            f"{gating}. No data is sent to it. Set it in the repo's settings."
         )
     return state
 
 
-def _refuse_turned_public(destination: Destination, state: RepoState) -> None:
-    if not destination.public and not state.private:
-        raise HubError(
-            f"{destination.repo}: the Hub says that this repo is public, though it was to be private. No data is sent "
-            "to it. Make it private in its settings, or choose another name."
-        )
-
-
-def _seen(remote: Remote, destination: Destination) -> RepoState:
-    state = remote.state()
+def _seen(remote: Remote) -> RepoState:
+    """The repo's state, which must be known, and private unless the repo may be public."""
+    state, repo = remote.state(), remote.destination.repo
     if state is None:
         raise HubError(
-            f"{destination.repo}: the Hub has the repo now, or had it before, and does not show it, so who may see it "
+            f"{repo}: the Hub has the repo now, or had it before, and does not show it, so who may see it "
             "is unknown. Nothing was sent. The token needs read access to it too."
+        )
+    if not remote.destination.public and not state.private:
+        raise HubError(
+            f"{repo}: the Hub says that this repo is public, though it was to be private. No data is sent "
+            "to it. Make it private in its settings, or choose another name."
         )
     return state
 
 
 def _upload(
-    remote: Remote, out: Path, report: Report, destination: Destination, changes: Changes, state: RepoState
-) -> tuple[list[str], list[str]]:
-    """Send what is to be sent, a commit at a time; the Hub's warnings, and what was deleted."""
+    remote: Remote,
+    out: Path,
+    report: Report,
+    files: Sequence[OutputFile],
+    delete: Sequence[str],
+    state: RepoState,
+) -> list[str]:
+    """Send what is to be sent, a commit at a time, and delete in the last one; the Hub's warnings."""
     warnings: list[str] = []
-    deleted = list(changes.extra) if destination.delete_extra else []
-    about = report.description.about
+    about, destination = report.description.about, remote.destination
     message = destination.commit_message or (
         f"Upload {' '.join(about.title.split())}: {report.records:,} records, converted and verified by "
         f"kfer-convert {version('kfer-convert')}"
     )
-    parts = groups(changes.pending, None if destination.official else _COMMIT_BYTES) or [[]] * bool(deleted)
+    at_once = destination.official or destination.create_pr
+    parts = groups(files, None if at_once else _COMMIT_BYTES) or [[]] * bool(delete)
     if destination.revision == MAIN:
         remote.start_from(state.commit)
     for number, part in enumerate(parts, 1):
         if number > 1:
-            _guarded(remote, destination)
-        _log.info(
-            "Sending %d files, %d bytes (part %d of %d).",
-            len(part),
-            sum(file.size for file in part),
-            number,
-            len(parts),
-        )
-        title = message if len(parts) == 1 else f"{message} (part {number} of {len(parts)})"
-        last = number == len(parts)
-        warnings += remote.upload(
-            out, part, deleted if last else [], title, f"Licence of the data: {about.licence.name}."
-        )
-        if number == 1 and not last and remote.pull_request:
-            _log.warning(
-                "Opened %s. Should this push not come through, go on with it by --revision %s in the place of "
-                "--create-pr.",
-                remote.pull_request,
-                remote.revision,
-            )
-    return warnings, deleted
+            _guarded(remote)
+        which = f"part {number} of {len(parts)}"
+        _log.info("Sending %d files, %d bytes (%s).", len(part), sum(file.size for file in part), which)
+        title = message if len(parts) == 1 else f"{message} ({which})"
+        licence = f"Licence of the data: {about.licence.name}."
+        warnings += remote.upload(out, part, delete if number == len(parts) else (), title, licence)
+    return warnings
 
 
 def _compare(
-    remote: Remote,
-    files: Sequence[OutputFile],
-    deleted: Sequence[str],
-    destination: Destination,
-    progress: Progress | None,
+    remote: Remote, files: Sequence[OutputFile], deleted: Sequence[str], progress: Progress | None
 ) -> None:
     """Hold the repo against the output: every file's bytes as the Hub hands them out.
 
@@ -324,17 +303,17 @@ def _compare(
     if problems:
         raise DataError(
             f"after the upload, the repo does not hold the output: {'; '.join(problems)}.",
-            Location(f"{destination.url} ({remote.revision})"),
+            Location(f"{remote.destination.url} ({remote.revision})"),
             "Do not use it. Delete these files there and push again; if it stays so, tell the Hub.",
         )
 
 
-def _settle(remote: Remote, destination: Destination) -> RepoState:
+def _settle(remote: Remote) -> RepoState:
     """The repo's state at the end; a public one becomes public only here, when all of it is compared."""
-    state = _guarded(remote, destination)
+    state, destination = _guarded(remote), remote.destination
     if destination.public and state.private:
         remote.publish()
-        state = _seen(remote, destination)
+        state = _seen(remote)
         if state.private or state.gating != destination.gating:
             raise HubError(
                 f"{destination.repo}: everything is there and compared, but the Hub did not make the repo public with "

@@ -25,23 +25,15 @@ _NOISE_TILES = 8
 
 Colour = tuple[int, int, int]
 
-_SKINS: tuple[Colour, ...] = (
-    (250, 224, 203),
-    (241, 203, 173),
-    (226, 180, 143),
-    (204, 153, 112),
-    (168, 115, 78),
-    (120, 79, 55),
-)
-_HAIRS: tuple[Colour, ...] = (
-    (28, 24, 26),
-    (58, 38, 30),
-    (96, 60, 36),
-    (152, 98, 48),
-    (206, 168, 98),
-    (140, 140, 146),
-)
-_IRISES: tuple[Colour, ...] = ((52, 34, 24), (92, 62, 36), (62, 96, 72), (64, 92, 132))
+
+def _palette(codes: str) -> list[Colour]:
+    """Colours by their hexadecimal codes."""
+    return [(code[0], code[1], code[2]) for code in map(bytes.fromhex, codes.split())]
+
+
+_SKINS = _palette("FAE0CB F1CBAD E2B48F CC9970 A8734E 784F37")
+_HAIRS = _palette("1C181A 3A261E 603C24 986230 CEA862 8C8C92")
+_IRISES = _palette("342218 5C3E24 3E6048 405C84")
 _INK: Colour = (40, 26, 28)
 _LIPS: Colour = (168, 62, 66)
 _TEAR: Colour = (176, 216, 250)
@@ -115,16 +107,11 @@ def draw_face(person: str, picture: str, emotions: Iterable[str]) -> bytes:
     """
     chance = random.Random(picture)
     image = Image.new("RGB", (_CANVAS, _CANVAS))
-    _draw_head(
-        ImageDraw.Draw(image),
-        _person(person),
-        _mixed(emotions),
-        (_MIDDLE + chance.uniform(-5, 5), _MIDDLE + chance.uniform(-4, 6)),
-        (chance.uniform(-2, 2), chance.uniform(-1, 2)),
-    )
-    image = _lit(image.reduce(2), chance)
+    x, y = _MIDDLE + chance.uniform(-5, 5), _MIDDLE + chance.uniform(-4, 6)
+    gaze = chance.uniform(-2, 2), chance.uniform(-1, 2)
+    _Artist(ImageDraw.Draw(image), _person(person), _mixed(emotions), x, y).head(gaze)
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=_JPEG_QUALITY)
+    _lit(image.reduce(2), chance).save(file, "JPEG", quality=_JPEG_QUALITY)
     return file.getvalue()
 
 
@@ -150,85 +137,82 @@ def _mixed(emotions: Iterable[str]) -> _Expression:
     return _Expression(*(sum(values) / len(shown) for values in zip(*shown, strict=True)))
 
 
-def _draw_head(
-    draw: ImageDraw.ImageDraw,
-    person: _Person,
-    expression: _Expression,
-    centre: tuple[float, float],
-    gaze: tuple[float, float],
-) -> None:
-    x, y = centre
-    width, height = person.width, person.height
-    shade = _between(person.skin, _INK, 0.2)
-    draw.rectangle((0, 0, _CANVAS, _CANVAS), fill=person.wall)
-    _oval(draw, x, y - 6, width + 8, height + 5, person.hair)
-    if person.long_hair:
-        draw.rectangle((x - width - 8, y - 6, x + width + 8, y + height + 10), fill=person.hair)
-    draw.rectangle((x - 15, y + 20, x + 15, _CANVAS), fill=shade)
-    _oval(draw, x, y + height + 34, 62, 32, person.clothes)
-    for side in (-1, 1):
-        _oval(draw, x + side * width, y + 4, 7, 11, shade)
-    _oval(draw, x, y, width, height, person.skin)
-    top = (x - width - 2, y - height - 4, x + width + 2, y + height * (person.fringe - 0.6))
-    draw.pieslice(top, 180, 360, fill=person.hair)
-    _draw_cheeks(draw, person, expression, x, y)
-    for side in (-1, 1):
-        _draw_eye(draw, person, expression, side, (x + side * width * 0.46, y - 2), gaze)
-    draw.line([(x + 1, y + 4), (x - 4, y + 15), (x + 4, y + 16)], fill=shade, width=3)
-    _draw_mouth(draw, person, expression, x, y + height * 0.56)
+class _Artist(NamedTuple):
+    """Draws a person with an expression, the middle of the head at x and y."""
 
+    draw: ImageDraw.ImageDraw
+    person: _Person
+    expression: _Expression
+    x: float
+    y: float
 
-def _draw_cheeks(
-    draw: ImageDraw.ImageDraw, person: _Person, expression: _Expression, x: float, y: float
-) -> None:
-    if expression.blush:
-        colour = _between(person.skin, _BLUSH, 0.6 * expression.blush)
+    def head(self, gaze: tuple[float, float]) -> None:
+        draw, person, x, y = self.draw, self.person, self.x, self.y
+        width, height = person.width, person.height
+        shade = _between(person.skin, _INK, 0.2)
+        draw.rectangle((0, 0, _CANVAS, _CANVAS), fill=person.wall)
+        self.oval(x, y - 6, width + 8, height + 5, person.hair)
+        if person.long_hair:
+            draw.rectangle((x - width - 8, y - 6, x + width + 8, y + height + 10), fill=person.hair)
+        draw.rectangle((x - 15, y + 20, x + 15, _CANVAS), fill=shade)
+        self.oval(x, y + height + 34, 62, 32, person.clothes)
         for side in (-1, 1):
-            _oval(draw, x + side * person.width * 0.6, y + 15, 9, 6, colour)
+            self.oval(x + side * width, y + 4, 7, 11, shade)
+        self.oval(x, y, width, height, person.skin)
+        top = (x - width - 2, y - height - 4, x + width + 2, y + height * (person.fringe - 0.6))
+        draw.pieslice(top, 180, 360, fill=person.hair)
+        if blush := self.expression.blush:
+            for side in (-1, 1):
+                self.oval(x + side * width * 0.6, y + 15, 9, 6, _between(person.skin, _BLUSH, 0.6 * blush))
+        for side in (-1, 1):
+            self.eye(side, x + side * width * 0.46, y - 2, gaze)
+        draw.line([(x + 1, y + 4), (x - 4, y + 15), (x + 4, y + 16)], fill=shade, width=3)
+        self.mouth(y + height * 0.56)
 
+    def eye(self, side: int, x: float, y: float, gaze: tuple[float, float]) -> None:
+        draw, expression = self.draw, self.expression
+        opening = 7 + 5 * expression.stare
+        self.oval(x, y, 10, opening, (250, 248, 244), outline=_INK)
+        if opening > 4:
+            radius = min(opening - 1, 5.5)
+            self.oval(x + gaze[0], y + gaze[1], radius, radius, self.person.iris)
+            self.oval(x + gaze[0], y + gaze[1], radius / 2, radius / 2, (12, 10, 10))
+        else:
+            draw.line((x - 9, y, x + 9, y), fill=_INK, width=4)
+        brow, slant = y - 16 - 6 * expression.lift, 6 * expression.anger
+        draw.line((x - side * 10, brow + slant, x + side * 11, brow - slant), fill=self.person.hair, width=5)
+        if expression.tears > 0.3:
+            self.oval(x + side * 5, y + 12 + 6 * expression.tears, 3, 8 * expression.tears, _TEAR)
+        if self.person.glasses:
+            self.oval(x, y, 15, 14, None, outline=_INK)
 
-def _draw_eye(
-    draw: ImageDraw.ImageDraw,
-    person: _Person,
-    expression: _Expression,
-    side: int,
-    centre: tuple[float, float],
-    gaze: tuple[float, float],
-) -> None:
-    x, y = centre
-    opening = 7 + 5 * expression.stare
-    _oval(draw, x, y, 10, opening, (250, 248, 244), outline=_INK)
-    if opening > 4:
-        radius = min(opening - 1, 5.5)
-        _oval(draw, x + gaze[0], y + gaze[1], radius, radius, person.iris)
-        _oval(draw, x + gaze[0], y + gaze[1], radius / 2, radius / 2, (12, 10, 10))
-    else:
-        draw.line((x - 9, y, x + 9, y), fill=_INK, width=4)
-    brow, slant = y - 16 - 6 * expression.lift, 6 * expression.anger
-    draw.line((x - side * 10, brow + slant, x + side * 11, brow - slant), fill=person.hair, width=5)
-    if expression.tears > 0.3:
-        _oval(draw, x + side * 5, y + 12 + 6 * expression.tears, 3, 8 * expression.tears, _TEAR)
-    if person.glasses:
-        _oval(draw, x, y, 15, 14, None, outline=_INK)
+    def mouth(self, y: float) -> None:
+        expression = self.expression
+        half = self.person.width * (0.46 - 0.18 * expression.gape * (1 - abs(expression.smile)))
+        bend, gape = 9 * expression.smile, 13 * expression.gape
 
+        def curve(drop: float) -> list[tuple[float, float]]:
+            steps = [step / 4 for step in range(-4, 5)]
+            heights = [y + bend / 2 - bend * step**2 + drop * math.sqrt(1 - step**2) for step in steps]
+            return [(self.x + half * step, height) for step, height in zip(steps, heights, strict=True)]
 
-def _draw_mouth(
-    draw: ImageDraw.ImageDraw, person: _Person, expression: _Expression, x: float, y: float
-) -> None:
-    half = person.width * (0.46 - 0.18 * expression.gape * (1 - abs(expression.smile)))
-    steps = [step / 4 for step in range(-4, 5)]
+        if gape:
+            self.draw.polygon(curve(-gape / 2) + curve(gape)[::-1], fill=(92, 22, 30))
+            self.draw.line(curve(gape), fill=_LIPS, width=3)
+        self.draw.line(curve(-gape / 2), fill=_LIPS, width=4)
 
-    def curve(drop: float) -> list[tuple[float, float]]:
-        bend = 9 * expression.smile
-        return [
-            (x + half * step, y + bend / 2 - bend * step**2 + drop * math.sqrt(1 - step**2)) for step in steps
-        ]
-
-    gape = 13 * expression.gape
-    if gape:
-        draw.polygon(curve(-gape / 2) + curve(gape)[::-1], fill=(92, 22, 30))
-        draw.line(curve(gape), fill=_LIPS, width=3)
-    draw.line(curve(-gape / 2), fill=_LIPS, width=4)
+    def oval(
+        self,
+        x: float,
+        y: float,
+        across: float,
+        down: float,
+        fill: Colour | None,
+        outline: Colour | None = None,
+    ) -> None:
+        """An ellipse around x and y, which goes so far to either side."""
+        box = (x - across, y - down, x + across, y + down)
+        self.draw.ellipse(box, fill=fill, outline=outline, width=2 if outline else 0)
 
 
 def _lit(image: Image.Image, chance: random.Random) -> Image.Image:
@@ -253,19 +237,6 @@ def _noise(number: int) -> Image.Image:
     values = random.Random(number).randbytes(SIZE * SIZE)
     grain = Image.frombytes("L", (SIZE, SIZE), bytes(value * (2 * _NOISE + 1) // 256 for value in values))
     return Image.merge("RGB", (grain, grain, grain))
-
-
-def _oval(
-    draw: ImageDraw.ImageDraw,
-    x: float,
-    y: float,
-    half_width: float,
-    half_height: float,
-    fill: Colour | None,
-    outline: Colour | None = None,
-) -> None:
-    box = (x - half_width, y - half_height, x + half_width, y + half_height)
-    draw.ellipse(box, fill=fill, outline=outline, width=2 if outline else 0)
 
 
 def _between(one: Colour, other: Colour, share: float) -> Colour:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import heapq
 import random
@@ -14,7 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from converters.dataset.description import Config, Description, Split
-from converters.errors import CallError
+from converters.dataset.fingerprint import identity_digest, tree_root
+from converters.dataset.label_csv import read_label_csv
+from converters.errors import DataError, Location
 
 _FIRST_SERIES = 7  # KFER's ids start with 03, 06, 12, 16 or 22: no invented id is one of KFER's
 
@@ -73,55 +74,26 @@ def read_label_files(folder: Path, description: Description) -> list[Part]:
     """The rows of the authors' label files, in their order.
 
     Raises:
-        CallError: a file is missing or malformed, or its labels are not the published ones.
+        DataError: a file is missing or malformed, or its rows are not the published ones.
     """
-    seen: dict[str, tuple[str, set[str]]] = {}  # per img_id, for the same picture must show the same labels
     parts = []
-    for config in description.configs:
-        ids: set[str] = set()
-        for split in config.splits:
-            path = folder / labels_csv_name(split)
-            rows = _read_label_file(path, split)
-            for line, row in enumerate(rows, 2):
-                shown = (row.clip_id, set(emotions_of(row.label, split.label_names)))
-                if row.img_id in ids:
-                    raise CallError(f"{path}, line {line}: {row.img_id} is in {config.name} twice.")
-                if seen.setdefault(row.img_id, shown) != shown:
-                    raise CallError(
-                        f"{path}, line {line}: {row.img_id} has another clip or other labels than in an "
-                        "earlier file. The files do not belong together: take all from one place."
-                    )
-                ids.add(row.img_id)
-            parts.append(Part(split, rows))
+    for split in description.splits():
+        path = folder / labels_csv_name(split)
+        table = read_label_csv(path, [("img_id", "clip_id")], split.label_names)
+        img_ids, clip_ids = (table.texts[name].to_pylist() for name in ("img_id", "clip_id"))
+        labels = (row.tobytes() for row in table.labels)
+        rows = list(map(Row, img_ids, clip_ids, labels))
+        published = split.published
+        if published.labels_sha256 not in (None, labels_sha256(rows)) or (
+            published.identities_sha256 not in (None, identities_sha256(rows))
+        ):
+            raise DataError(
+                f"its {len(rows)} rows are not the {published.records} published ones (their SHA-256 differs).",
+                Location(str(path)),
+                "Take the file from the authors' repository again.",
+            )
+        parts.append(Part(split, rows))
     return parts
-
-
-def _read_label_file(path: Path, split: Split) -> list[Row]:
-    header = ["img_id", "clip_id", *split.label_names]
-    rows = []
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            lines = csv.reader(file, strict=True)
-            if next(lines, None) != header:
-                raise CallError(f"{path}: the first line is not {','.join(header)}.")
-            for fields in lines:
-                if len(fields) != len(header) or not all(fields[:2]) or not {"0", "1"}.issuperset(fields[2:]):
-                    raise CallError(
-                        f"{path}, line {lines.line_num}: expected an img_id, a clip_id and "
-                        f"{len(split.label_names)} labels of 0 or 1."
-                    )
-                rows.append(Row(fields[0], fields[1], bytes(map(int, fields[2:]))))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CallError(
-            f"{path}: cannot be read: {error}. Give the folder that holds all of the authors' label files."
-        ) from error
-    published = split.published.labels_sha256
-    if published is not None and labels_sha256(rows) != published:
-        raise CallError(
-            f"{path}: its {len(rows)} rows of labels are not the {split.published.records} published ones "
-            "(their SHA-256 differs). Take the file from the authors' repository again."
-        )
-    return rows
 
 
 def _invent(
@@ -133,7 +105,8 @@ def _invent(
     parts = []
     for split, split_sizes, counts in zip(config.splits, sizes, label_counts, strict=True):
         matrix = deal(split_sizes, counts, chance)
-        parts.append(Part(split, [Row(*next(ids), _vector(row, len(counts))) for row in matrix]))
+        rows = [Row(*next(ids), bytes(label in row for label in range(len(counts)))) for row in matrix]
+        parts.append(Part(split, rows))
     return parts
 
 
@@ -210,13 +183,6 @@ def published_records(description: Description) -> list[int]:
     return [split.published.records or 0 for split in description.splits()]
 
 
-def _vector(labels: Sequence[int], length: int) -> bytes:
-    vector = bytearray(length)
-    for label in labels:
-        vector[label] = 1
-    return bytes(vector)
-
-
 def emotions_of(label: bytes, names: Sequence[str]) -> list[str]:
     """The names of the labels that are set."""
     return [name for name, value in zip(names, label, strict=True) if value]
@@ -225,6 +191,11 @@ def emotions_of(label: bytes, names: Sequence[str]) -> list[str]:
 def labels_sha256(rows: Sequence[Row]) -> str:
     """SHA-256 of the label matrix, as it is published."""
     return hashlib.sha256(b"".join(row.label for row in rows)).hexdigest()
+
+
+def identities_sha256(rows: Sequence[Row]) -> str:
+    """SHA-256 of the ids of all rows, as it is published."""
+    return tree_root((identity_digest(row.img_id, row.clip_id) for row in rows), b"")
 
 
 def labels_csv_name(split: Split) -> str:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from converters.dataset.description import DESCRIPTION_FILE, Description, Features, Split, kfer
-from converters.dataset.fingerprint import identity_digest, tree_root
 from converters.errors import CallError
 from converters.formats.tfrecord.encoder import encode_example
 from converters.formats.tfrecord.writer import TFRecordWriter
@@ -26,6 +25,7 @@ from converters.sample.rows import (
     Row,
     emotions_of,
     full_rows,
+    identities_sha256,
     labels_csv_name,
     labels_sha256,
     published_records,
@@ -37,8 +37,8 @@ LABELS_FOLDER = "labels"
 
 _SMALL_SHARE = 100  # the small sample has one record for so many of KFER's
 _CHUNK_RECORDS = 250  # drawn at once by one worker
-_CHUNKS_IN_FLIGHT = 3  # per worker
 _POOL_PAYS_FROM = 2_000  # records; below, starting processes takes longer than drawing
+_FEATURES = Features()
 
 _DESCRIPTION = (
     "Synthetic. The faces are cartoons drawn by a program: they show nobody. Files, features, label names "
@@ -66,15 +66,6 @@ class SampleSummary:
     records: int
     files: tuple[str, ...]
     bytes: int
-
-
-class _Chunk(NamedTuple):
-    """Rows to draw: what a worker is sent."""
-
-    rows: list[Row]
-    label_names: tuple[str, ...]
-    features: Features
-    seed: int
 
 
 def make_sample(
@@ -127,10 +118,12 @@ def make_sample(
     if workers is None:
         workers = 1 if number < _POOL_PAYS_FROM else os.cpu_count() or 1
     try:
-        files = _write_records(folder, parts, Features(), seed, workers, progress or _no_progress)
+        files = _write_records(folder, parts, seed, workers, progress or (lambda _: None))
         if labels is None:
             files += _write_label_files(folder, parts)
-        files.append(_write_description(folder, description, parts, authors_rows=labels is not None))
+        files.append(folder / DESCRIPTION_FILE)
+        document = _describe(description, parts, authors_rows=labels is not None)
+        files[-1].write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8", newline="\n")
         size = sum(file.stat().st_size for file in files)
     except OSError as error:
         raise CallError(
@@ -158,28 +151,19 @@ def _refuse_used(folder: Path) -> None:
 
 
 def _write_records(
-    folder: Path,
-    parts: Sequence[Part],
-    features: Features,
-    seed: int,
-    workers: int,
-    progress: Callable[[int], None],
+    folder: Path, parts: Sequence[Part], seed: int, workers: int, progress: Callable[[int], None]
 ) -> list[Path]:
-    chunks = [
-        [
-            _Chunk(part.rows[start : start + _CHUNK_RECORDS], part.split.label_names, features, seed)
-            for start in range(0, len(part.rows), _CHUNK_RECORDS)
-        ]
-        for part in parts
-    ]
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    with closing(_drawn([chunk for of_part in chunks for chunk in of_part], workers)) as drawn:
-        for part, of_part in zip(parts, chunks, strict=True):
-            path = folder / part.split.file
-            index = None if part.split.index is None else folder / part.split.index
+    # Drawing takes a hundred times as long as writing, so what is drawn does not pile up.
+    with nullcontext() if workers == 1 else ProcessPoolExecutor(workers) as pool:
+        for split, rows in parts:
+            path = folder / split.file
+            index = None if split.index is None else folder / split.index
+            chunks = [rows[start : start + _CHUNK_RECORDS] for start in range(0, len(rows), _CHUNK_RECORDS)]
+            draw = partial(_draw, split.label_names, seed)
             with TFRecordWriter(path, index) as writer:
-                for examples in islice(drawn, len(of_part)):
+                for examples in map(draw, chunks) if pool is None else pool.map(draw, chunks):
                     for example in examples:
                         writer.write(example)
                     progress(len(examples))
@@ -187,40 +171,20 @@ def _write_records(
     return files
 
 
-def _drawn(chunks: Sequence[_Chunk], workers: int) -> Generator[list[bytes], None, None]:
-    """The chunks' examples, in order. A few chunks are in flight, never all: they would fill the memory."""
-    if workers == 1:
-        yield from map(_draw, chunks)
-        return
-    with ProcessPoolExecutor(min(workers, len(chunks))) as pool:
-        waiting: deque[Future[list[bytes]]] = deque()
-        for chunk in chunks:
-            waiting.append(pool.submit(_draw, chunk))
-            if len(waiting) > _CHUNKS_IN_FLIGHT * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-def _draw(chunk: _Chunk) -> list[bytes]:
+def _draw(label_names: Sequence[str], seed: int, rows: Sequence[Row]) -> list[bytes]:
     """A serialised ``tf.train.Example`` for each row; runs in a worker."""
-    names = chunk.features
-    return [
-        encode_example(
-            {
-                names.height: [SIZE],
-                names.width: [SIZE],
-                names.depth: [3],
-                names.label: list(row.label),
-                names.image: draw_face(
-                    f"{chunk.seed} {row.clip_id}",
-                    f"{chunk.seed} {row.img_id}",
-                    emotions_of(row.label, chunk.label_names),
-                ),
-            }
-        )
-        for row in chunk.rows
-    ]
+    examples = []
+    for row in rows:
+        emotions = emotions_of(row.label, label_names)
+        features = {
+            _FEATURES.height: [SIZE],
+            _FEATURES.width: [SIZE],
+            _FEATURES.depth: [3],
+            _FEATURES.label: list(row.label),
+            _FEATURES.image: draw_face(f"{seed} {row.clip_id}", f"{seed} {row.img_id}", emotions),
+        }
+        examples.append(encode_example(features))
+    return examples
 
 
 def _write_label_files(folder: Path, parts: Sequence[Part]) -> list[Path]:
@@ -234,15 +198,6 @@ def _write_label_files(folder: Path, parts: Sequence[Part]) -> list[Path]:
             writer.writerows([row.img_id, row.clip_id, *row.label] for row in rows)
         files.append(path)
     return files
-
-
-def _write_description(
-    folder: Path, description: Description, parts: Sequence[Part], *, authors_rows: bool
-) -> Path:
-    path = folder / DESCRIPTION_FILE
-    document = _describe(description, parts, authors_rows=authors_rows)
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8", newline="\n")
-    return path
 
 
 def _describe(description: Description, parts: Sequence[Part], *, authors_rows: bool) -> dict[str, Any]:
@@ -289,9 +244,5 @@ def _describe_split(split: Split, rows: Sequence[Row]) -> dict[str, Any]:
         "distinct_label_sets": len({row.label for row in rows}),
         "labels_sha256": labels_sha256(rows),
         "clips": len({row.clip_id for row in rows}),
-        "identities_sha256": tree_root((identity_digest(row.img_id, row.clip_id) for row in rows), b""),
+        "identities_sha256": identities_sha256(rows),
     }
-
-
-def _no_progress(_records: int) -> None:
-    pass

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 from converters.dataset.manifest import MANIFEST
@@ -25,11 +25,12 @@ from converters.formats.sources import open_source
 from converters.plugins import require_extra
 from converters.show.draw import Draw, Group
 from converters.show.pictures import Picture, read_pictures
+from converters.storage.object_store import ObjectPath, place
 from converters.storage.object_store import Place as AnyPlace
 from converters.verify.source import InspectedSplit, Inspection, inspect_opened
 from converters.verify.survey import Place
 
-PER_LABEL = 12
+AnyPath = str | os.PathLike[str]
 
 _MAX_SETS = 2000  # rows of a table
 _MAX_GROUPS = 12  # of equal images, of each config
@@ -65,14 +66,6 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """A contact sheet: the pictures that were drawn for one label, for pairs of labels, or of all images."""
-
-    title: str
-    pictures: Sequence[Picture]
-
-
-@dataclass(frozen=True)
 class ConfigView:
     """What the page shows of a config.
 
@@ -80,7 +73,7 @@ class ConfigView:
         name: of the config.
         splits: those of its splits that could be read through.
         labels: what pictures are filtered by.
-        sheets: the pictures.
+        sheets: the pictures that were drawn for each label, for pairs of labels, or of all images, by title.
         plots: see :mod:`converters.show.plots`.
         sets: the sets of labels with how many images of each split have them, most first; ``more`` are not listed.
         more: see there.
@@ -91,7 +84,7 @@ class ConfigView:
     name: str
     splits: Sequence[InspectedSplit]
     labels: Sequence[str]
-    sheets: Sequence[Sheet]
+    sheets: Mapping[str, Sequence[Picture]]
     plots: Sequence[Any]
     sets: Sequence[tuple[tuple[str, ...], Sequence[int]]]
     more: int
@@ -99,32 +92,46 @@ class ConfigView:
     equal: Sequence[tuple[Sequence[Picture], int]]
 
 
-def show_source(
-    place: AnyPlace,
-    out: Path | None = None,
+def show(
+    source: AnyPath | ObjectPath = "tfrecords",
     *,
-    labels: Path | None = None,
-    per_label: int = PER_LABEL,
+    out: AnyPath | None = None,
+    labels: AnyPath | None = None,
+    per_label: int = 12,
     seed: int = 0,
     images: bool = True,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Page:
-    """Make the page of a source; see :func:`converters.show`.
+    """A page of pictures and plots of a source or an output: one HTML file, which a notebook displays by itself.
+
+    Args:
+        source: see :func:`converters.convert`; likewise ``labels``, which tell the clips that splits share, and
+            ``progress``.
+        out: the file to write; none by default.
+        labels: see there.
+        per_label: how many images of each label are shown, spread over the splits.
+        seed: another seed draws others.
+        images: whether there are images in the page.
+        overwrite: replace a page that is there.
+        progress: see there.
 
     Raises:
-        CallError: the extra is not installed, there is no source, or the page must not be written to ``out``.
+        CallError: there is no source, the extra ``show`` is not installed, or ``out`` is there or in an output.
         DataError: a file cannot be matched to a split.
     """
     require_extra("show", "The page", "vl_convert")
+    at, out = place(source), None if out is None else Path(out)
     if out is not None:
-        _check_destination(out, place, overwrite)
-    source = open_source(place, allow_mismatch=True, progress=progress, labels=labels)
-    draw = Draw(seed, per_label, Counter(found.split.config for found in source.splits))
-    inspection = inspect_opened(source, str(place), progress, draw.watch if images else None)
-    command = ["kfer-convert", "show", str(place), "--seed", str(seed), "--per-label", str(per_label)]
+        _check_destination(out, at, overwrite)
+    opened = open_source(
+        at, allow_mismatch=True, progress=progress, labels=None if labels is None else Path(labels)
+    )
+    draw = Draw(seed, per_label, Counter(found.split.config for found in opened.splits))
+    inspection = inspect_opened(opened, str(at), progress, draw.watch if images else None)
+    command = ["kfer-convert", "show", str(at), "--seed", str(seed), "--per-label", str(per_label)]
     command += [] if labels is None else ["--labels", str(labels)]
-    text = _page(source, inspection, draw, shlex.join(command + ["--no-images"] * (not images)))
+    text = _page(opened, inspection, draw, shlex.join(command + ["--no-images"] * (not images)))
     text = text.encode("utf-8", "backslashreplace").decode()  # names of folders may be no UTF-8
     if out is not None:
         _write(out, text)
@@ -133,24 +140,23 @@ def show_source(
 
 def _page(source: Source, inspection: Inspection, draw: Draw, command: str) -> str:
     chosen = draw.chosen()
-    equal = _equal_groups(inspection) if draw.splits and chosen else {}
+    equal = _equal_groups(inspection) if chosen else {}
     wanted: dict[str, set[int]] = defaultdict(set)
-    places = [
-        *chosen,
-        *(place for groups in equal.values() for group in groups for place in group[:_MAX_PLACES]),
-    ]
-    for title, record in places:
+    for title, record in chosen:
         wanted[title].add(record)
+    for group in chain.from_iterable(equal.values()):
+        for title, record in group[:_MAX_PLACES]:
+            wanted[title].add(record)
     pictures = read_pictures(source, source.plan(sys.maxsize), wanted) if wanted else {}
-    views = [
-        _view(config.name, inspection, draw, chosen, pictures, equal.get(config.name, ()))
-        for config in inspection.description.configs
-        if any(split.split.config == config.name for split in inspection.splits)
-    ]
+    configs = {split.split.config for split in inspection.splits}
     return _render(
         inspection=inspection,
         about=inspection.description.about,
-        views=views,
+        views=[
+            _view(config.name, inspection, draw, chosen, pictures, equal.get(config.name, ()))
+            for config in inspection.description.configs
+            if config.name in configs
+        ],
         pictures=len(chosen),
         verdicts=_VERDICTS,
         origin=source.origin,
@@ -183,49 +189,33 @@ def _view(
 
     splits = [split for split in inspection.splits if split.split.config == name and split.error is None]
     labels = label_names(splits) if splits and draw.by_label(name) else ()
-    sheets: dict[str, list[Picture]] = {label: [] for label in (*labels, "")}
-    titles = [split.title for split in splits]
-    for place in sorted(
-        chosen, key=lambda place: (titles.index(place[0]) if place[0] in titles else -1, place[1])
-    ):
-        if place in pictures and pictures[place].config == name:
-            group = chosen[place].labels
-            sheets[group[0] if len(group) == 1 else ""].append(pictures[place])
+    others = "Pairs of labels" if labels else "All images"
+    sheets: dict[str, list[Picture]] = {label: [] for label in (*labels, others)}
+    order = {split.title: number for number, split in enumerate(splits)}
+    for found in sorted(chosen, key=lambda found: (order.get(found[0], -1), found[1])):
+        if found in pictures and pictures[found].config == name:
+            group = chosen[found].labels
+            sheets[group[0] if len(group) == 1 else others].append(pictures[found])
     sets: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0] * len(splits))
     for number, split in enumerate(splits):
         for entry in split.combinations or ():
             sets[entry.labels][number] = entry.records
     ranked = sorted(sets.items(), key=lambda item: -sum(item[1]))
-    sizes = [
-        (
-            size,
-            [
-                (sum(found), sum(map(bool, found)))
-                for found in zip(*(counts for names, counts in ranked if len(names) == size), strict=True)
-            ],
-        )
-        for size in sorted({len(names) for names in sets})
-    ]
+    sizes = []
+    for size in sorted({len(names) for names in sets}):
+        by_split = zip(*(counts for names, counts in ranked if len(names) == size), strict=True)
+        sizes.append((size, [(sum(found), sum(map(bool, found))) for found in by_split]))
+    shown = [[pictures[one] for one in group[:_MAX_PLACES] if one in pictures] for group in equal]
     return ConfigView(
         name,
         splits,
         labels,
-        [
-            Sheet(label or ("Pairs of labels" if labels else "All images"), found)
-            for label, found in sheets.items()
-            if found
-        ],
+        {title: found for title, found in sheets.items() if found},
         list(plots(splits)) if splits else (),
         ranked[:_MAX_SETS],
         max(0, len(ranked) - _MAX_SETS),
         sizes,
-        [
-            (
-                [pictures[place] for place in group[:_MAX_PLACES] if place in pictures],
-                max(0, len(group) - _MAX_PLACES),
-            )
-            for group in equal
-        ],
+        [(found, max(0, len(group) - _MAX_PLACES)) for found, group in zip(shown, equal, strict=True)],
     )
 
 
@@ -273,14 +263,10 @@ def _check_destination(out: Path, source: AnyPlace, overwrite: bool) -> None:
 
 
 def _write(out: Path, text: str) -> None:
-    with NamedTemporaryFile(
-        "w", dir=out.parent, prefix=".", suffix=".html", encoding="utf-8", delete=False
-    ) as file:
-        try:
-            file.write(text)
-            file.close()
-            Path(file.name).chmod(0o644)
-            Path(file.name).replace(out)
-        except BaseException:
-            Path(file.name).unlink()
-            raise
+    """In one step, so that a page that was there is whole whatever happens."""
+    unfinished = out.with_name(f".{out.name}.incomplete")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(out)
+    finally:
+        unfinished.unlink(missing_ok=True)

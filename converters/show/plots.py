@@ -23,12 +23,7 @@ _MAX_SIZES = 12
 _WIDTH = 230  # of the part of a plot that has the marks: so a plot fits a phone without being scaled
 _LABELS = 100  # pixels of a name at an axis; longer ones are cut there, and whole in the table
 _CELL = 24
-_AXIS = {
-    "labelColor": "currentColor",
-    "titleColor": "currentColor",
-    "domainColor": "currentColor",
-    "tickColor": "currentColor",
-    "gridColor": "currentColor",
+_AXIS = {f"{part}Color": "currentColor" for part in ("label", "title", "domain", "tick", "grid")} | {
     "gridOpacity": 0.15,
     "labelFontSize": 11,
     "titleFontSize": 11,
@@ -36,25 +31,25 @@ _AXIS = {
     "labelLimit": _LABELS,
     "title": None,
 }
+_LEGEND = {
+    "labelColor": "currentColor",
+    "labelFontSize": 11,
+    "labelLimit": _WIDTH,
+    "orient": "top",
+    "columns": 3,
+}
 _CONFIG = {
     "aria": False,
     "axis": _AXIS,
     "view": {"stroke": None},
-    "legend": {
-        "labelColor": "currentColor",
-        "labelFontSize": 11,
-        "labelLimit": _WIDTH,
-        "orient": "top",
-        "columns": 3,
-        "title": None,
-    },
+    "legend": _LEGEND | {"title": None},
     "text": {"color": "currentColor"},
 }
 _COLOURS = 6  # of the style sheet
 _SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down")
 _MARK = re.compile(r'<path aria-label="([^"]*)" role="graphics-symbol" aria-roledescription="[^"]*"([^>]*)/>')
 
-Numbers = Mapping[str, Mapping[str, float]]
+Numbers = Mapping[str, Mapping[str, Any]]
 """By the name of a split: a number for each category."""
 
 
@@ -90,13 +85,11 @@ def label_names(splits: Sequence[InspectedSplit]) -> tuple[str, ...]:
 def plots(splits: Sequence[InspectedSplit]) -> Iterator[Plot]:
     """The plots of the sound splits of one config."""
     names = label_names(splits)
-    counts = {
-        split.split.name: {count.name: count.records for count in split.label_counts} for split in splits
-    }
     if names:
-        totals = Counter[str]()
-        for found in counts.values():
-            totals.update(found)
+        counts = {
+            split.split.name: {count.name: count.records for count in split.label_counts} for split in splits
+        }
+        totals = _totals(counts)
         ranked = sorted(names, key=lambda name: (-totals[name], names.index(name)))
         most = (
             f"All are {ranked[0]}."
@@ -108,15 +101,13 @@ def plots(splits: Sequence[InspectedSplit]) -> Iterator[Plot]:
         per_image = {split.split.name: split.labels_per_image for split in splits}
         sizes = sorted(set().union(*per_image.values()))
         if sizes not in ([], [1]):
-            several = sum(sum(n for size, n in found.items() if size > 1) for found in per_image.values())
+            several = sum(n for found in per_image.values() for size, n in found.items() if size > 1)
+            named = {size: f"{size} label{'s'[: size != 1]}" for size in sizes}
             yield _bars(
                 "Labels per image",
                 f"{several:,} images have several labels.",
-                [f"{size} label{'s'[: size != 1]}" for size in sizes],
-                {
-                    split: {f"{size} label{'s'[: size != 1]}": n for size, n in found.items()}
-                    for split, found in per_image.items()
-                },
+                list(named.values()),
+                {split: {named[size]: n for size, n in found.items()} for split, found in per_image.items()},
             )
     yield from _image_plots(splits)
     if names and any(split.label_pairs for split in splits):
@@ -141,100 +132,89 @@ def _image_plots(splits: Sequence[InspectedSplit]) -> Iterator[Plot]:
         split: {f"{width} × {height} × {depth}": n for (height, width, depth), n in counts.sizes.items()}
         for split, counts in images.items()
     }
-    yield _most_frequent("Sizes", "width × height × channels", sizes)
-    yield _most_frequent(
-        "Encodings", "encoding", {split: counts.encodings for split, counts in images.items()}
-    )
+    encodings = {split: counts.encodings for split, counts in images.items()}
+    for title, what, numbers in (
+        ("Sizes", "width × height × channels", sizes),
+        ("Encodings", "encoding", encodings),
+    ):
+        ranked = [name for name, _ in _totals(numbers).most_common()]
+        one = len(ranked) == 1
+        summary = (
+            f"All images have one {what}: {ranked[0]}." if one else f"{len(ranked):,} different ({what})."
+        )
+        yield _bars(title, summary, ranked, numbers, _MAX_SIZES)
 
 
-def _most_frequent(title: str, what: str, numbers: Numbers) -> Plot:
+def _totals(numbers: Numbers) -> Counter[str]:
     totals = Counter[str]()
     for found in numbers.values():
-        totals.update({name: int(number) for name, number in found.items()})
-    ranked = [name for name, _ in totals.most_common()]
-    if len(ranked) == 1:
-        summary = f"All images have one {what}: {ranked[0]}."
-    else:
-        summary = f"{len(ranked):,} different ({what})."
-    return _bars(title, summary, ranked, numbers, _MAX_SIZES)
+        totals.update(found)
+    return totals
+
+
+def _values(names: Sequence[str], numbers: Numbers, form: str) -> list[dict[str, Any]]:
+    """What Vega draws: a number for each name and split, and the text of each."""
+    return [
+        {
+            "name": name,
+            "split": split,
+            "number": (number := found.get(name, 0)),
+            "text": (text := form.format(number)),
+            "hint": f"{name}, {split}: {text}",
+        }
+        for name in names
+        for split, found in numbers.items()
+    ]
 
 
 def _bars(title: str, summary: str, names: Sequence[str], numbers: Numbers, most: int = _MAX_BARS) -> Plot:
     """Bars by category, one for each split; the plot has the first ``most`` categories."""
-    splits = list(numbers)
-    shown, note = names[:most], ""
+    splits, shown = list(numbers), list(names[:most])
     if len(names) > len(shown):
-        note = f" The plot has the first {len(shown)} of {len(names):,}; the table has more."
-    values = [
-        {
-            "name": name,
-            "split": split,
-            "number": (number := numbers[split].get(name, 0)),
-            "text": f"{number:,}",
-            "hint": f"{name}, {split}: {number:,}",
-        }
-        for name in shown
-        for split in splits
-    ]
-    longest = max((numbers[split].get(name, 0) for name in shown for split in splits), default=0)
-    encoding: dict[str, Any] = {
-        "y": {"field": "name", "type": "nominal", "sort": list(shown), "scale": {"paddingInner": 0.25}},
-        "yOffset": {"field": "split", "sort": splits},
-        "x": {
-            "field": "number",
-            "type": "quantitative",
-            # Room at the right for the number of the longest bar.
-            "scale": {"domain": [0, longest * 1.25 or 1], "nice": False},
-            "axis": {"tickCount": 4, "format": ",d"},
+        summary += f" The plot has the first {len(shown)} of {len(names):,}; the table has more."
+    values = _values(shown, numbers, "{:,}")
+    longest = max((value["number"] for value in values), default=0)
+    # Room at the right for the number of the longest bar.
+    scale = {"domain": [0, longest * 1.25 or 1], "nice": False}
+    axis = {"tickCount": 4, "format": ",d"}
+    text = {"type": "text", "align": "left", "dx": 3, "fontSize": 9, "baseline": "middle"}
+    spec = {
+        "data": {"values": values},
+        "encoding": {
+            "y": {"field": "name", "type": "nominal", "sort": shown, "scale": {"paddingInner": 0.25}},
+            "yOffset": {"field": "split", "sort": splits},
+            "x": {"field": "number", "type": "quantitative", "scale": scale, "axis": axis},
         },
+        "layer": [
+            {"mark": "bar", "encoding": {"color": _colour(splits), "description": {"field": "hint"}}},
+            {"mark": text, "encoding": {"text": {"field": "text"}}},
+        ],
+        "height": {"step": 10},
     }
-    layers = [
-        {"mark": "bar", "encoding": {"color": _colour(splits), "description": {"field": "hint"}}},
-        {
-            "mark": {"type": "text", "align": "left", "dx": 3, "fontSize": 9, "baseline": "middle"},
-            "encoding": {"text": {"field": "text"}},
-        },
-    ]
-    svg = _draw({"data": {"values": values}, "encoding": encoding, "layer": layers, "height": {"step": 10}})
     return Plot(
-        title, summary + note, svg, ("", *splits, "all"), [_row(name, numbers) for name in names[:1000]]
+        title, summary, _draw(spec), ("", *splits, "all"), [_row(name, numbers) for name in names[:1000]]
     )
 
 
 def _row(name: str, numbers: Numbers) -> list[str]:
-    found = [numbers[split].get(name, 0) for split in numbers]
+    found = [of_split.get(name, 0) for of_split in numbers.values()]
     return [name, *(f"{number:,}" for number in found), f"{sum(found):,}"]
 
 
 def _shares(splits: Sequence[InspectedSplit], names: Sequence[str]) -> Plot:
     """A dot for the share that each label has in each split, so that a skewed split shows."""
     shares = {split.split.name: {count.name: count.share for count in split.label_counts} for split in splits}
-    order = list(shares)
-    values = [
-        {
-            "name": name,
-            "split": split,
-            "number": shares[split].get(name, 0),
-            "hint": f"{name}, {split}: {shares[split].get(name, 0):.2%}",
-        }
-        for name in names[:_MAX_BARS]
-        for split in order
-    ]
+    order, shown = list(shares), list(names[:_MAX_BARS])
     spread, widest = max((_spread(shares, name), name) for name in names)
     summary = "Share of the images of a split that have the label."
     if len(order) > 1:
         summary += f" Splits differ most in {widest}: by {100 * spread:.2f} percentage points."
     shapes = {"domain": order, "range": [_SHAPES[number % len(_SHAPES)] for number in range(len(order))]}
     spec = {
-        "data": {"values": values},
+        "data": {"values": _values(shown, shares, "{:.2%}")},
         "mark": {"type": "point", "filled": True, "size": 40, "opacity": 0.9},
         "encoding": {
-            "y": {
-                "field": "name",
-                "type": "nominal",
-                "sort": list(names[:_MAX_BARS]),
-                "axis": {"grid": True},
-            },
+            "y": {"field": "name", "type": "nominal", "sort": shown, "axis": {"grid": True}},
             "yOffset": {"field": "split", "sort": order},
             "x": {"field": "number", "type": "quantitative", "axis": {"tickCount": 4, "format": "~%"}},
             "color": _colour(order),
@@ -263,41 +243,25 @@ def _matrix(splits: Sequence[InspectedSplit], names: Sequence[str], totals: Mapp
         found.update({pair.labels: pair.records for pair in split.label_pairs})
     shown = sorted(names, key=lambda name: -totals[name])[:_MAX_MATRIX]
     values = [
-        {
-            "one": one,
-            "other": other,
-            "number": number,
-            "text": f"{number:,}",
-            "hint": f"{one} and {other}: {number:,}",
-        }
-        for pair, number in found.items()
+        {"one": one, "other": other, "number": n, "text": f"{n:,}", "hint": f"{one} and {other}: {n:,}"}
+        for pair, n in found.items()
         for one, other in (pair, pair[::-1])
         if one in shown and other in shown
     ]
-    axis = {"labelLimit": _LABELS, "domain": False, "ticks": False}
+    scale, axis = {"domain": shown}, {"labelLimit": _LABELS, "domain": False, "ticks": False}
+    top = axis | {"orient": "top", "labelAngle": -60}
+    fade = {"type": "sqrt", "range": [0.04, 0.75]}
+    opacity = {"field": "number", "type": "quantitative", "scale": fade, "legend": None}
     spec = {
         "data": {"values": values},
         "encoding": {
-            "x": {
-                "field": "one",
-                "type": "nominal",
-                "scale": {"domain": shown},
-                "axis": axis | {"orient": "top", "labelAngle": -60},
-            },
-            "y": {"field": "other", "type": "nominal", "scale": {"domain": shown}, "axis": axis},
+            "x": {"field": "one", "type": "nominal", "scale": scale, "axis": top},
+            "y": {"field": "other", "type": "nominal", "scale": scale, "axis": axis},
         },
         "layer": [
             {
                 "mark": {"type": "rect", "fill": "var(--c0)"},
-                "encoding": {
-                    "opacity": {
-                        "field": "number",
-                        "type": "quantitative",
-                        "scale": {"type": "sqrt", "range": [0.04, 0.75]},
-                        "legend": None,
-                    },
-                    "description": {"field": "hint"},
-                },
+                "encoding": {"opacity": opacity, "description": {"field": "hint"}},
             },
             {"mark": {"type": "text", "fontSize": 8.5}, "encoding": {"text": {"field": "text"}}},
         ],
@@ -305,15 +269,13 @@ def _matrix(splits: Sequence[InspectedSplit], names: Sequence[str], totals: Mapp
         "height": {"step": _CELL - 4},
     }
     ranked = found.most_common()
-    summary = (
-        f"{len(ranked):,} pairs of labels occur; most often {' and '.join(ranked[0][0])} ({ranked[0][1]:,})."
-    )
+    first, most = ranked[0]
+    summary = f"{len(ranked):,} pairs of labels occur; most often {' and '.join(first)} ({most:,})."
     if len(shown) < len(names):
         summary += f" The plot has the {len(shown)} most frequent labels; the table has more."
     rows = [_row(" + ".join(pair), by_split) for pair, _ in ranked[:1000]]
-    return Plot(
-        "Labels that occur together", summary, _draw(spec), ("", *by_split, "all"), rows, wide=len(shown) > 8
-    )
+    head = ("", *by_split, "all")
+    return Plot("Labels that occur together", summary, _draw(spec), head, rows, wide=len(shown) > 8)
 
 
 def _colour(splits: Sequence[str]) -> dict[str, Any]:

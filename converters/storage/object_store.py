@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -59,10 +58,6 @@ class ObjectPath:
         """What is beside it, called ``name``."""
         return ObjectPath(f"{self.url.rpartition('/')[0]}/{name}")
 
-    def with_suffix(self, suffix: str) -> ObjectPath:
-        """What is beside it, with another extension."""
-        return self.with_name(posixpath.splitext(self.name)[0] + suffix)
-
     def __str__(self) -> str:
         return self.url
 
@@ -79,36 +74,22 @@ Place = Path | ObjectPath
 """Where a file or a folder is: on this machine, or in a store."""
 
 
-def is_url(text: str) -> bool:
-    """Whether a text is a URL and no path."""
-    return _URL.match(text) is not None
-
-
 def place(text: str | os.PathLike[str] | ObjectPath) -> Place:
     """Where a path, or a URL, says that something is.
 
     Raises:
-        CallError: it is a URL that nothing installed reads.
+        CallError: it is a URL that nothing installed reads, or that names no place in a store.
     """
     url = text.url if isinstance(text, ObjectPath) else os.fspath(text)
-    if not is_url(url):
+    if not _URL.match(url):
         return Path(url)
     if local := _LOCAL.match(url):
         return Path(unquote(url[local.end() :]))
-    return object_path(url)
-
-
-def object_path(url: str) -> ObjectPath:
-    """The place that a URL of a store means.
-
-    Raises:
-        CallError: nothing installed reads such URLs, or it names no place in a store.
-    """
-    place = ObjectPath(url.rstrip("/"))
-    _file_system(place)
-    if not _URL.sub("", place.url):
+    found = ObjectPath(url.rstrip("/"))
+    _file_system(found)
+    if not _URL.sub("", found.url):
         raise CallError(f"{url}: this names no place in a store.")
-    return place
+    return found
 
 
 def _file_system(place: ObjectPath) -> tuple[Any, str]:
@@ -145,22 +126,15 @@ def store_name(place: ObjectPath) -> str:
 
 def list_objects(folder: ObjectPath) -> dict[str, ObjectState]:
     """All objects below a folder, as their paths in it; none where there is nothing."""
-    with store_errors(folder):
-        system, root = _file_system(folder)
-        system.invalidate_cache()
-        try:
-            found = system.find(root, detail=True)
-        except FileNotFoundError:
-            return {}
-    root = root.rstrip("/") + "/"
-    return {
-        path.lstrip("/").removeprefix(root.lstrip("/")): _state(details)
-        for path, details in found.items()
-        # S3's consoles make empty objects called "folder/", which hold nothing.
-        if details["type"] == "file"
-        and path.lstrip("/").startswith(root.lstrip("/"))
-        and not path.endswith("/")
-    }
+    with suppress(FileNotFoundError), _store(folder) as (system, root):
+        root = root.strip("/") + "/"
+        return {
+            path.lstrip("/").removeprefix(root): _state(details)
+            for path, details in system.find(root, detail=True).items()
+            # S3's consoles make empty objects called "folder/", which hold nothing.
+            if details["type"] == "file" and path.lstrip("/").startswith(root) and not path.endswith("/")
+        }
+    return {}
 
 
 def object_names(folder: ObjectPath) -> list[str]:
@@ -170,23 +144,15 @@ def object_names(folder: ObjectPath) -> list[str]:
         CallError: the store does not let us look.
     """
     try:
-        with store_errors(folder):
-            system, root = _file_system(folder)
-            system.invalidate_cache()
-            try:
-                found = system.ls(root, detail=False)
-            except (FileNotFoundError, NotADirectoryError):
-                return []
+        with _store(folder) as (system, root):
+            found = [path.strip("/").rpartition("/") for path in system.ls(root, detail=False)]
+    except FileNotFoundError:
+        return []
     except MachineError as error:
+        if isinstance(error.__cause__, NotADirectoryError):
+            return []
         raise CallError(str(error)) from error  # nothing was begun yet
-    root = root.strip("/")
-    return sorted(
-        {
-            path.strip("/").rpartition("/")[2]
-            for path in found
-            if path.strip("/") != root and path.strip("/").rpartition("/")[0] == root
-        }
-    )
+    return sorted({name for parent, _, name in found if parent == root.strip("/")})
 
 
 def object_state(place: ObjectPath) -> ObjectState:
@@ -195,9 +161,7 @@ def object_state(place: ObjectPath) -> ObjectState:
     Raises:
         FileNotFoundError: there is none.
     """
-    with store_errors(place):
-        system, path = _file_system(place)
-        system.invalidate_cache()
+    with _store(place) as (system, path):
         details = system.info(path)
         if details["type"] != "file":
             raise FileNotFoundError(str(place))
@@ -245,9 +209,7 @@ def open_object(place: ObjectPath) -> IO[bytes]:
     Raises:
         FileNotFoundError: there is none.
     """
-    with store_errors(place):
-        system, path = _file_system(place)
-        system.invalidate_cache()  # another process may have written since
+    with _store(place) as (system, path):
         opened = system.open(path, "rb", block_size=_READ_AHEAD, cache_type="readahead")
         return io.BufferedReader(_ObjectReader(place, opened))
 
@@ -259,31 +221,24 @@ def hash_object(place: ObjectPath, copy_to: Path | None = None) -> tuple[int, st
         FileNotFoundError: there is none.
     """
     digest, size = hashlib.sha256(), 0
-    target = None if copy_to is None else copy_to.open("xb")
-    try:
-        with store_errors(place), open_object(place) as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
-                if target is not None:
-                    target.write(chunk)
-    finally:
-        if target is not None:
-            target.close()
+    with nullcontext() if copy_to is None else copy_to.open("xb") as target, open_object(place) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+            if target is not None:
+                target.write(chunk)
     return size, digest.hexdigest()
 
 
 def put_file(path: Path, place: ObjectPath) -> None:
     """Store a file as an object, in the place of one that may be there."""
-    with store_errors(place):
-        system, target = _file_system(place)
+    with _store(place) as (system, target):
         system.put_file(str(path), target)
 
 
 def put_bytes(data: bytes, place: ObjectPath) -> None:
     """Store a few bytes as an object, in the place of one that may be there."""
-    with store_errors(place):
-        system, target = _file_system(place)
+    with _store(place) as (system, target):
         system.pipe_file(target, data)
 
 
@@ -292,9 +247,7 @@ def put_new(data: bytes, place: ObjectPath) -> bool:
 
     Where the store has conditional writes (S3's ``If-None-Match``), just one of several that try at once succeeds.
     """
-    with store_errors(place):
-        system, target = _file_system(place)
-        system.invalidate_cache()
+    with _store(place) as (system, target):
         try:
             system.pipe_file(target, data, mode="create")
         except FileExistsError:
@@ -308,8 +261,7 @@ def put_new(data: bytes, place: ObjectPath) -> bool:
 
 def delete_object(place: ObjectPath) -> None:
     """Delete an object."""
-    with store_errors(place):
-        system, path = _file_system(place)
+    with _store(place) as (system, path):
         system.rm_file(path)
 
 
@@ -317,6 +269,15 @@ def side_by_side(action: Callable[[Item], Result], items: Iterable[Item]) -> lis
     """What ``action`` makes of each item, in order; many requests are under way at once."""
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(action, items))
+
+
+@contextmanager
+def _store(place: ObjectPath) -> Iterator[tuple[Any, str]]:
+    """The file system of a place and its path there, asked anew: another process may have written since."""
+    with store_errors(place):
+        system, path = _file_system(place)
+        system.invalidate_cache()
+        yield system, path
 
 
 @contextmanager

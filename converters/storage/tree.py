@@ -15,9 +15,6 @@ from converters.storage.object_store import Place
 
 _HASH_CHUNK = 1 << 20
 
-FileState = tuple[int, int, int, int]
-"""Inode, size in bytes, and the times of the last modification and of the last change in nanoseconds."""
-
 
 def file_digest(path: Place, algorithm: str) -> str:
     """Hexadecimal digest of a source file."""
@@ -30,16 +27,9 @@ def file_digest(path: Place, algorithm: str) -> str:
 
 def hash_file(path: str | os.PathLike[str], *, follow_links: bool = False) -> tuple[int, str]:
     """Size in bytes and hexadecimal SHA-256 of a regular file; a link is followed only where that is asked for."""
-    digest = hashlib.sha256()
-    size = 0
-    descriptor = open_regular(path, follow_links=follow_links)
-    try:
-        while chunk := os.read(descriptor, _HASH_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    finally:
-        os.close(descriptor)
-    return size, digest.hexdigest()
+    with open(open_regular(path, follow_links=follow_links), "rb", buffering=0) as file:  # noqa: PTH123  # a descriptor
+        digest = hashlib.file_digest(file, "sha256")
+        return file.tell(), digest.hexdigest()
 
 
 def hash_ranges(path: Place, ends: Sequence[int], stop: Sequence[int] = ()) -> tuple[str, list[str]]:
@@ -110,35 +100,6 @@ def walk_files(folder: str | os.PathLike[str]) -> Iterator[str]:
                     folders.append((entry.path, f"{prefix}{entry.name}/"))
                 else:
                     yield prefix + entry.name
-
-
-def file_states(folder: str | os.PathLike[str]) -> dict[str, FileState]:
-    """What the system says of each file that :func:`walk_files` finds, to see later whether it was changed.
-
-    The time of the last change shows any write, and no program can set it.
-    """
-    states: dict[str, FileState] = {}
-    folders = [(os.fspath(folder), "")]
-    while folders:
-        path, prefix = folders.pop()
-        # By a descriptor, so that the system need not look up the whole path for each file.
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            with os.scandir(descriptor) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append((f"{path}/{entry.name}", f"{prefix}{entry.name}/"))
-                        continue
-                    status = entry.stat(follow_symlinks=False)
-                    states[prefix + entry.name] = (
-                        status.st_ino,
-                        status.st_size,
-                        status.st_mtime_ns,
-                        status.st_ctime_ns,
-                    )
-        finally:
-            os.close(descriptor)
-    return states
 
 
 def walk_empty_folders(folder: str | os.PathLike[str]) -> Iterator[str]:

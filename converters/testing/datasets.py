@@ -19,7 +19,7 @@ from converters.dataset.description import (
     parse_description,
     with_columns,
 )
-from converters.dataset.schema import Column, Kind, Role, with_derived_label
+from converters.dataset.schema import Column, Role, with_derived_label
 from converters.dataset.shard import Shard
 
 BASIC = "labels"
@@ -69,7 +69,7 @@ class TestDataset:
 
 def datasets() -> list[TestDataset]:
     """All of them."""
-    return [_dataset(name, *make()) for name, make in _DATASETS.items()]
+    return [_dataset(name, *made) for name, made in _DATASETS.items()]
 
 
 _Values = Callable[[int], Mapping[str, Any]]
@@ -90,32 +90,13 @@ def _dataset(name: str, columns: Sequence[Column], values: _Values) -> TestDatas
         split = with_columns(split, (), identified="img_id" in values(0))
         batches = []
         for records in shards:
-            rows = [values(number) for number in range(record, record + records)]
+            rows = [
+                {"image": image(number)} | dict(values(number)) for number in range(record, record + records)
+            ]
             batches.append(pa.RecordBatch.from_pylist(rows, schema=split.schema.arrow))
             record += records
         made.append(TestSplit(split, tuple(batches)))
     return TestDataset(name, description, tuple(made))
-
-
-def _column(
-    name: str,
-    dtype: pa.DataType,
-    role: Role | None = None,
-    *,
-    feature: str | None = None,
-    **more: Any,  # noqa: ANN401
-) -> Column:
-    return Column(name, dtype, role, feature or name, **more)
-
-
-_IMAGE = _column("image", pa.binary(), "image", feature="image/encoded")
-_SIZES = tuple(_column(role, pa.int32(), role) for role in ("height", "width", "depth"))
-_NAMES = ("anger", "joy", "calm")
-_ODD_NAMES = ("anger", "joy, great", 'so-called "calm"')
-
-
-def _sized(number: int, encoding: str = "JPEG") -> dict[str, Any]:
-    return {"image": image(number, encoding), "height": 8 + number, "width": 12, "depth": 3}
 
 
 @cache
@@ -127,195 +108,141 @@ def image(number: int, encoding: str = "JPEG") -> bytes:
     return file.getvalue()
 
 
-def _labels() -> tuple[Sequence[Column], _Values]:
-    label = _vector("single-label")
-    return (
-        _IMAGE,
-        label,
-        *_SIZES,
-    ), lambda number: _sized(number) | {"label_vector": [int(number % 3 == place) for place in range(3)]}
+def _column(name: str, dtype: pa.DataType, role: Role | None = None, **more: Any) -> Column:  # noqa: ANN401
+    return Column(name, dtype, role, **{"feature": name} | more)
 
 
-def _several_labels() -> tuple[Sequence[Column], _Values]:
-    label = _vector("multi-label")
-    return (
-        (_IMAGE, label, *_SIZES),
+def _nullable(**kinds: pa.DataType) -> list[Column]:
+    return [_column(name, kind, nullable=True) for name, kind in kinds.items()]
+
+
+_INTEGERS, _FLOATS, _TEXTS, _BYTES = map(pa.list_, (pa.int64(), pa.float32(), pa.string(), pa.binary()))
+_PAIR = pa.list_(pa.string(), 2)
+_SPECIAL = (float("nan"), float("inf"), -float("inf"), -0.0, 1e-45)
+_NAMES = ("anger", "joy", "calm")
+_ODD_NAMES = ("anger", "joy, great", 'so-called "calm"')
+
+_IMAGE = _column("image", pa.binary(), "image", feature="image/encoded")
+_SIZES = [_column(role, pa.int32(), role) for role in ("height", "width", "depth")]
+_ONE_LABEL, _SEVERAL_LABELS = (
+    _column("label_vector", pa.list_(pa.uint8(), 3), "label", feature="label", label_names=_NAMES, kind=kind)
+    for kind in ("single-label", "multi-label")
+)
+_IDS = _column(
+    "category", pa.int64(), "label", label_names=_ODD_NAMES, label_ids=(1, 7, 300), unlabelled=True
+)
+_OBJECTS = _column("label", _INTEGERS, "label", feature="image/object/class/label", label_names=_ODD_NAMES)
+
+
+def _size(number: int) -> dict[str, int]:
+    return {"height": 8 + number, "width": 12, "depth": 3}
+
+
+_DATASETS: Mapping[str, tuple[Sequence[Column], _Values]] = {
+    BASIC: (
+        (_IMAGE, _ONE_LABEL, *_SIZES),
+        lambda number: _size(number) | {"label_vector": [int(number % 3 == place) for place in range(3)]},
+    ),
+    "several labels": (
+        (_IMAGE, _SEVERAL_LABELS, *_SIZES),
+        lambda number: {
+            **_size(number),
+            "label_vector": [number % 2, 1 - number % 2, number // 2 % 2],
+            "img_id": f"clip_{number}.jpg",
+            "clip_id": f"drama {number % 2}",
+        },
+    ),
+    "numbers of labels": ((_IMAGE, _IDS), lambda number: {"category": (1, 300, 7, -1)[number % 4]}),
+    "detection": (
+        (
+            _IMAGE,
+            _OBJECTS,
+            _column("name", pa.string(), "file_name", feature="image/filename"),
+            *(_column(f"boxes_{side}", _FLOATS, feature=f"image/object/bbox/{side}") for side in "xy"),
+            _column("texts", _TEXTS, feature="image/object/class/text"),
+        ),
+        lambda number: {
+            "image": image(number, "PNG"),
+            "label": [place % 3 for place in range(number % 4)],
+            "name": f"some.name.{number}.jpg" if number % 2 else f"image {number}.png",
+            "boxes_x": [0.1 * place for place in range(number % 4)],
+            "boxes_y": [1e-38, -0.0, 16777217.0][: number % 4],
+            "texts": ["", "한국어", 'a,"b"\n'][: number % 4],
+        },
+    ),
+    "text labels": (
+        (_IMAGE, _column("label", pa.string(), "label"), _column("id", pa.int64(), "file_name")),
+        lambda number: {"label": f"word {number}", "id": 10**12 + number},
+    ),
+    "several images": (
+        (_IMAGE, _column("mask/Left", pa.binary(), "image")),
+        lambda number: {
+            "image": image(number, "PNG" if number == 2 else "JPEG"),
+            "mask/Left": image(50 + number, "PNG"),
+        },
+    ),
+    "null images": (
+        (_IMAGE, _column("mask", pa.binary(), "image", nullable=True)),
+        lambda number: {"mask": image(50 + number) if number % 2 else None},
+    ),
+    "nulls": (
+        (
+            _IMAGE,
+            *_nullable(integer=pa.int64(), small=pa.uint8(), float=pa.float32(), text=pa.string()),
+            *_nullable(list=_INTEGERS, pair=pa.list_(pa.float32(), 2)),
+        ),
+        lambda number: {
+            name: value if (number + place) % 3 else None
+            for place, (name, value) in enumerate(
+                {
+                    "integer": -(2**63),
+                    "small": 255,
+                    "float": 0.5,
+                    "text": "",
+                    "list": [],
+                    "pair": [1.5, -2.5],
+                }.items()
+            )
+        },
+    ),
+    # Only the first record has values, so that whole shards and splits have none.
+    "rare values": (
+        (
+            _IMAGE,
+            *_nullable(integer=pa.int64(), float=pa.float32(), text=pa.string()),
+            *_nullable(integers=_INTEGERS, texts=_TEXTS, pair=pa.list_(pa.int64(), 2)),
+        ),
         lambda number: (
-            _sized(number)
-            | {
-                "label_vector": [number % 2, 1 - number % 2, number // 2 % 2],
-                "img_id": f"clip_{number}.jpg",
-                "clip_id": f"drama {number % 2}",
-            }
+            {}
+            if number
+            else {"integer": 1, "float": 1.5, "text": "x", "integers": [1, 2], "texts": ["x"], "pair": [3, 4]}
         ),
-    )
-
-
-def _vector(kind: Kind) -> Column:
-    vector = pa.list_(pa.uint8(), len(_NAMES))
-    return _column("label_vector", vector, "label", feature="label", label_names=_NAMES, kind=kind)
-
-
-def _ids() -> tuple[Sequence[Column], _Values]:
-    label = _column(
-        "category", pa.int64(), "label", label_names=_ODD_NAMES, label_ids=(1, 7, 300), unlabelled=True
-    )
-    return (_IMAGE, label), lambda number: {"image": image(number), "category": (1, 300, 7, -1)[number % 4]}
-
-
-def _detection() -> tuple[Sequence[Column], _Values]:
-    boxes = tuple(
-        _column(f"boxes_{side}", pa.list_(pa.float32()), feature=f"image/object/bbox/{side}") for side in "xy"
-    )
-    columns = (
-        _IMAGE,
-        _column(
-            "label", pa.list_(pa.int64()), "label", feature="image/object/class/label", label_names=_ODD_NAMES
-        ),
-        _column("name", pa.string(), "file_name", feature="image/filename"),
-        *boxes,
-        _column("texts", pa.list_(pa.string()), feature="image/object/class/text"),
-    )
-    return columns, lambda number: {
-        "image": image(number, "PNG"),
-        "label": [place % 3 for place in range(number % 4)],
-        "name": f"some.name.{number}.jpg" if number % 2 else f"image {number}.png",
-        "boxes_x": [0.1 * place for place in range(number % 4)],
-        "boxes_y": [1e-38, -0.0, 16777217.0][: number % 4],
-        "texts": ["", "한국어", 'a,"b"\n'][: number % 4],
-    }
-
-
-def _text_labels() -> tuple[Sequence[Column], _Values]:
-    columns = (_IMAGE, _column("label", pa.string(), "label"), _column("id", pa.int64(), "file_name"))
-    return columns, lambda number: {"image": image(number), "label": f"word {number}", "id": 10**12 + number}
-
-
-def _several_images() -> tuple[Sequence[Column], _Values]:
-    mask = _column("mask/Left", pa.binary(), "image")
-    return (_IMAGE, mask), lambda number: {
-        "image": image(number, "PNG" if number == 2 else "JPEG"),
-        "mask/Left": image(50 + number, "PNG"),
-    }
-
-
-def _null_images() -> tuple[Sequence[Column], _Values]:
-    mask = _column("mask", pa.binary(), "image", nullable=True)
-    return (_IMAGE, mask), lambda number: {
-        "image": image(number),
-        "mask": image(50 + number) if number % 2 else None,
-    }
-
-
-def _nulls() -> tuple[Sequence[Column], _Values]:
-    kinds: dict[str, tuple[pa.DataType, Any]] = {
-        "integer": (pa.int64(), -(2**63)),
-        "small": (pa.uint8(), 255),
-        "float": (pa.float32(), 0.5),
-        "text": (pa.string(), ""),
-        "list": (pa.list_(pa.int64()), []),
-        "pair": (pa.list_(pa.float32(), 2), [1.5, -2.5]),
-    }
-    columns = [_column(name, kind, nullable=True) for name, (kind, _) in kinds.items()]
-    return (
-        (_IMAGE, *columns),
-        lambda number: (
-            {"image": image(number)}
-            | {
-                name: value if (number + place) % 3 else None
-                for place, (name, (_, value)) in enumerate(kinds.items())
-            }
-        ),
-    )
-
-
-def _rare() -> tuple[Sequence[Column], _Values]:
-    """Columns of which only the first record has a value, so that whole shards and splits have none."""
-    kinds = (
-        pa.int64(),
-        pa.float32(),
-        pa.string(),
-        pa.list_(pa.int64()),
-        pa.list_(pa.string()),
-        pa.list_(pa.int64(), 2),
-    )
-    values = (1, 1.5, "x", [1, 2], ["x"], [3, 4])
-    columns = [_column(f"rare_{place}", kind, nullable=True) for place, kind in enumerate(kinds)]
-    return (
-        (_IMAGE, *columns),
-        lambda number: (
-            {"image": image(number)}
-            | {column.name: None if number else value for column, value in zip(columns, values, strict=True)}
-        ),
-    )
-
-
-def _bytes() -> tuple[Sequence[Column], _Values]:
-    return (_IMAGE, _column("Raw", pa.binary()), _column("number", pa.int64())), lambda number: {
-        "image": image(number),
-        "Raw": bytes(range(256)) * number,
-        "number": 2**63 - 1 - number,
-    }
-
-
-def _lists_of_bytes() -> tuple[Sequence[Column], _Values]:
-    kinds = {"lists": pa.list_(pa.binary()), "pairs": pa.list_(pa.binary(), 2)}
-    return (_IMAGE, *(_column(name, kind) for name, kind in kinds.items())), lambda number: {
-        "image": image(number),
-        "lists": [b"", b"\xff\x00", b"x" * 300][: number % 4],
-        "pairs": [b"", bytes([number])],
-    }
-
-
-def _pairs_of_texts() -> tuple[Sequence[Column], _Values]:
-    kind = pa.list_(pa.string(), 2)
-    columns = (_IMAGE, _column("pair", kind), _column("other", kind, nullable=True))
-    return columns, lambda number: {
-        "image": image(number),
-        "pair": ["", f"number {number}"],
-        "other": ["x", ""] if number % 2 else None,
-    }
-
-
-def _null_bytes() -> tuple[Sequence[Column], _Values]:
-    return (_IMAGE, _column("raw", pa.binary(), nullable=True)), lambda number: {
-        "image": image(number),
-        "raw": (None, b"", b"\0")[number % 3],
-    }
-
-
-def _floats() -> tuple[Sequence[Column], _Values]:
-    columns = (_IMAGE, _column("value", pa.float32()), _column("values", pa.list_(pa.float32())))
-    special = (float("nan"), float("inf"), -float("inf"), -0.0, 1e-45)
-    return columns, lambda number: {
-        "image": image(number),
-        "value": special[number % 5],
-        "values": special[: number % 6],
-    }
-
-
-def _no_image() -> tuple[Sequence[Column], _Values]:
-    columns = (
-        _column("label", pa.int64(), "label", label_names=_NAMES),
-        _column("x", pa.list_(pa.float32(), 3)),
-    )
-    return columns, lambda number: {"label": number % 3, "x": [number / 3, 0.1, -1e30]}
-
-
-_DATASETS: Mapping[str, Callable[[], tuple[Sequence[Column], _Values]]] = {
-    BASIC: _labels,
-    "several labels": _several_labels,
-    "numbers of labels": _ids,
-    "detection": _detection,
-    "text labels": _text_labels,
-    "several images": _several_images,
-    "null images": _null_images,
-    "nulls": _nulls,
-    "rare values": _rare,
-    "pairs of texts": _pairs_of_texts,
-    "bytes": _bytes,
-    "lists of bytes": _lists_of_bytes,
-    "null bytes": _null_bytes,
-    "floats": _floats,
-    "no image": _no_image,
+    ),
+    "pairs of texts": (
+        (_IMAGE, _column("pair", _PAIR), _column("other", _PAIR, nullable=True)),
+        lambda number: {"pair": ["", f"number {number}"], "other": ["x", ""] if number % 2 else None},
+    ),
+    "bytes": (
+        (_IMAGE, _column("Raw", pa.binary()), _column("number", pa.int64())),
+        lambda number: {"Raw": bytes(range(256)) * number, "number": 2**63 - 1 - number},
+    ),
+    "lists of bytes": (
+        (_IMAGE, _column("lists", _BYTES), _column("pairs", pa.list_(pa.binary(), 2))),
+        lambda number: {
+            "lists": [b"", b"\xff\x00", b"x" * 300][: number % 4],
+            "pairs": [b"", bytes([number])],
+        },
+    ),
+    "null bytes": (
+        (_IMAGE, *_nullable(raw=pa.binary())),
+        lambda number: {"raw": (None, b"", b"\0")[number % 3]},
+    ),
+    "floats": (
+        (_IMAGE, _column("value", pa.float32()), _column("values", _FLOATS)),
+        lambda number: {"value": _SPECIAL[number % 5], "values": _SPECIAL[: number % 6]},
+    ),
+    "no image": (
+        (_column("label", pa.int64(), "label", label_names=_NAMES), _column("x", pa.list_(pa.float32(), 3))),
+        lambda number: {"label": number % 3, "x": [number / 3, 0.1, -1e30]},
+    ),
 }

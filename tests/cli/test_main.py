@@ -212,7 +212,7 @@ def test_no_code_holds_a_fact_of_kfer():
 
 
 def test_an_upload_s_option_without_an_upload_is_named_as_it_was_given(kfer_convert, sample, tmp_path):
-    for given, named in (("--public", "--private/--public"), ("--dry-run", "--dry-run")):
+    for given, named in (("--public", "--public/--private"), ("--dry-run", "--dry-run")):
         done = kfer_convert(sample, "--to", "hf", "--out", tmp_path / "out", given)
         assert done.status == 2
         assert f"{named} is an option of an upload and needs --push-to-hub." in done.err

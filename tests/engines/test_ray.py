@@ -1,7 +1,4 @@
-"""The Ray engine: the same bytes as in one process, whatever dies; an error of the data is attempted once.
-
-The first half needs no Ray: what the engine makes of what it is told.
-"""
+"""The Ray engine: the same bytes as in one process, whatever dies; an error of the data is attempted once."""
 
 import contextlib
 import importlib.util
@@ -14,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +19,7 @@ from types import SimpleNamespace
 import pytest
 
 import converters.engines.ray
-from converters.engines.ray import Begun, Counted, Died, Failed, Finished, Orders, RayEngine, Slots, _results
+from converters.engines.ray import Job, RayEngine
 from converters.errors import CallError, DataError, Location, MachineError
 
 needs_ray = pytest.mark.skipif(
@@ -111,7 +108,7 @@ class FakeShard:
     key: str
 
 
-class FakeDriver:
+class FakeCluster:
     """Says what is in its script, or of each attempt that it has come to a result; the latest begun ends first."""
 
     def __init__(self, slots, script=()):
@@ -121,85 +118,87 @@ class FakeDriver:
         self.running = []
         self.most = 0
 
-    def start(self, order):
-        self.started.append((order.number, order.avoid))
-        self.running.append(order.number)
+    def start(self, number, shard, avoid=()):
+        self.started.append((number, tuple(avoid)))
+        self.running.append(number)
         self.most = max(self.most, len(self.running))
 
-    def receive(self):
-        message = self.script.pop(0) if self.script else Finished(self.running[-1], self.running[-1])
-        if isinstance(message, Finished | Died):
-            self.running.remove(message.number)
-        if isinstance(message, Slots):
-            self.slots = message.count
-        return message
+    def news(self):
+        number, message = self.script.pop(0) if self.script else (None, None)
+        if isinstance(message, int):
+            self.slots = message
+            return []
+        if message is None:
+            number, message = self.running[-1], ("finished", ({}, self.running[-1]))
+        if message[0] in ("finished", "died"):
+            self.running.remove(number)
+        return [(number, message)]
 
 
-def results(driver, count, progress=None):
-    return _results(driver, [FakeShard(f"shard-{number}") for number in range(count)], progress)
+def results(cluster, count, tell=lambda stage, count: None):
+    from converters.engines.ray_driver import in_order
+
+    return in_order(cluster, [FakeShard(f"shard-{number}") for number in range(count)], tell)
 
 
+@needs_ray
 @pytest.mark.parametrize("slots", [1, 2, 7])
 def test_results_come_in_order_and_few_are_held(slots):
-    driver = FakeDriver(slots)
+    cluster = FakeCluster(slots)
     ahead = []
-    for passed, result in enumerate(results(driver, 100)):
+    for passed, result in enumerate(results(cluster, 100)):
         assert result == passed
-        ahead.append(len(driver.started) - passed)
+        ahead.append(len(cluster.started) - passed)
     assert passed == 99
-    assert driver.most == slots
+    assert cluster.most == slots
     assert max(ahead) <= 4 * slots + 1
 
 
+@needs_ray
 def test_a_cluster_that_grows_is_given_more():
-    driver = FakeDriver(1, [Slots(3)])
-    assert list(results(driver, 10)) == list(range(10))
-    assert driver.most == 3
+    cluster = FakeCluster(1, [(None, 3)])
+    assert list(results(cluster, 10)) == list(range(10))
+    assert cluster.most == 3
 
 
-def test_a_dead_attempt_s_progress_is_taken_back_and_it_is_tried_elsewhere():
+@needs_ray
+def test_what_a_dead_attempt_did_is_not_counted_and_it_is_tried_elsewhere():
     script = [
-        Begun(0, "a", "node a"),
-        Counted(0, {"read": 5}),
-        Counted(0, {"read": 2, "verified": 1}),
-        Died(0, "the plug was pulled"),
-        Begun(0, "b", "node b"),
-        Counted(0, {"read": 3}),
-        Died(0, "again"),
-        Begun(0, "c", "node c"),
-        Counted(0, {"read": 9, "verified": 9}),
-        Finished(0, 0),
+        ("begun", ("a", "node a")),
+        ("died", "the plug was pulled"),
+        ("begun", ("b", "node b")),
+        ("died", "again"),
+        ("begun", ("c", "node c")),
+        ("finished", ({"read": 9, "verified": 9}, 0)),
     ]
-    driver = FakeDriver(1, script)
+    cluster = FakeCluster(1, [(0, message) for message in script])
     told = []
-    assert list(results(driver, 1, lambda *event: told.append(event))) == [0]
-    assert driver.started == [(0, ()), (0, ("a",)), (0, ("a", "b"))]
-    assert told[2:5] == [("verified", 1), ("read", -7), ("verified", -1)]
-    total = Counter()
-    for stage, count in told:
-        total[stage] += count
-    assert total == {"read": 9, "verified": 9}
+    assert list(results(cluster, 1, lambda *event: told.append(event))) == [0]
+    assert cluster.started == [(0, ()), (0, ("a",)), (0, ("a", "b"))]
+    assert told == [("read", 9), ("verified", 9)]
 
 
+@needs_ray
 def test_three_deaths_are_the_end():
     script = [
-        Begun(0, "a", "node a"),
-        Died(0, "first"),
-        Died(0, "second"),
-        Begun(0, "c", "node c"),
-        Died(0, "third"),
+        ("begun", ("a", "node a")),
+        ("died", "first"),
+        ("died", "second"),
+        ("begun", ("c", "node c")),
+        ("died", "third"),
     ]
     with pytest.raises(MachineError) as caught:
-        list(results(FakeDriver(1, script), 1))
+        list(results(FakeCluster(1, [(0, message) for message in script]), 1))
     assert str(caught.value) == (
         "shard shard-0: what converted it died 3 times; on node a: first; before it began: second; on node c: third"
     )
 
 
+@needs_ray
 def test_an_error_of_the_task_is_raised_as_it_is():
     error = DataError("damaged")
     with pytest.raises(DataError) as caught:
-        list(results(FakeDriver(2, [Failed(1, error)]), 5))
+        list(results(FakeCluster(2, [(1, ("failed", error))]), 5))
     assert caught.value is error
 
 
@@ -256,7 +255,7 @@ def cluster(tmp_path_factory):
         "[kfer_convert.formats]\nslow = slow_parquet:Slow\ndeadly = slow_parquet:Deadly\nfull = slow_parquet:Full\n"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(site))
+        patch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         from ray.cluster_utils import Cluster
@@ -516,15 +515,15 @@ def test_what_a_failure_means():
 
     from converters.engines.ray_driver import explain
 
-    died = explain(exceptions.NodeDiedError("The node is gone.\nSee the logs."), 3)
-    assert died == Died(3, "NodeDiedError: The node is gone")
-    cancelled = explain(exceptions.TaskCancelledError(), 3)
-    assert isinstance(cancelled.error, MachineError)
+    died = explain(exceptions.NodeDiedError("The node is gone.\nSee the logs."))
+    assert died == ("died", "NodeDiedError: The node is gone")
+    kind, error = explain(exceptions.TaskCancelledError())
+    assert (kind, type(error)) == ("failed", MachineError)
     # A worker that lacks this package.
-    failed = explain(exceptions.RayTaskError("f", "trace", ImportError("no converters"), ip="10.0.0.1"), 3)
-    assert isinstance(failed.error, CallError)
-    assert "10.0.0.1" in str(failed.error)
-    assert "no converters" in str(failed.error)
+    kind, error = explain(exceptions.RayTaskError("f", "trace", ImportError("no converters"), ip="10.0.0.1"))
+    assert (kind, type(error)) == ("failed", CallError)
+    assert "10.0.0.1" in str(error)
+    assert "no converters" in str(error)
 
 
 @needs_ray
@@ -544,15 +543,11 @@ def test_an_error_gets_out_of_the_worker_as_it_is():
 
 @needs_ray
 def test_a_node_with_another_version_is_refused(tmp_path, monkeypatch):
-    from converters.engines.ray_driver import _run_task
+    from converters.engines.ray_driver import run_task
 
     monkeypatch.chdir(tmp_path)
-    orders = Orders(
-        None, None, lambda shard, progress: progress("read", 3), True, str(tmp_path), {"pyarrow": "0"}
-    )
-    counted = deque()
+    job = Job(lambda shard, progress: progress("read", 3), str(tmp_path), {"pyarrow": "0"})
     with pytest.raises(CallError, match=r"node b of the Ray cluster has pyarrow .*, and this machine has 0"):
-        _run_task(orders, FakeShard("shard"), "node b", counted)
-    assert not counted
-    _run_task(replace(orders, versions={}), FakeShard("shard"), "node b", counted)
-    assert list(counted) == [("read", 3)]
+        run_task(job, FakeShard("shard"), "node b")
+    counts, _ = run_task(replace(job, versions={}), FakeShard("shard"), "node b")
+    assert counts == {"read": 3}
