@@ -176,9 +176,9 @@ def _(folder):
     put(folder, b"".join(parts))
 
 
-@case("half a million empty gzip members")
+@case("half a million empty gzip members, and damage")
 def _(folder):
-    put(folder, gz(b"") * 500_000 + gz(framed(GOOD)))
+    put(folder, gz(b"") * 500_000 + gz(framed(GOOD))[:-1])
 
 
 @case("a gzip member for every byte")
@@ -584,6 +584,9 @@ SOUND: dict[str, Case] = {
     "a directory as an index": lambda folder: ((folder / "t.idx").unlink(), (folder / "t.idx").mkdir())[-1],
     "gzip members": lambda folder: put(
         folder, b"".join(gz(framed(encode_record(record))) for record in RECORDS) + gz(b"")
+    ),
+    "half a million empty gzip members": lambda folder: put(
+        folder, gz(b"") * 500_000 + gz(tfrecord(folder).read_bytes())
     ),
     "zlib": lambda folder: put(folder, gz(tfrecord(folder).read_bytes(), 9, 15)),
     "a link as a file": lambda folder: (

@@ -17,14 +17,14 @@ from converters.dataset.description import (
     parse_description,
 )
 from converters.dataset.members import COMPRESSED_SUFFIXES, plain_name
-from converters.errors import CallError, ConverterError, DataError, Location
-from converters.formats.tfrecord.discovery import foreign_file
+from converters.errors import CallError, ConverterError
+from converters.formats.tfrecord.discovery import foreign_file, refuse_unsafe
 from converters.formats.tfrecord.file_names import (
     is_sidecar_name,
     is_tfrecord_name,
     natural_order,
     sibling_pattern,
-    split_of,
+    splits_of,
     stem_of_shards,
     suffix_of,
 )
@@ -146,14 +146,12 @@ def _by_names(listing: Listing) -> Described:
     if not files:
         here = ", ".join(listing.names[:_SHOWN]) or "nothing"
         raise CallError(f"{listing.place}: no TFRecord file is here; there is {here}.")
-    if odd := next((name for name in files if not _is_utf8(name)), None):
-        raise CallError(
-            f"{listing.folder}: the name of the file {odd!r} is not UTF-8, so that outputs cannot hold it. Rename it."
-        )
+    for name in files:
+        refuse_unsafe(listing.folder, name)
     splits: dict[str, list[str]] = {}
     source_name = "" if listing.chosen else _name(listing.folder)
-    for name in files:
-        splits.setdefault(split_of(name, source_name), []).append(name)
+    for name, split in splits_of(files, source_name).items():
+        splits.setdefault(split, []).append(name)
     order = sorted(splits, key=lambda split: (_rank(split), split))
     document: dict[str, Any] = {
         "name": _dataset_name(listing),
@@ -174,17 +172,9 @@ def _is_meant(path: Place, look: Look, *, named: bool) -> bool:
     Raises:
         DataError: it should be, and is something else.
     """
-    if look.kind == "tfrecord" or not named:
-        return look.kind == "tfrecord"
-    if look.kind == "foreign":
+    if named and look.kind == "foreign":
         raise foreign_file(path, look)
-    if look.kind == "empty":
-        raise DataError("the file is empty.", Location(str(path)), "Copy it again from where you got it.")
-    return True
-
-
-def _is_utf8(name: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in name)
+    return named or look.kind == "tfrecord"
 
 
 def _rank(split: str) -> int:

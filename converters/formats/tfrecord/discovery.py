@@ -10,7 +10,7 @@ from functools import partial
 from itertools import accumulate
 
 from converters.dataset.description import DESCRIPTION_FILE, Description, Split
-from converters.dataset.filenames import unsafe_name
+from converters.dataset.filenames import safe_path
 from converters.dataset.members import COMPRESSED_SUFFIXES, is_pattern, member_sets, plain_name, same_name
 from converters.dataset.source import SourceFile, SourceSplit
 from converters.errors import CallError, DataError, Location
@@ -313,8 +313,14 @@ def _look_at_all(
     many = side_by_side if isinstance(listing.folder, ObjectPath) else map
     looked = list(many(lambda entry: look(*entry), names))
     files = {name: file for (_, name), file in zip(names, looked, strict=True)}
+    nothing = all(file.may_be_empty for file in files.values())
     for split, own in found.items():
-        empty = [name for name in own if files[name].may_be_empty]
+        # What is compressed and complete was written so: a file of no record, if there are others.
+        empty = [
+            name
+            for name in own
+            if files[name].may_be_empty and (nothing or files[name].compression == "none")
+        ]
         records = split.published.records
         if empty and (records is None or (records and len(empty) == len(own))):
             raise _empty(files[empty[0]].path)
@@ -323,12 +329,7 @@ def _look_at_all(
 
 def _source_file(listing: Listing, digests: Mapping[str, str], split: Split, name: str) -> SourceFile:
     path = listing.folder / name
-    for part in name.split("/"):
-        if problem := unsafe_name(part):
-            raise CallError(
-                f"{path}: the name {problem}, so that outputs cannot hold it. Rename the file, or make a link of "
-                "another name to it."
-            )
+    refuse_unsafe(listing.folder, name)
     look = look_at(path)
     _refuse_foreign(path, look)
     index = split.index if split.index and name.startswith(split.file) else None
@@ -344,6 +345,19 @@ def _source_file(listing: Listing, digests: Mapping[str, str], split: Split, nam
         digests.get(name),
         look.kind == "empty",
     )
+
+
+def refuse_unsafe(folder: Place, name: str) -> None:
+    """Refuse a file whose name the manifest cannot hold.
+
+    Raises:
+        CallError: its name is that.
+    """
+    if not safe_path(name):
+        raise CallError(
+            f"{folder}: the name of the file {name!r} is not UTF-8, or has a backslash or a character that is not "
+            "printable, so that outputs cannot hold it. Rename it, or make a link of another name to it."
+        )
 
 
 def _index_names(name: str) -> tuple[str, str]:
@@ -368,7 +382,11 @@ def foreign_file(path: Place, look: Look) -> DataError:
 
 
 def _empty(path: Place) -> DataError:
-    return DataError("the file is empty.", Location(str(path)), "Copy it again from where you got it.")
+    return DataError(
+        "the file is empty.",
+        Location(str(path)),
+        "Copy it again from where you got it; if it is meant to have no record, move it elsewhere.",
+    )
 
 
 # ---- What is left -------------------------------------------------------------------------------------

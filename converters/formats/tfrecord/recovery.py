@@ -88,7 +88,7 @@ def examine(
         chunk_bytes: how much is read at once.
 
     Raises:
-        DataError: nothing in the file is sound, it cannot be read, it expands beyond reason, or so much in it is
+        DataError: nothing in the file is sound, it cannot be read, or so much in it is
             damaged or looks like a record that examining it would take too long.
     """
     attempt = partial(_examine, path, compression, check, max_record_bytes, chunk_bytes)
