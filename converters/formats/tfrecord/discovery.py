@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -15,6 +15,7 @@ from converters.dataset.members import COMPRESSED_SUFFIXES, is_pattern, member_s
 from converters.dataset.source import SourceFile, SourceSplit
 from converters.errors import CallError, DataError, Location
 from converters.formats.tfrecord.checksums import published_digests
+from converters.formats.tfrecord.compression import StoredFile
 from converters.formats.tfrecord.file_names import is_sidecar_name
 from converters.formats.tfrecord.foreign import Look, look_at
 from converters.formats.tfrecord.listing import Listing, list_source, pattern_of
@@ -31,6 +32,7 @@ _SPLIT_WORDS = (
     frozenset({"test", "testing"}),
 )
 _SHOWN = 20
+_HEAD_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def find_source(
         CallError: the folder is not there, a name is unknown, outputs cannot hold the name of a file, or nothing that
             was asked for is there.
         DataError: a file cannot belong to any split, or could belong to more than one; it is no TFRecord; a member of
-            ``-of-N`` is there twice.
+            ``-of-N`` is there twice, or a file and its copy.
     """
     listing = source if isinstance(source, Listing) else list_source(source)
     folder = listing.folder
@@ -90,6 +92,8 @@ def find_source(
         _check_members(names, split, folder)
     digests, digest_files = published_digests(folder, listing.beside)
     files = _look_at_all(found, listing, digests)
+    for split, names in found.items():
+        _refuse_copies([files[name] for name in names], split, folder)
     there = [
         SourceSplit(split, tuple(files[name] for name in found[split]), notes.get(split))
         for split in description.splits()
@@ -358,6 +362,41 @@ def refuse_unsafe(folder: Place, name: str) -> None:
             f"{folder}: the name of the file {name!r} is not UTF-8, or has a backslash or a character that is not "
             "printable, so that outputs cannot hold it. Rename it, or make a link of another name to it."
         )
+
+
+def _refuse_copies(files: Sequence[SourceFile], split: Split, folder: Place) -> None:
+    """Refuse a file and its copy in another folder, whose records would come twice."""
+    groups = [[file for file in files if not file.may_be_empty]]
+    keys: tuple[Callable[[SourceFile], Hashable], ...] = (
+        lambda file: (file.name.rpartition("/")[2], file.size),
+        lambda file: _sha256(file.path, _HEAD_BYTES),
+        lambda file: _sha256(file.path, file.size),
+    )
+    for key in keys:  # the dearer ones only of what the cheaper ones do not tell apart
+        groups = [group for wider in groups for group in _grouped(wider, key) if len(group) > 1]
+    if groups:
+        raise DataError(
+            f"{split.title}: {groups[0][0].name} and {groups[0][1].name} are the same, byte for byte: one is a copy.",
+            Location(str(folder)),
+            "Keep one of them here.",
+        )
+
+
+def _grouped(
+    files: Sequence[SourceFile], key: Callable[[SourceFile], Hashable]
+) -> Iterable[list[SourceFile]]:
+    groups: dict[Hashable, list[SourceFile]] = {}
+    for file in files:
+        groups.setdefault(key(file), []).append(file)
+    return groups.values()
+
+
+def _sha256(path: Place, size: int) -> str:
+    """Of the first bytes of a file."""
+    with StoredFile(path, 0, min(size, file_state(path)[0])) as file:
+        while file.read(_HEAD_BYTES):
+            pass
+        return file.sha256()
 
 
 def _index_names(name: str) -> tuple[str, str]:

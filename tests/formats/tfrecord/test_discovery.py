@@ -461,6 +461,24 @@ def test_missing_members_fail_unless_that_is_allowed(tmp_path, kfer_convert):
     assert verify(tmp_path / "out").failures() == []
 
 
+def test_a_file_and_its_copy_in_another_folder_are_refused(tmp_path):
+    put(tmp_path, "part-1.tfrecord", "old/part-1.tfrecord", "part-2.tfrecord")  # same names and sizes
+    assert found(tmp_path) == {"train": ["old/part-1.tfrecord", "part-1.tfrecord", "part-2.tfrecord"]}
+    (tmp_path / "backup").mkdir()
+    copied = (tmp_path / "part-2.tfrecord").read_bytes()
+    (tmp_path / "backup" / "part-2.tfrecord").write_bytes(copied)
+    with pytest.raises(DataError, match=r"backup/part-2\.tfrecord and part-2\.tfrecord are the same"):
+        open_tfrecords(tmp_path)
+    (tmp_path / "dataset.json").write_text(
+        '{"configs": {"c": {"splits": {"train": {"file": "**/*.tfrecord"}}}}}'
+    )
+    with pytest.raises(DataError, match="are the same"):
+        open_tfrecords(tmp_path)
+    (tmp_path / "backup").rename(tmp_path / "test")  # another split may have the same
+    (tmp_path / "dataset.json").unlink()
+    assert found(tmp_path)["test"] == ["test/part-2.tfrecord"]
+
+
 @pytest.mark.parametrize("numbers", [(0, 1, 2), (1, 2, 3), (0, 1, 2, 3)])
 def test_members_count_from_0_or_1_or_up_to_the_last_number(tmp_path, numbers):
     put(tmp_path / "in", *(f"train-{number:05d}-of-00003" for number in numbers))
