@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from converters.dataset.decode import DecodeError, load_json
 from converters.dataset.description import (
     DESCRIPTION_FILE,
-    MAX_DESCRIPTION_BYTES,
     Description,
     kfer,
     parse_description,
+    read_description,
 )
 from converters.dataset.members import COMPRESSED_SUFFIXES, plain_name
 from converters.errors import CallError, ConverterError
@@ -33,7 +32,7 @@ from converters.formats.tfrecord.listing import Listing
 from converters.formats.tfrecord.reader import RangeReader, SourceRange
 from converters.formats.tfrecord.strict_parser import ExampleError, parse_example
 from converters.formats.tfrecord.tfds import tfds_description, tfds_folders
-from converters.storage.files import file_state, read_bounded
+from converters.storage.files import file_state
 from converters.storage.object_store import ObjectPath, Place, side_by_side
 
 INFERRED_CONFIG = "default"
@@ -68,7 +67,7 @@ def describe(listing: Listing) -> Described:
         DataError: a file that should be a TFRecord is something else.
     """
     if DESCRIPTION_FILE in listing.beside:
-        return Described(_read(listing.folder / DESCRIPTION_FILE), files=(DESCRIPTION_FILE,))
+        return Described(read_description(listing.folder / DESCRIPTION_FILE), files=(DESCRIPTION_FILE,))
     if _is_kfer(listing):
         return Described(kfer())
     if tfds_folders(listing.beside):
@@ -76,15 +75,6 @@ def describe(listing: Listing) -> Described:
         origin = f"{listing.folder}: TensorFlow Datasets' files"
         return Described(parse_description(document, origin), complete=not listing.chosen, files=tuple(files))
     return _by_names(listing)
-
-
-def _read(path: Place) -> Description:
-    try:
-        return parse_description(load_json(read_bounded(path, MAX_DESCRIPTION_BYTES), str(path)), str(path))
-    except OSError as error:
-        raise CallError(f"{path}: cannot be read: {error.strerror}.") from error
-    except DecodeError as error:
-        raise CallError(f"{error}.") from None
 
 
 # ---- KFER ---------------------------------------------------------------------------------------------
