@@ -25,12 +25,8 @@ from converters.storage.object_store import ObjectPath, Place, side_by_side
 
 _TFRECORD_NAME = re.compile(r"\.tfrecords?\b", re.IGNORECASE)
 
-# Other words that name a split in file names; each stands for those of its row.
-_SPLIT_WORDS = (
-    frozenset({"train", "training"}),
-    frozenset({"valid", "validation", "val", "dev"}),
-    frozenset({"test", "testing"}),
-)
+# Words in file names that name the same split, by one of them.
+_SAME_SPLIT = {"training": "train", "validation": "valid", "val": "valid", "dev": "valid", "testing": "test"}
 _SHOWN = 20
 _HEAD_BYTES = 1 << 16
 
@@ -236,43 +232,32 @@ def _unknown(listing: Listing, known: Collection[str]) -> Iterator[str]:
 def _match_unknown(path: Place, description: Description, found: Mapping[Split, list[str]]) -> Split:
     """The one split that a file of unknown name can belong to."""
     _refuse_other_set(path, description)
-    look = look_at(path)
-    _refuse_foreign(path, look)
+    look = _look(path)
     if look.kind == "empty":
         raise _empty(path)
-    feature = (
-        next(
-            (
-                label.feature
-                for config in description.configs
-                if (label := config.schema.label) and label.kind
-            ),
-            None,
-        )
-        or ""
-    )
-    configs = []
-    if feature:
-        label_count = first_label_count(path, look.compression, feature)
-        configs = [
-            config
-            for config in description.configs
-            if config.schema.label is not None and len(config.schema.label.label_names) == label_count
-        ]
-    words = set(re.split(r"[^a-z]+", path.name.lower()))
-    splits = [split for config in configs for split in config.splits if words & _words(split.name)]
-    if len(configs) == 1 and len(splits) == 1 and not found[splits[0]]:
+    labels = [config.schema.label for config in description.configs]
+    feature = next((label.feature for label in labels if label and label.kind), None)
+    count = None if feature is None else first_label_count(path, look.compression, feature)
+    fitting = [
+        config
+        for config, label in zip(description.configs, labels, strict=True)
+        if label and len(label.label_names) == count
+    ]
+    words = {_SAME_SPLIT.get(word, word) for word in re.split(r"[^a-z]+", path.name.lower())}
+    splits = [
+        split
+        for config in fitting
+        for split in config.splits
+        if _SAME_SPLIT.get(split.name.lower(), split.name.lower()) in words
+    ]
+    if len(fitting) == 1 and len(splits) == 1 and not found[splits[0]]:
         return splits[0]
-    if not feature:
+    if feature is None:
         reason = "the description does not name it"
-    elif not configs:
-        reason = f"its {label_count} labels fit no config"
-    elif len(configs) > 1:
-        reason = f"its {label_count} labels fit {', '.join(config.name for config in configs)}"
+    elif len(fitting) != 1:
+        reason = f"its {count} labels fit {', '.join(config.name for config in fitting) or 'no config'}"
     elif len(splits) != 1:
-        reason = (
-            f"its {label_count} labels fit {configs[0].name}, but its name does not say which split it is"
-        )
+        reason = f"its {count} labels fit {fitting[0].name}, but its name does not say which split it is"
     else:
         reason = f"it looks like {splits[0].title}, for which {found[splits[0]][0]} is there already"
     expected = (
@@ -303,11 +288,6 @@ def _refuse_other_set(path: Place, description: Description) -> None:
                 )
 
 
-def _words(split_name: str) -> frozenset[str]:
-    name = split_name.lower()
-    return next((row for row in _SPLIT_WORDS if name in row), frozenset({name}))
-
-
 def _look_at_all(
     found: Mapping[Split, list[str]], listing: Listing, digests: Mapping[str, str]
 ) -> dict[str, SourceFile]:
@@ -334,8 +314,7 @@ def _look_at_all(
 def _source_file(listing: Listing, digests: Mapping[str, str], split: Split, name: str) -> SourceFile:
     path = listing.folder / name
     refuse_unsafe(listing.folder, name)
-    look = look_at(path)
-    _refuse_foreign(path, look)
+    look = _look(path)
     index = split.index if split.index and name.startswith(split.file) else None
     # A link that leads nowhere is an index that cannot be read, not one that is absent; its name is there.
     if index is None or index not in listing.beside:
@@ -406,9 +385,11 @@ def _index_names(name: str) -> tuple[str, str]:
     return f"{folder}{slash}{stem}.idx", f"{name}.idx"
 
 
-def _refuse_foreign(path: Place, look: Look) -> None:
+def _look(path: Place) -> Look:
+    look = look_at(path)
     if look.kind == "foreign":
         raise foreign_file(path, look)
+    return look
 
 
 def foreign_file(path: Place, look: Look) -> DataError:
@@ -467,13 +448,13 @@ def _refuse_absent(
         raise CallError(
             f"{place}: no TFRecord file of dataset {description.name!r} is here; expected {expected}."
         )
-    there = {source.split for source in present}
-    for config in configs:
-        if not any(split.config == config for split in there):
-            raise CallError(f"{place}: no file of config {config!r} is here; expected {expected}.")
-    for name in splits:
-        if not any(split.name == name for split in there):
-            raise CallError(f"{place}: no file of split {name!r} is here; expected {expected}.")
+    there = [source.split for source in present]
+    for kind, names, known in (
+        ("config", configs, {split.config for split in there}),
+        ("split", splits, {split.name for split in there}),
+    ):
+        if missing := next((name for name in names if name not in known), None):
+            raise CallError(f"{place}: no file of {kind} {missing!r} is here; expected {expected}.")
     if configs and splits and len(there) < len(wanted):
-        missing = next(split for split in wanted if split not in there)
-        raise CallError(f"{place}: {missing.file} ({missing.title}) is not here.")
+        absent = next(split for split in wanted if split not in there)
+        raise CallError(f"{place}: {absent.file} ({absent.title}) is not here.")
