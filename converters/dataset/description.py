@@ -263,8 +263,17 @@ def read_description(path: Place) -> Description:
     Raises:
         CallError: it cannot be read, is not JSON, or is not of the form.
     """
+    return parse_description(read_json(path, MAX_DESCRIPTION_BYTES), str(path))
+
+
+def read_json(path: Place, most: int) -> Any:  # noqa: ANN401  # JSON
+    """What a JSON file of at most so many bytes holds.
+
+    Raises:
+        CallError: it cannot be read, or is not JSON.
+    """
     try:
-        return parse_description(load_json(read_bounded(path, MAX_DESCRIPTION_BYTES), str(path)), str(path))
+        return load_json(read_bounded(path, most), str(path))
     except OSError as error:
         raise CallError(f"{path}: cannot be read: {error.strerror}.") from error
     except DecodeError as error:

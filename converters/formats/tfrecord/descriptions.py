@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from converters.dataset.description import (
 )
 from converters.dataset.members import COMPRESSED_SUFFIXES, plain_name
 from converters.errors import CallError, ConverterError
+from converters.formats.tfrecord.compression import StoredFile
 from converters.formats.tfrecord.discovery import foreign_file, refuse_unsafe
 from converters.formats.tfrecord.file_names import (
     is_sidecar_name,
@@ -38,6 +40,7 @@ from converters.storage.object_store import ObjectPath, Place, side_by_side
 INFERRED_CONFIG = "default"
 _SPLIT_ORDER = ("train", "valid", "validation", "val", "dev", "eval", "test")
 _SHOWN = 20
+_INDEX = re.compile(rb"0 \d+\n")
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,9 @@ def _is_meant(path: Place, look: Look, *, named: bool) -> bool:
         DataError: it should be, and is something else.
     """
     if named and look.kind == "foreign":
+        with StoredFile(path) as file:
+            if _INDEX.match(file.read(64)):  # DALI's, in a folder of its own under the names of the files
+                return False
         raise foreign_file(path, look)
     return named or look.kind == "tfrecord"
 

@@ -372,6 +372,21 @@ def test_what_lies_beside_data_is_passed_over_and_listed(tmp_path):
     assert set(warning.partition(": ")[2].split(", ")) == {*SIDECARS, ".cache/", events}
 
 
+def test_indexes_in_a_folder_of_their_own_have_the_names_of_the_files(tmp_path):
+    """As NVIDIA's examples lay them out."""
+    names = [f"train-{number:05d}-of-00002" for number in range(2)]
+    put(tmp_path, *(f"tfrecords/{name}" for name in names))
+    (tmp_path / "idx").mkdir()
+    for name in names:
+        size = (tmp_path / "tfrecords" / name).stat().st_size
+        (tmp_path / "idx" / name).write_text(f"0 {size}\n")
+    assert found(tmp_path) == {"train": [f"tfrecords/{name}" for name in names]}
+    assert "idx/train-00000-of-00002" in open_tfrecords(tmp_path).warnings[0]
+    (tmp_path / "idx" / names[0]).write_text("00 no index\n")
+    with pytest.raises(DataError, match="it is text"):
+        open_tfrecords(tmp_path)
+
+
 def test_a_file_is_known_by_its_content_though_its_name_is_a_checkpoint_s(tmp_path):
     put(tmp_path, "train.data-00000-of-00001")
     assert found(tmp_path) == {"train": ["train.data-00000-of-00001"]}
