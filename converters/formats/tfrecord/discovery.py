@@ -59,11 +59,14 @@ def find_source(
     description: Description,
     configs: Collection[str] = (),
     splits: Collection[str] = (),
+    *,
+    allow_empty: bool = False,
 ) -> FoundSource:
     """Find the files of the wanted configs and splits (all, where none are named).
 
     A file is matched by its name. A TFRecord file with a name that the description does not know is matched by
-    the number of its labels and a split's name in its own, where both are unambiguous.
+    the number of its labels and a split's name in its own, where both are unambiguous. With ``allow_empty``, a file of
+    no bytes is one of no records.
 
     Raises:
         CallError: the folder is not there, a name is unknown, outputs cannot hold the name of a file, or nothing that
@@ -87,9 +90,11 @@ def find_source(
     for split, names in found.items():
         _check_members(names, split, folder)
     digests, digest_files = published_digests(folder, listing.beside)
-    files = _look_at_all(found, listing, digests)
+    files = _look_at_all(found, listing, digests, allow_empty=allow_empty)
     for split, names in found.items():
         _refuse_copies([files[name] for name in names], split, folder)
+        if empty := [name for name in names if files[name].may_be_empty]:
+            notes[split] = f"no record of {split.title} is in {_listed(empty)}"
     there = [
         SourceSplit(split, tuple(files[name] for name in found[split]), notes.get(split))
         for split in description.splits()
@@ -289,7 +294,7 @@ def _refuse_other_set(path: Place, description: Description) -> None:
 
 
 def _look_at_all(
-    found: Mapping[Split, list[str]], listing: Listing, digests: Mapping[str, str]
+    found: Mapping[Split, list[str]], listing: Listing, digests: Mapping[str, str], *, allow_empty: bool
 ) -> dict[str, SourceFile]:
     """Every file of every split. Where there are many, requests to a store go side by side."""
     names = [(split, name) for split, names in found.items() for name in names]
@@ -303,7 +308,8 @@ def _look_at_all(
         empty = [
             name
             for name in own
-            if files[name].may_be_empty and (nothing or files[name].compression == "none")
+            if files[name].may_be_empty
+            and (nothing or (files[name].compression == "none" and not allow_empty))
         ]
         records = split.published.records
         if empty and (records is None or (records and len(empty) == len(own))):
@@ -405,7 +411,7 @@ def _empty(path: Place) -> DataError:
     return DataError(
         "the file is empty.",
         Location(str(path)),
-        "Copy it again from where you got it; if it is meant to have no record, move it elsewhere.",
+        "Copy it again from where you got it; if it is meant to have no record, go on with --allow-mismatch.",
     )
 
 

@@ -553,6 +553,24 @@ def test_an_empty_member_is_legal_where_the_published_number_fits(tmp_path):
                 convert(tmp_path / "in", to="parquet", out=out, on_error=on_error)
 
 
+def test_an_empty_file_is_one_of_no_record_if_that_is_said(tmp_path, kfer_convert):
+    put(tmp_path / "in", "train-00000-of-00002", "val.tfrecord")
+    for name in ("train-00001-of-00002", "test.tfrecord"):
+        (tmp_path / "in" / name).write_bytes(b"")
+    done = kfer_convert(tmp_path / "in", "--to", "parquet", "--out", tmp_path / "out")
+    assert done.status == 1
+    assert "the file is empty" in done.err
+    assert "--allow-mismatch" in done.err
+    report = convert(tmp_path / "in", to="parquet", out=tmp_path / "out", allow_mismatch=True)
+    assert [split.fingerprint.records for split in report.splits] == [1, 1, 0]
+    assert "no record of default/train is in train-00001-of-00002" in report.warnings
+    assert verify(tmp_path / "out", source=tmp_path / "in").failures() == []
+    for name in ("train-00000-of-00002", "val.tfrecord"):
+        (tmp_path / "in" / name).write_bytes(b"")
+    with pytest.raises(DataError, match="the file is empty"):
+        convert(tmp_path / "in", to="parquet", out=tmp_path / "again", allow_mismatch=True)
+
+
 def test_a_compressed_file_of_no_record_is_one(tmp_path):
     """As Beam writes them where there are fewer records than files."""
     put(tmp_path / "in", "train-00000-of-00002.gz", "test.tfrecord")
