@@ -348,6 +348,7 @@ def _verify_source(
         reader=reader,
         max_record_bytes=manifest.options.max_record_bytes,
         without=_left_out(manifest, folder),
+        allow_mismatch=True,
     )
     problems, warnings = list(report.problems), report.warnings
     theirs, stated = source.description.document, manifest.dataset.document

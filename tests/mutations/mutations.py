@@ -99,9 +99,9 @@ def _rolled_list(found: Any, *_: Any, **__: Any) -> Any:
 
 
 def _rolled_texts(found: Any, *_: Any) -> Any:
-    first = next(iter(found.texts))
-    rolled = pa.array(_rolled_list(found.texts[first].to_pylist()))
-    return replace(found, texts={**found.texts, first: rolled})
+    texts, labels = found
+    first = next(iter(texts))
+    return {**texts, first: pa.array(_rolled_list(texts[first].to_pylist()))}, labels
 
 
 def _exchanged_columns_features(schema: Any, *_: Any) -> Any:

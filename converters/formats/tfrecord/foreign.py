@@ -78,7 +78,7 @@ def look_at_bytes(head: bytes) -> Look:
             inflated = inflate.decompress(head, _HEAD_BYTES)
         if is_header(inflated):
             return Look("tfrecord", compression)
-        if not inflated and inflate.eof:
+        if not inflated and inflate.eof and not inflate.unused_data:
             return Look("empty", compression)
     if compression == "gzip":
         words = file_words(inflated) if inflated else None

@@ -91,7 +91,7 @@ class InferencePass:
                 self.max_record_bytes,
             )
             index = None if found.index_problem else file.index
-            source = replace(source, lost=found.lost, index=index, any_header=True)
+            source = replace(source, lost=found.lost, index=index)
         with closing(RangeReader(source, self.max_record_bytes, hashed=False).frames()) as frames:
             yield from frames
 

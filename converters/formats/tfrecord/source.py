@@ -380,7 +380,7 @@ def open_tfrecords(
         max_record_bytes: the longest record that is accepted.
         without: columns that are left out.
         paranoid: whether every file is hashed once more at the end.
-        allow_mismatch: whether a split may be absent that must be there by what is published.
+        allow_mismatch: whether a split may be absent that must be there by what is published, and a file empty.
         progress: told of the records that columns are inferred from.
 
     Raises:
@@ -404,7 +404,7 @@ def open_tfrecords(
         require_tensorflow()
     listing = list_source(place)
     described = describe(listing) if description is None else Described(description)
-    found = find_source(listing, described.description, configs, splits)
+    found = find_source(listing, described.description, configs, splits, allow_empty=allow_mismatch)
     if described.complete and not configs and not splits and not allow_mismatch:
         _refuse_incomplete(found)
     found = replace(
