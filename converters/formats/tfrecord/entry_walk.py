@@ -19,10 +19,19 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.formats.tfrecord.framing import Frames
-from converters.formats.tfrecord.strict_parser import MAX_FEATURES, MAX_NAME_BYTES
+from converters.formats.tfrecord.strict_parser import (
+    BYTES_LIST,
+    FIRST_TAG,
+    FLOAT_LIST,
+    KINDS,
+    MAX_FEATURES,
+    MAX_NAME_BYTES,
+    NUMBER_TAGS,
+    VALUE_TAG,
+    Ints,
+)
 
 Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
 
 # In longer records, a length may need more than the three bytes that are decoded here.
 _MAX_RECORD_BYTES = (1 << 21) - 1
@@ -33,9 +42,9 @@ _WORD_BYTES = 8
 # Among so few names, one is found faster by comparing with all than by halving.
 _FEW_NAMES = 48
 
-FIRST_TAG, _VALUE_TAG = 0x0A, 0x12
-NO_KIND, BYTES_LIST, FLOAT_LIST, INT64_LIST = 0, 0x0A, 0x12, 0x1A
-_IS_KIND = np.isin(np.arange(256), [BYTES_LIST, FLOAT_LIST, INT64_LIST])
+NO_KIND = 0
+_IS_KIND = np.isin(np.arange(256), [*KINDS])
+_NUMBER_TAGS = np.array([NUMBER_TAGS.get(kind, -1) for kind in range(256)])
 
 # Odd, so that multiplying by it loses nothing.
 _HASH_FACTOR = np.int64(-0x61C8864680B583EB)
@@ -60,7 +69,8 @@ class Entries:
         names: int64, the number of its feature's name.
         kinds: int64, the tag of its list, or ``NO_KIND``.
         filled: bool, whether its list has a value.
-        starts: int64, where the list's run of numbers or first byte string begins.
+        packed: bool, whether its numbers, if it has any, are packed in one run.
+        starts: int64, where the list's run of numbers or first byte string begins, or its unpacked numbers.
         sizes: int64, how many bytes that has.
         ends: int64, where the entry ends.
     """
@@ -69,6 +79,7 @@ class Entries:
     names: Ints
     kinds: Ints
     filled: Bools
+    packed: Bools
     starts: Ints
     sizes: Ints
     ends: Ints
@@ -104,12 +115,12 @@ def find_entries(frames: Frames, rows: range, names: Names, doubtful: Bools) -> 
     sound &= (tags == FIRST_TAG) & (keys + sizes <= ends)
     sizes = np.where(sound, sizes, 0)
     numbers = names.numbers(words, keys, sizes)
-    kinds, filled, starts, sizes, fits = _find_values(words, keys + sizes, ends)
+    kinds, filled, packed, starts, sizes, fits = _find_values(words, keys + sizes, ends)
     sound &= fits & (numbers >= 0)
     doubtful[owners[~sound]] = True
 
     order = _order(numbers, owners - rows.start, len(rows))
-    entries = Entries(owners, numbers, kinds, filled, starts, sizes, ends).take(order)
+    entries = Entries(owners, numbers, kinds, filled, packed, starts, sizes, ends).take(order)
     same = (entries.names[1:] == entries.names[:-1]) & (entries.rows[1:] == entries.rows[:-1])
     doubtful[entries.rows[1:][same]] = True  # a name stands twice
     return entries
@@ -124,7 +135,7 @@ def _order(names: Ints, rows: Ints, row_count: int) -> Ints:
     return by_row[np.argsort(names[by_row].astype(np.uint16), kind="stable")]
 
 
-def _find_values(words: Ints, positions: Ints, ends: Ints) -> tuple[Ints, Bools, Ints, Ints, Bools]:
+def _find_values(words: Ints, positions: Ints, ends: Ints) -> Sequence[npt.NDArray[Any]]:
     """What follows the names.
 
     Most values are so short that each length on the way to them takes one byte, and are one run or one byte string.
@@ -136,7 +147,7 @@ def _find_values(words: Ints, positions: Ints, ends: Ints) -> tuple[Ints, Bools,
         ends: where its entry ends.
 
     Returns:
-        As in :class:`Entries`: kinds, filled, starts, sizes. Last, bool, whether all that is sound.
+        As in :class:`Entries`: kinds, filled, packed, starts, sizes. Last, bool, whether all that is sound.
     """
     rest = ends - positions
     fields = words[positions]
@@ -144,23 +155,21 @@ def _find_values(words: Ints, positions: Ints, ends: Ints) -> tuple[Ints, Bools,
     differences = (fields ^ (rest * _SHORT_FACTORS + _SHORT_SUM)) & _SHORT_MASK
     short = (differences == 0) & (rest >= 6) & (rest < 0x82) & _IS_KIND[kinds]
     short &= (kinds != FLOAT_LIST) | (rest & 3 == 2)
-    filled, sound = short.copy(), short.copy()
-    starts, sizes = positions + 6, rest - 6
+    found = kinds, short.copy(), short.copy(), positions + 6, rest - 6, short
     others = np.flatnonzero(~short)
     if len(others):
-        found = _descend(words, positions[others], ends[others])
-        for array, values in zip((kinds, filled, starts, sizes, sound), found, strict=True):
+        for array, values in zip(found, _descend(words, positions[others], ends[others]), strict=True):
             array[others] = values
-    return kinds, filled, starts, sizes, sound
+    return found
 
 
-def _descend(words: Ints, positions: Ints, ends: Ints) -> tuple[Ints, Bools, Ints, Ints, Bools]:
+def _descend(words: Ints, positions: Ints, ends: Ints) -> Sequence[npt.NDArray[Any]]:
     """What follows the names, from the feature to the list to the values; as :func:`_find_values`.
 
     What is not sound may claim to lie elsewhere; it is not followed beyond its end.
     """
     tags, features, sizes, sound = open_fields(words, np.minimum(positions, ends))
-    sound &= (tags == _VALUE_TAG) & (features + sizes == ends)
+    sound &= (tags == VALUE_TAG) & (features + sizes == ends)
     features = np.minimum(features, ends)
 
     kinds, lists, sizes, opened = open_fields(words, features)
@@ -173,8 +182,16 @@ def _descend(words: Ints, positions: Ints, ends: Ints) -> tuple[Ints, Bools, Int
     filled = ~null & (lists < ends)
     fits = (starts + sizes == ends) & ((kinds != FLOAT_LIST) | (sizes & 3 == 0))
     fits |= (starts + sizes < ends) & (kinds == BYTES_LIST)
-    sound &= ~filled | opened & (tags == FIRST_TAG) & fits
-    return kinds, filled, starts, sizes, sound
+    packed = tags != _NUMBER_TAGS[kinds]
+    sound &= ~filled | ~packed | opened & (tags == FIRST_TAG) & fits
+    return (
+        kinds,
+        filled,
+        packed,
+        np.where(packed, starts, lists),
+        np.where(packed, sizes, ends - lists),
+        sound,
+    )
 
 
 def _walk(words: Ints, frames: Frames, rows: Ints, doubtful: Bools) -> Sequence[Ints]:

@@ -21,14 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.formats.tfrecord.entry_walk import (
-    BYTES_LIST,
-    FIRST_TAG,
-    FLOAT_LIST,
-    INT64_LIST,
     NO_KIND,
     Bools,
     Entries,
-    Ints,
     Names,
     find_entries,
     open_fields,
@@ -37,16 +32,24 @@ from converters.formats.tfrecord.entry_walk import (
 )
 from converters.formats.tfrecord.framing import Frames
 from converters.formats.tfrecord.strict_parser import (
+    BYTES_LIST,
+    FIRST_TAG,
+    FLOAT_LIST,
+    INT64_LIST,
+    KINDS,
     MAX_FEATURES,
     ExampleError,
     Feature,
     FeatureKind,
+    Floats,
+    Ints,
     byte_values,
     decode_varints,
+    no_floats,
+    no_integers,
     parse_example,
+    untagged,
 )
-
-_Floats = npt.NDArray[np.float32]
 
 # Fewer records, or lists of byte strings, are done faster one by one.
 _MIN_RECORDS = 8
@@ -58,12 +61,7 @@ _MAX_RECORDS = 1024
 # Values are copied record by record where there are so many on average, and one by one where there are fewer.
 _LONG_LIST = 64
 
-_KINDS: dict[int, FeatureKind] = {
-    BYTES_LIST: "bytes_list",
-    FLOAT_LIST: "float_list",
-    INT64_LIST: "int64_list",
-}
-_TAGS = {kind: tag for tag, kind in _KINDS.items()}
+_TAGS = {kind: tag for tag, kind in KINDS.items()}
 
 
 class RecordError(ValueError):
@@ -115,7 +113,7 @@ class FeatureValues:
     starts: Ints
     sizes: Ints
     integers: Ints
-    floats: _Floats
+    floats: Floats
 
 
 class BatchParser:
@@ -181,7 +179,7 @@ def _raise_first(
         rows, kinds = where(column.kinds != NO_KIND, column.rows, column.kinds)
         others = np.flatnonzero(kinds != kinds[:1])
         if len(others):
-            row, kind, first_kind = int(rows[others[0]]), _KINDS[int(kinds[others[0]])], _KINDS[int(kinds[0])]
+            row, kind, first_kind = int(rows[others[0]]), KINDS[int(kinds[others[0]])], KINDS[int(kinds[0])]
             position = _position(name, row, frames)
             errors.append(KindError(row, position, name, kind, int(rows[0]), first_kind))
     if errors:
@@ -200,14 +198,6 @@ def _data(frames: Frames, row: int) -> memoryview:
 
 
 # ---- Values -------------------------------------------------------------------------------------------
-
-
-def _no_integers() -> Ints:
-    return np.zeros(0, np.int64)
-
-
-def _no_floats() -> _Floats:
-    return np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,16 +219,16 @@ class _Column:
     first: tuple[int, int]
     kinds: Ints
     counts: Ints
-    starts: Ints = field(default_factory=_no_integers)
-    sizes: Ints = field(default_factory=_no_integers)
-    integers: Ints = field(default_factory=_no_integers)
-    floats: _Floats = field(default_factory=_no_floats)
+    starts: Ints = field(default_factory=no_integers)
+    sizes: Ints = field(default_factory=no_integers)
+    integers: Ints = field(default_factory=no_integers)
+    floats: Floats = field(default_factory=no_floats)
 
     def feature_values(self, records: int) -> FeatureValues:
         """The same for all of the frames' records, of which there are so many."""
         counts = np.full(records, -1)
         counts[self.rows] = self.counts
-        kind = _KINDS.get(int(self.kinds.max()))
+        kind = KINDS.get(int(self.kinds.max()))
         return FeatureValues(kind, counts, self.starts, self.sizes, self.integers, self.floats)
 
 
@@ -286,15 +276,19 @@ _Read = tuple[Ints, dict[str, npt.NDArray[Any]]]
 
 
 def _read_nothing(group: Entries, frames: Frames, doubtful: Bools) -> _Read:
-    return _no_integers(), {}
+    return no_integers(), {}
 
 
 def _read_floats(group: Entries, frames: Frames, doubtful: Bools) -> _Read:
+    if not group.packed.all():
+        return _read_untagged(group, frames, doubtful)
     counts = group.sizes >> 2
     return counts, {"floats": _gather(frames, np.uint32, group.starts, counts).view(np.float32)}
 
 
 def _read_integers(group: Entries, frames: Frames, doubtful: Bools) -> _Read:
+    if not group.packed.all():
+        return _read_untagged(group, frames, doubtful)
     encoded = _gather(frames, np.uint8, group.starts, group.sizes)
     integers, faults = decode_varints(encoded)
     if len(integers) == len(encoded):
@@ -306,6 +300,22 @@ def _read_integers(group: Entries, frames: Frames, doubtful: Bools) -> _Read:
     counts = np.zeros(len(group.rows), np.int64)
     counts[group.sizes > 0] = np.add.reduceat(encoded < 0x80, ends - sizes, dtype=np.int64)
     return counts, {"integers": integers}
+
+
+def _read_untagged(group: Entries, frames: Frames, doubtful: Bools) -> _Read:
+    """Numbers that each have a tag, where that holds for all lists."""
+    if not group.packed.any():
+        encoded = _gather(frames, np.uint8, group.starts, group.sizes)
+        if group.kinds[0] == FLOAT_LIST:
+            counts, rests = np.divmod(group.sizes, 5)
+        else:
+            starts = np.cumsum(group.sizes) - group.sizes
+            counts, rests = np.divmod(np.add.reduceat(encoded < 0x80, starts, dtype=np.int64), 2)
+        values = None if rests.any() else untagged(encoded, int(group.kinds[0]))
+        if values is not None:
+            return counts, {"floats" if group.kinds[0] == FLOAT_LIST else "integers": values}
+    doubtful[group.rows[~group.packed]] = True
+    return np.zeros(len(group.rows), np.int64), {}
 
 
 def _read_bytes(group: Entries, frames: Frames, doubtful: Bools) -> _Read:
@@ -333,7 +343,7 @@ def _cut(group: Entries, lists: Ints, frames: Frames, doubtful: Bools) -> Iterat
         lists, positions, ends = where(positions < ends, lists, positions, ends)
     for number, position, end in zip(lists.tolist(), positions.tolist(), ends.tolist(), strict=True):
         try:
-            starts, sizes = byte_values(memoryview(frames.buffer), position, end, "")
+            starts, sizes = byte_values(memoryview(frames.buffer), [(position, end)], "")
         except ExampleError:
             doubtful[group.rows[number]] = True
         else:

@@ -174,23 +174,26 @@ _NULL: _Feature = (0, ())
 def _features(example: memoryview) -> dict[str, _Feature]:
     """The features of an Example by their names."""
     found: dict[str, _Feature] = {}
-    for _, entries in _fields(example):
-        for _, entry in _fields(entries):
-            (_, name), (_, feature) = _fields(entry)
-            lists = [(kind, _values(kind, content)) for kind, content in _fields(feature)]
-            found[bytes(name).decode()] = lists[0] if lists else _NULL
+    entries = [entry for _, features in _fields(example) for _, entry in _fields(features)]
+    for entry in entries:
+        parts = [*_fields(entry)]
+        name = b"".join(content for number, content in parts if number == 1)
+        lists = [values for number, feature in parts if number == 2 for values in _fields(feature)]
+        kind = lists[0][0] if lists else 0
+        fields = (value for _, content in lists for _, value in _fields(content))
+        found[name.decode()] = (kind, _values(kind, fields)) if kind else _NULL
     return found
 
 
-def _values(kind: int, content: memoryview) -> list[bytes | memoryview] | None:
+def _values(kind: int, fields: Iterator[Any]) -> list[bytes | memoryview] | None:
     """The values of a list; None if they are too many."""
-    fields = [value for _, value in islice(_fields(content), _MAX_VALUES + 1)]
-    if len(fields) > _MAX_VALUES:
+    found = [*islice(fields, _MAX_VALUES + 1)]
+    if len(found) > _MAX_VALUES:
         return None
     if kind != _INTEGERS:
-        return fields
+        return found
     numbers: list[int] = []
-    for value in fields:
+    for value in found:
         if isinstance(value, int):
             numbers.append(value)
             continue
