@@ -28,7 +28,6 @@ from example_maker import (
 )
 from google.protobuf.internal import api_implementation
 
-from converters.formats.tfrecord import entry_walk
 from converters.formats.tfrecord import fast_parser as batch_parser
 from converters.formats.tfrecord.fast_parser import BatchParser
 
@@ -44,7 +43,6 @@ def vary_limits(chance: random.Random) -> None:
     batch_parser._MIN_RECORDS = chance.choice([1, 1, 8])
     batch_parser._MIN_LISTS = chance.choice([1, 5, 40])
     batch_parser._LONG_LIST = chance.choice([2, 64])
-    entry_walk._FEW_NAMES = chance.choice([1, 48])
 
 
 def compare_with_protobuf(cls, data: bytes) -> bool:

@@ -89,37 +89,36 @@ _NO_INTEGERS = np.zeros(0, np.int64)
 _NO_FLOATS = np.zeros(0, np.float32)
 
 
-def no_integers() -> Ints:
-    """No integers at all."""
-    return _NO_INTEGERS
-
-
-def no_floats() -> Floats:
-    """No floats at all."""
-    return _NO_FLOATS
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Feature:
-    """One feature.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Values:
+    """The values of a list of one kind.
 
     Attributes:
-        kind: which list it holds; None where it has no kind set, which is null.
-        count: number of values.
-        position: where its map entry begins in the Example.
-        starts: int64, for a bytes_list, where each value begins in the Example.
+        kind: which list; None: no kind is set, which is null.
+        starts: int64, for a bytes_list, where each value begins.
         sizes: int64, length of each of these values in bytes.
         integers: int64, for an int64_list, its values.
         floats: float32, for a float_list, its values, bit for bit.
     """
 
     kind: FeatureKind | None
+    starts: Ints = field(default_factory=lambda: _NO_INTEGERS)
+    sizes: Ints = field(default_factory=lambda: _NO_INTEGERS)
+    integers: Ints = field(default_factory=lambda: _NO_INTEGERS)
+    floats: Floats = field(default_factory=lambda: _NO_FLOATS)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Feature(Values):
+    """One feature; byte strings begin in the Example.
+
+    Attributes:
+        count: number of values.
+        position: where its map entry begins in the Example.
+    """
+
     count: int
     position: int
-    starts: Ints = field(default_factory=no_integers)
-    sizes: Ints = field(default_factory=no_integers)
-    integers: Ints = field(default_factory=no_integers)
-    floats: Floats = field(default_factory=no_floats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,18 +191,18 @@ def parse_feature(data: Data, pieces: Pieces, name: str, position: int) -> Featu
             if tag not in KINDS:
                 raise _unknown(f"a list of values of {name!r}", tag, at)
             if kind not in (0, tag):
-                raise ExampleError(f"{name!r} has a {KINDS[tag]} after an {KINDS[kind]}, which would be lost", at)
+                raise ExampleError(
+                    f"{name!r} has a {KINDS[tag]} after an {KINDS[kind]}, which would be lost", at
+                )
             kind = tag
             _add_piece(lists, first, last)
     if not kind:
-        return Feature(None, 0, position)
+        return Feature(kind=None, count=0, position=position)
     if kind == BYTES_LIST:
         starts, sizes = byte_values(data, lists, name)
-        return Feature(KINDS[kind], len(starts), position, starts=starts, sizes=sizes)
-    numbers = _numbers(data, lists, kind, name)
-    if kind == INT64_LIST:
-        return Feature(KINDS[kind], len(numbers), position, integers=numbers)
-    return Feature(KINDS[kind], len(numbers), position, floats=numbers)
+        return Feature(kind=KINDS[kind], count=len(starts), position=position, starts=starts, sizes=sizes)
+    numbers = {"floats" if kind == FLOAT_LIST else "integers": _numbers(data, lists, kind, name)}
+    return Feature(kind=KINDS[kind], count=len(*numbers.values()), position=position, **numbers)
 
 
 def _add_piece(pieces: list[tuple[int, int]], start: int, end: int) -> None:
