@@ -18,6 +18,7 @@ from converters.formats.tfrecord.strict_parser import (
     Data,
     ExampleError,
     fields,
+    parse_example,
     parse_feature,
 )
 from converters.storage.object_store import Place
@@ -125,10 +126,13 @@ def file_words(head: bytes) -> str | None:
 
 
 def record_words(data: Data) -> str | None:
-    """What a record is that is no Example, where that is clear; else, what the parsers say of it tells more.
+    """What a record is that is no Example, where that is clear; of others, the parser's error tells more.
 
     Not for records that may be damaged: another message may be anything.
     """
+    with suppress(ExampleError):
+        parse_example(data)
+        return None
     if is_sequence_example(data):
         return "a tf.train.SequenceExample"
     numbers: set[int] = set()

@@ -45,6 +45,7 @@ KINDS: dict[int, FeatureKind] = {
     FLOAT_LIST: "float_list",
     INT64_LIST: "int64_list",
 }
+TAGS = {kind: tag for tag, kind in KINDS.items()}
 # The tag of a number that is not in a packed run.
 NUMBER_TAGS = {FLOAT_LIST: 1 << 3 | _FIXED32, INT64_LIST: 1 << 3 | _VARINT}
 
@@ -271,22 +272,18 @@ def _run(data: Data, start: int, end: int, kind: int, name: str) -> npt.NDArray[
             raise ExampleError(f"the floats of {name!r} end inside a number", start)
         return np.ndarray((end - start) // 4, np.float32, data[start:end])
     if end - start >= _MIN_RUN_BYTES:
-        return _long_run(data, start, end)
-    values = []
+        encoded = np.frombuffer(data[start:end], np.uint8)
+        if np.count_nonzero(encoded < 0x80) > MAX_INTEGERS:
+            raise ExampleError(f"{name!r} has more than {MAX_INTEGERS} integers", start)
+        values, faults = decode_varints(encoded)
+        for fault in faults[:1].tolist():
+            read_varint(data, start + fault, end)  # raises
+        return values
+    numbers = []
     while start < end:
-        value, start = read_varint(data, start, end)
-        values.append(value)
-    return np.array(values, np.uint64).view(np.int64)
-
-
-def _long_run(data: Data, position: int, end: int) -> Ints:
-    encoded = np.frombuffer(data[position:end], np.uint8)
-    if np.count_nonzero(encoded < 0x80) > MAX_INTEGERS:
-        raise ExampleError(f"there are more than {MAX_INTEGERS} integers", position)
-    values, faults = decode_varints(encoded)
-    for fault in faults[:1].tolist():
-        read_varint(data, position + fault, end)  # raises
-    return values
+        number, start = read_varint(data, start, end)
+        numbers.append(number)
+    return np.array(numbers, np.uint64).view(np.int64)
 
 
 def untagged(encoded: npt.NDArray[np.uint8], kind: int) -> npt.NDArray[Any] | None:

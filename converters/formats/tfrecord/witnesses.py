@@ -187,24 +187,21 @@ def _features(example: memoryview) -> dict[str, _Feature]:
 
 def _values(kind: int, fields: Iterator[Any]) -> list[bytes | memoryview] | None:
     """The values of a list; None if they are too many."""
+    if kind == _INTEGERS:
+        fields = (
+            struct.pack("<Q", number)  # of a negative one, it is the two's complement
+            for value in fields
+            for number in ([value] if isinstance(value, int) else _numbers(value))
+        )
     found = [*islice(fields, _MAX_VALUES + 1)]
-    if len(found) > _MAX_VALUES:
-        return None
-    if kind != _INTEGERS:
-        return found
-    numbers: list[int] = []
-    for value in found:
-        if isinstance(value, int):
-            numbers.append(value)
-            continue
-        position = 0
-        if len(value) > _MAX_VALUES:
-            return None
-        while position < len(value):
-            number, position = _number(value, position)
-            numbers.append(number)
-    # Of a negative one, it is the two's complement.
-    return [struct.pack(f"<{len(numbers)}Q", *numbers)]
+    return found if len(found) <= _MAX_VALUES else None
+
+
+def _numbers(run: memoryview) -> Iterator[int]:
+    position = 0
+    while position < len(run):
+        number, position = _number(run, position)
+        yield number
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
