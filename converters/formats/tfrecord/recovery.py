@@ -38,7 +38,7 @@ from converters.formats.tfrecord.framing import (
 from converters.formats.tfrecord.index import IndexChecker, IndexDisagreesError
 from converters.storage.object_store import Place
 
-Check = Callable[[Frames], None]
+Check = Callable[[Frames], object]
 """Raises a DataError if a record of the frames is not what it must be."""
 
 # The budget: how many bytes may be held against a checksum. A damaged range counts as many as that takes time;
