@@ -39,6 +39,7 @@ def convert(
     decode: bool = False,
     allow_mismatch: bool = False,
     overwrite: bool = False,
+    repair: bool = False,
     class_folders: bool = False,
     index: bool = False,
     image_suffix: str | None = None,
@@ -67,6 +68,7 @@ def convert(
         decode: decode every image fully, not only its header.
         allow_mismatch: publish although published facts differ; recorded in the manifest.
         overwrite: replace an output that exists, once the new one is proven.
+        repair: mend an output that exists: make again the shards whose files are lost or changed, and no others.
         class_folders: for ``jpeg``: lay single-label configs out for torchvision's ImageFolder.
         index: for ``tfrecord``: write an index for DALI beside each file.
         image_suffix: for ``webdataset``: what the names of images end in, such as ``jpg``; by default what is in them.
@@ -113,7 +115,7 @@ def convert(
         engine_options=engine_options or {},
     )
     destination = place(f"kfer-{to}" if out is None else out)
-    return run(place(source), to, destination, options, overwrite=overwrite, progress=progress)
+    return run(place(source), to, destination, options, overwrite=overwrite, repair=repair, progress=progress)
 
 
 def dataset_name(source: AnyPlace) -> str:

@@ -101,7 +101,11 @@ def published_lines(report: Report) -> Iterator[str]:
         yield f"\nTaken up from an interrupted run, and verified again: {report.resumed_shards} shards."
     allowed = any(not check.explained for check in _failed(report))
     differs = " and with the differences shown, which were allowed" if allowed else ""
-    yield f"\n{report.records:,} records, verified to equal the source{differs}: {report.out}"
+    if report.remade_shards is None:
+        yield f"\n{report.records:,} records, verified to equal the source{differs}: {report.out}"
+    else:
+        yield f"\nShards made again: {', '.join(report.remade_shards) or 'none'}"
+        yield f"{report.records:,} records, verified{differs}: {report.out}"
     yield from _work_lines(report)
     if "://" in report.out:
         yield f"Prove it again from anywhere: kfer-convert verify {shlex.quote(report.out)}"

@@ -180,6 +180,8 @@ class Report:
         resumed_shards: how many shards an interrupted run had finished.
         work: what the conversion took; None of a verification.
         inferred: what was inferred of each config that nothing describes.
+        damaged_shards: keys of the shards whose files are changed or missing (verification).
+        remade_shards: keys of the shards that were made again; None where none was to be.
     """
 
     description: Description
@@ -196,6 +198,8 @@ class Report:
     resumed_shards: int = 0
     work: Work | None = None
     inferred: Sequence[ColumnTable] = ()
+    damaged_shards: Sequence[str] = ()
+    remade_shards: Sequence[str] | None = None
 
     def __repr__(self) -> str:
         failures = self.failures()
@@ -255,9 +259,11 @@ class Report:
             "absent": [split.title for split in self.absent],
             "warnings": list(self.warnings),
             "problems": list(self.problems),
+            "damaged_shards": list(self.damaged_shards),
             "files": len(self.files),
             "bytes": sum(file.size for file in self.files),
             **({"inferred": [table.to_json() for table in self.inferred]} if self.inferred else {}),
+            **({} if self.remade_shards is None else {"remade_shards": list(self.remade_shards)}),
             **({} if self.work is None else {"work": self.work.to_json()}),
         }
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from converters.storage.object_store import Place
 
 
-def make_staging(destination: Place, *, overwrite: bool) -> Staging:
-    """The staging of an output: a folder beside it, or objects beside it in its store.
+def make_staging(destination: Place, *, overwrite: bool, repair: bool = False) -> Staging:
+    """The staging of an output, new or to be mended: a folder beside it, or objects beside it in its store.
 
     Raises:
         CallError: an output in a store was to be replaced.
@@ -23,7 +23,7 @@ def make_staging(destination: Place, *, overwrite: bool) -> Staging:
     if isinstance(destination, Path):
         from converters.staging.folder import FolderStaging
 
-        return FolderStaging(destination, overwrite=overwrite)
+        return FolderStaging(destination, overwrite=overwrite or repair)
     from converters.staging.object_store import ObjectStaging
 
-    return ObjectStaging(destination, overwrite=overwrite)
+    return ObjectStaging(destination, overwrite=overwrite, repair=repair)

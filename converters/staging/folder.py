@@ -58,7 +58,7 @@ class FolderStaging:
     def __init__(self, destination: Path, *, overwrite: bool = False) -> None:
         self.destination = _in_its_real_folder(destination)
         self.folder = staging_place(self.destination)
-        self.output = self.folder / _OUTPUT
+        self.output = self.scratch = self.folder / _OUTPUT
         self.shards = self.folder / _SHARDS
         self.published = False
         self._replaced = self.folder / _REPLACED
@@ -252,7 +252,8 @@ class FolderStaging:
             return  # a rename takes its place
         if not self._overwrite:
             raise CallError(
-                f"{destination}: exists already. Choose another --out, or replace it with --overwrite."
+                f"{destination}: exists already. Choose another --out, replace it with --overwrite, or mend what is "
+                "damaged of it with --repair."
             )
         if foreign := _foreign(destination):
             raise CallError(
