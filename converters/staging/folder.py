@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -243,7 +244,7 @@ class FolderStaging:
         destination = self.destination
         if not os.path.lexists(destination):
             return
-        if destination.is_mount():
+        if _is_mount(destination):
             raise CallError(
                 f"{destination}: this is a mount point, onto which nothing can be renamed. Name a folder inside it, "
                 f"such as {destination / 'output'}."
@@ -269,6 +270,19 @@ def _in_its_real_folder(destination: Path) -> Path:
     if destination.name in ("", ".."):
         return destination.resolve()
     return destination.parent.resolve() / destination.name
+
+
+def _is_mount(path: Path) -> bool:
+    """Whether something is mounted on a folder. A part of the same file system (bind) shows in Linux's list alone."""
+    if path.is_mount():
+        return True
+    try:
+        mounts = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return False
+    # The fifth field, in which blanks and backslashes are octal; see proc_pid_mountinfo(5).
+    name = re.sub(rb"[ \t\n\\]", lambda found: b"\\%03o" % found[0][0], os.fsencode(path))
+    return any(mount.split(b" ")[4] == name for mount in mounts)
 
 
 def _is_empty_folder(path: Path) -> bool:
