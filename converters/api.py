@@ -7,15 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.convert.run import Options, run
 from converters.dataset.plan import MAX_SHARD_BYTES
-from converters.dataset.report import Report
-from converters.dataset.shard import Progress
 from converters.dataset.source import MAX_RECORD_BYTES
-from converters.formats.tfrecord.source import OnError, Reader
 from converters.storage.object_store import ObjectPath, place
 
 if TYPE_CHECKING:
+    from converters.dataset.report import Report
+    from converters.dataset.shard import Progress
+    from converters.formats.tfrecord.source import OnError, Reader
     from converters.hub import Gating, PushReport
     from converters.show.page import Page
     from converters.verify.output import OutputReader
@@ -89,6 +88,8 @@ def convert(
         DataError: the source is damaged; nothing was published.
         CheckError: a check failed; nothing was published. It carries the report.
     """
+    from converters.convert.run import Options, run
+
     options = Options(
         configs=tuple(configs),
         splits=tuple(splits),

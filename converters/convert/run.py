@@ -49,15 +49,13 @@ class Options:
     engine_options: Mapping[str, Any] = field(default_factory=dict)
 
     def recorded(self, source: Source) -> dict[str, Any]:
-        """Those that the output may depend on, for the manifest."""
+        """Those that the output may depend on, for the manifest. It claims nothing that no output can show."""
         return {
             "configs": list(self.configs),
             "splits": list(self.splits),
             "without": list(source.without),
             "labels": source.identified,
-            "reader": self.reader,
             "on_error": self.on_error,
-            "decode": self.decode,
             "format_options": dict(self.format_options),
             "max_record_bytes": self.max_record_bytes,
             "max_shard_bytes": self.max_shard_bytes,
@@ -162,7 +160,8 @@ def _convert(conversion: _Conversion, engine: Engine, staging: Staging, progress
     source, options = conversion.source, conversion.options
     inputs = source.inputs()
     recorded = options.recorded(source)
-    staging.claim(describe_run(source.description, inputs, conversion.format, recorded))
+    claimed = recorded | {"reader": options.reader, "decode": options.decode}
+    staging.claim(describe_run(source.description, inputs, conversion.format, claimed))
     plan = source.plan(options.max_shard_bytes)
     finished = staging.finished(plan)
     staging.require_space(source)

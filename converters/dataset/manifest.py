@@ -83,9 +83,7 @@ class StatedOptions:
     splits: tuple[str, ...]
     without: tuple[str, ...]
     labels: bool
-    reader: Literal["native", "tensorflow"]
     on_error: Literal["fail", "quarantine"]
-    decode: bool
     format_options: Mapping[str, bool | int | str]
     max_record_bytes: Annotated[int, _positive]
     max_shard_bytes: Annotated[int, _positive]
@@ -312,6 +310,9 @@ def _check_split(manifest: Manifest, entry: StatedSplit, place: str) -> None:
         raise DecodeError("the records of its shards are not its own", place)
     if tree.root() != entry.fingerprint.records_sha256:
         raise DecodeError("the nodes of its shards are not those of records_sha256", place)
+    # What an output was made from has its quarantine from there.
+    if (manifest.options.on_error == "quarantine") != (entry.quarantine is not None and not manifest.origin):
+        raise DecodeError("the quarantine and the option on_error contradict each other", place)
     if entry.quarantine is not None:
         output = {file.path: file.size for file in manifest.files}
         try:

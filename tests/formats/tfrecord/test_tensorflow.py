@@ -53,7 +53,9 @@ def stand_in(fresh, monkeypatch):
         monkeypatch.setattr(
             import_module("converters.formats.tfrecord.source"), "require_tensorflow", lambda: None
         )
-        monkeypatch.setattr(import_module("converters.verify.output"), "require_tensorflow", lambda: None)
+        monkeypatch.setattr(
+            import_module("converters.formats.tfrecord.tensorflow"), "require_tensorflow", lambda: None
+        )
 
     return use
 
