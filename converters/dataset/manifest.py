@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from converters.dataset.decode import (
-    Count,
     DecodeError,
     Sha256,
     decode,
@@ -29,9 +28,9 @@ from converters.dataset.decode import (
 )
 from converters.dataset.description import IDENTITIES, Description, Split, with_columns
 from converters.dataset.filenames import safe_path
-from converters.dataset.fingerprint import Fingerprint, Node, Tree, node_places
+from converters.dataset.fingerprint import Fingerprint, Tree, node_places
 from converters.dataset.quarantine import Quarantine, check_quarantine
-from converters.dataset.report import Check, Report
+from converters.dataset.report import Check, OutputPath, Report, ShardFacts
 from converters.dataset.source_facts import SourceFacts
 from converters.errors import CallError, DataError, Location
 from converters.storage.file_list import OutputFile, by_path
@@ -89,19 +88,6 @@ class StatedOptions:
     max_shard_bytes: Annotated[int, _positive]
 
 
-def _path(path: str) -> str | None:
-    return None if safe_path(path.removesuffix("/")) else f"the path {path!r} leaves the output"
-
-
-@dataclass(frozen=True)
-class StatedShard:
-    """What a manifest says of one shard; see :class:`~converters.dataset.report.ShardFacts`."""
-
-    records: Count
-    nodes: tuple[Node, ...]
-    files: tuple[Annotated[str, _path], ...]
-
-
 @dataclass(frozen=True)
 class StatedSplit:
     """What a manifest says of one split."""
@@ -111,8 +97,8 @@ class StatedSplit:
     columns: tuple[Any, ...]
     sources: tuple[SourceFacts, ...]
     fingerprint: Fingerprint
-    shards: tuple[StatedShard, ...]
-    joined: tuple[Annotated[str, _path], ...]
+    shards: tuple[ShardFacts, ...]
+    joined: tuple[OutputPath, ...]
     checks: tuple[Check, ...]
     quarantine: Quarantine | None = None
 

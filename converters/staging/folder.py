@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -97,7 +98,8 @@ class FolderStaging:
 
     def claim(self, run: Mapping[str, Any]) -> None:
         """See :class:`~converters.staging.base.Staging`."""
-        claim(self.folder, self.shards, run)
+        remove = f"rm -r {shlex.quote(str(self.folder))}"
+        claim(self.folder, run, finished=bool(finished_folders(self.shards)), remove=remove)
 
     def finished(self, plan: Plan) -> dict[str, Path]:
         """See :class:`~converters.staging.base.Staging`."""

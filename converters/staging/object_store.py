@@ -30,11 +30,10 @@ from converters.staging.base import KEPT_AFTER, kept_sentence
 from converters.staging.checkpoint import (
     RESULT,
     RUN,
-    other_run,
+    claim,
     read_json,
     result_from_json,
     result_text,
-    run_text,
 )
 from converters.storage.file_list import OutputFile
 from converters.storage.files import staging_place
@@ -250,15 +249,8 @@ class ObjectStaging:
 
     def claim(self, run: Mapping[str, Any]) -> None:
         """See :class:`~converters.staging.base.Staging`."""
-        text = run_text(run)
-        stated = self._run()
-        if stated != json.loads(text):
-            if list_objects(self._results):
-                raise other_run(
-                    self.place, stated, text, f"delete {self.place}/ and {self._destination}/ in the store"
-                )
-            put_bytes(text.encode(), self.place / RUN)
-        self._claimed = json.loads(text)
+        remove = f"delete {self.place}/ and {self._destination}/ in the store"
+        self._claimed = claim(self.place, run, finished=bool(list_objects(self._results)), remove=remove)
         self._begun = True
 
     def finished(self, plan: Plan) -> dict[str, Place]:
@@ -367,15 +359,10 @@ def _is_ours(path: str) -> bool:
 
 def _is_dead(holder: object) -> bool:
     """Whether a lock is that of a process of this machine which is no more."""
-    if not isinstance(holder, dict) or holder.get("host") != socket.gethostname():
-        return False
-    process = holder.get("process")
-    if not isinstance(process, int) or process <= 0:
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
+    match holder:
+        case {"host": host, "process": int(process)} if host == socket.gethostname() and process > 0:
+            try:
+                os.kill(process, 0)
+            except OSError as error:
+                return isinstance(error, ProcessLookupError)
     return False

@@ -291,27 +291,27 @@ def check_sums(report: Report, folder: Path, *, all_here: bool) -> None:
             raise _wrong(folder / SUMS, "it does not have the digest of the manifest")
     if listed != len(report.files):
         raise _wrong(folder / MANIFEST, f"it lists {listed} files of {len(report.files)}")
-    expected = [
-        (split.split.title, split.fingerprint.records, split.fingerprint.records_sha256)
+    ours = [
+        (
+            split.split.title,
+            split.fingerprint.records,
+            split.fingerprint.records_sha256,
+            [[column.name, list(column.label_names)] for column in split.split.schema],
+        )
         for split in report.splits
     ]
     stated = _manifest_head(folder)
-    splits = stated["splits"]
-    if expected != [
+    theirs = [
         (
             f"{split['config']}/{split['split']}",
-            *(split["fingerprint"][key] for key in ("records", "records_sha256")),
+            split["fingerprint"]["records"],
+            split["fingerprint"]["records_sha256"],
+            [[column["name"], column["label_names"] or []] for column in split["columns"]],
         )
-        for split in splits
-    ]:
-        raise _wrong(folder / MANIFEST, "it says something else of the splits")
-    columns = [
-        [[column.name, list(column.label_names)] for column in split.split.schema] for split in report.splits
+        for split in stated["splits"]
     ]
-    if columns != [
-        [[each["name"], each["label_names"] or []] for each in split["columns"]] for split in splits
-    ]:
-        raise _wrong(folder / MANIFEST, "it says something else of the columns")
+    if ours != theirs:
+        raise _wrong(folder / MANIFEST, "it says something else of the splits or of their columns")
     if stated["dataset"] != report.description.document:
         raise _wrong(folder / MANIFEST, "its description is not the one of the dataset")
 

@@ -22,7 +22,7 @@ from converters.dataset.fingerprint import Fingerprint, merge
 from converters.dataset.known_answer import check_known_answer
 from converters.dataset.manifest import MANIFEST, SUMS, StatedSplit, sums_text
 from converters.dataset.quarantine import FOLDER, LIST, list_text
-from converters.dataset.report import Check, Report, ShardFacts, SplitReport
+from converters.dataset.report import Check, Report, SplitReport
 from converters.dataset.shard import Progress, Shard
 from converters.engines import Engine, load_engine
 from converters.errors import CallError, DataError, Location
@@ -243,10 +243,10 @@ class Verification:
         splits = []
         for split, entry in zip(report.splits, self.manifest.splits, strict=True):
             own = [shard for shard in self.shards if shard.split.title == entry.title]
-            facts = tuple(ShardFacts(0, (), (), self.found[shard.key].summary) for shard in own)
+            summaries = tuple(self.found[shard.key].summary for shard in own)
             size = sum(file.size for shard in own for file in files_of(shard))
             # What the label CSVs said when it was converted is in the reasons; the results were compared.
-            splits.append(replace(split, shards=facts, output_bytes=size, checks=entry.checks))
+            splits.append(replace(split, summaries=summaries, output_bytes=size, checks=entry.checks))
         manifest = self.manifest
         absent = tuple(split for split in manifest.dataset.splits() if split.title in manifest.absent)
         files = tuple(file for file in manifest.files if file.path in self._of_records())

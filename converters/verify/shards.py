@@ -11,7 +11,8 @@ from typing import Any
 
 from converters.dataset.description import IDENTITIES, Split
 from converters.dataset.fingerprint import Part, PartBuilder
-from converters.dataset.manifest import MANIFEST, Manifest, StatedShard
+from converters.dataset.manifest import MANIFEST, Manifest
+from converters.dataset.report import ShardFacts
 from converters.dataset.shard import Progress, Shard
 from converters.formats import Format, ReadsThrough, Summarizes, load_format
 from converters.storage.file_list import OutputFile
@@ -138,7 +139,7 @@ def _place_of(shard: Shard) -> ShardPlace:
     return place
 
 
-def _files(facts: StatedShard, by_path: Mapping[str, OutputFile]) -> list[OutputFile]:
+def _files(facts: ShardFacts, by_path: Mapping[str, OutputFile]) -> list[OutputFile]:
     found = [by_path[path] for path in facts.files if path in by_path]
     folders = tuple(path for path in facts.files if path.endswith("/"))
     if folders:

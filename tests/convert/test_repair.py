@@ -44,7 +44,7 @@ def changed(path):
     flip(path, path.stat().st_size // 2)
 
 
-def test_only_what_is_damaged_is_made_again(sample, outputs, tmp_path, made):
+def test_only_what_is_damaged_is_made_again(sample, outputs, tmp_path, made, kfer_convert):
     out = shutil.copytree(outputs / "parquet", tmp_path / "out")
     changed(out / f"{SECOND}.parquet")
     (out / f"{LAST}.parquet").unlink()
@@ -56,6 +56,12 @@ def test_only_what_is_damaged_is_made_again(sample, outputs, tmp_path, made):
         f"{SECOND}.parquet",
         f"{LAST}.parquet",
     ]
+    done = kfer_convert("verify", out)
+    assert done.status == 1
+    assert (
+        f"Shards to make again: {SECOND}, {LAST}. The command that made {out} does so with --repair."
+        in done.err
+    )
     report = repair(sample, out)
     assert made == [SECOND, LAST] == list(report.remade_shards)
     assert report.failures() == []
