@@ -56,8 +56,8 @@ def show_failure(error: ConverterError, *, as_json: bool) -> None:
     show_report(report, quiet=False, as_json=as_json, error=True)
     for failure in report.failures():
         click.echo(f"kfer-convert: {failure}", err=True)
-    if report.remade_shards is None:
-        click.echo("kfer-convert: nothing was published.", err=True)
+    what = "nothing was published." if report.remade_shards is None else error.message
+    click.echo(f"kfer-convert: {what}", err=True)
     if all(check.published for check in _failed(report)) and not report.problems:
         click.echo("If the source is meant to differ from the published dataset: --allow-mismatch.", err=True)
 

@@ -66,7 +66,7 @@ def repair(
             remade = shards_with(verification.manifest, verification.damaged)
             if remade:
                 _make_again(verification, source, remade, engine, staging, progress)
-            if verification.damaged:
+            if verification.damaged and verification.readable:
                 _write_again(verification, source, staging)
                 verification.check_files()
             report = replace(verification.report(), remade_shards=remade)
@@ -75,7 +75,7 @@ def repair(
             f"{out}: {error.strerror or error}. What was mended stays so; the same command goes on from there."
         ) from error
     if failures := report.failures():
-        raise CheckError(f"{out}: it cannot be mended: {failures[0]}.", report)
+        raise CheckError(f"{out}: it cannot be mended: {failures[0]}. {_ANEW}", report)
     return report
 
 
@@ -136,8 +136,6 @@ def _make_again(
 def _write_again(verification: Verification, source: Source, staging: Staging) -> None:
     """Put what is no shard's into its place, once the shards are sound: cards, what is in quarantine, the sums."""
     folder, report, stated = staging.output / "again", verification.report(), verification.stated
-    if report.damaged_shards:
-        return
     folder.mkdir()
     verification.write_descriptions(report, folder)
     source.write_lost(report, folder)

@@ -161,6 +161,11 @@ class Verification:
         return any(entry.quarantine and entry.quarantine.ranges for entry in self.manifest.splits)
 
     @property
+    def readable(self) -> bool:
+        """Whether all shards were read, each to its end."""
+        return sum(shard.part is not None for shard in self.found.values()) == len(self.shards)
+
+    @property
     def sound(self) -> bool:
         """Whether the files that are there are those of the manifest, as far as they were hashed."""
         return not (self._extra or self.damaged or self._problems)
@@ -232,7 +237,7 @@ class Verification:
             origin=self.manifest.origin,
             damaged_shards=shards_with(self.manifest, self.damaged),
         )
-        if report.problems or len(self.found) < len(self.shards):
+        if report.problems or not self.readable:
             return report
         return self._with_descriptions(report)
 

@@ -503,3 +503,14 @@ def test_a_file_of_parts_is_joined_again_in_a_store(store, sample, tmp_path):
     store.get(out, str(tmp_path / "fetched"), recursive=True)
     assert digests(tmp_path / "fetched") == digests(tmp_path / "expected")
     assert not [path for path in objects_of(store) if path.startswith("out.incomplete")]
+
+
+def test_an_output_with_objects_that_are_not_its_own_is_not_mended(store, sample):
+    out = f"{BUCKET}/out"
+    convert(sample, to="parquet", out=out, configs=["22_emo"])
+    store.pipe_file(f"{out}/more", b"mine")
+    store.rm_file(f"{out}/README.md")
+    before = objects_of(store)
+    with pytest.raises(ConverterError, match=r"cannot be mended: more: .*--overwrite or to another --out"):
+        convert(sample, to="parquet", out=out, configs=["22_emo"], repair=True)
+    assert objects_of(store) == before
