@@ -29,6 +29,7 @@ from converters.storage.tree import hash_file, join_files
 from converters.verify.output import Verification
 from converters.verify.shards import files_of, shards_with
 
+_GOES_ON = "What was mended stays so; the same command goes on from there."
 _ANEW = "Make all of it anew, with --overwrite or to another --out."
 
 
@@ -70,10 +71,11 @@ def repair(
                 _write_again(verification, source, staging)
                 verification.check_files()
             report = replace(verification.report(), remade_shards=remade)
+    except KeyboardInterrupt as error:
+        error.add_note(f"interrupted. {_GOES_ON}")
+        raise
     except OSError as error:
-        raise MachineError(
-            f"{out}: {error.strerror or error}. What was mended stays so; the same command goes on from there."
-        ) from error
+        raise MachineError(f"{out}: {error.strerror or error}. {_GOES_ON}") from error
     if failures := report.failures():
         raise CheckError(f"{out}: it cannot be mended: {failures[0]}. {_ANEW}", report)
     return report

@@ -265,10 +265,12 @@ def _refuse_other_splits(manifest: Manifest) -> None:
         if (not configs or split.config in configs) and (not names or split.name in names)
     ]
     stated, absent = [entry.title for entry in manifest.splits], list(manifest.absent)
-    if [title for title in asked if title not in absent] != stated or not stated:
+    expected = (
+        [title for title in asked if title not in absent],
+        [title for title in asked if title not in stated],
+    )
+    if (stated, absent) != expected or not stated:
         raise ValueError(f"splits {stated} and absent {absent} are not what was asked for, {asked}")
-    if [title for title in asked if title not in stated] != absent:
-        raise ValueError(f"absent {absent} is not what was asked for and is not in splits")
 
 
 def _check_split(manifest: Manifest, entry: StatedSplit, place: str) -> None:

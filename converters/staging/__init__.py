@@ -1,7 +1,8 @@
 """An output until it is published: lock, checkpoint of finished shards, free space, fsync, one rename.
 
 Promises: the destination is absent, or complete; nothing is written outside the staging until then. In an object
-store, the manifest is the commit. Enter by :func:`make_staging`.
+store, the manifest is the commit. A damaged output is mended where it is: a file of it is as it was found, or as its
+manifest says. Enter by :func:`make_staging`.
 """
 
 from __future__ import annotations

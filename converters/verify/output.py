@@ -237,7 +237,7 @@ class Verification:
             origin=self.manifest.origin,
             damaged_shards=shards_with(self.manifest, self.damaged),
         )
-        if report.problems or not self.readable:
+        if report.problems or len(self.found) < len(self.shards):
             return report
         return self._with_descriptions(report)
 

@@ -40,6 +40,10 @@ def repair(sample, out, to="parquet", **options):
     return convert(sample, to=to, out=out, labels=sample / "labels", repair=True, **OPTIONS | options)
 
 
+def _interrupt(stage, count):
+    raise KeyboardInterrupt
+
+
 def changed(path):
     flip(path, path.stat().st_size // 2)
 
@@ -169,6 +173,9 @@ def test_an_interrupted_repair_goes_on_from_there(sample, outputs, tmp_path, mad
         patch.setattr(ShardTask, "_convert", fail)
         with pytest.raises(MachineError, match=r"No space left on device.*goes on from there"):
             repair(sample, out)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            repair(sample, out, progress=_interrupt)
+        assert caught.value.__notes__[0].startswith("interrupted. What was mended stays so")
     assert verify(out).damaged_shards == (LAST,)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     repair(sample, out)
