@@ -7,15 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.convert.run import Options, run
 from converters.dataset.plan import MAX_SHARD_BYTES
-from converters.dataset.report import Report
-from converters.dataset.shard import Progress
 from converters.dataset.source import MAX_RECORD_BYTES
-from converters.formats.tfrecord.source import OnError, Reader
 from converters.storage.object_store import ObjectPath, place
 
 if TYPE_CHECKING:
+    from converters.dataset.report import Report
+    from converters.dataset.shard import Progress
+    from converters.formats.tfrecord.source import OnError, Reader
     from converters.hub import Gating, PushReport
     from converters.verify.output import OutputReader
     from converters.verify.source import Inspection
@@ -38,6 +37,7 @@ def convert(
     decode: bool = False,
     allow_mismatch: bool = False,
     overwrite: bool = False,
+    repair: bool = False,
     class_folders: bool = False,
     index: bool = False,
     image_suffix: str | None = None,
@@ -66,6 +66,7 @@ def convert(
         decode: decode every image fully, not only its header.
         allow_mismatch: publish although published facts differ; recorded in the manifest.
         overwrite: replace an output that exists, once the new one is proven.
+        repair: mend an output that exists: make again the shards whose files are lost or changed, and no others.
         class_folders: for ``jpeg``: lay single-label configs out for torchvision's ImageFolder.
         index: for ``tfrecord``: write an index for DALI beside each file.
         image_suffix: for ``webdataset``: what the names of images end in, such as ``jpg``; by default what is in them.
@@ -86,6 +87,8 @@ def convert(
         DataError: the source is damaged; nothing was published.
         CheckError: a check failed; nothing was published. It carries the report.
     """
+    from converters.convert.run import Options, run
+
     options = Options(
         configs=tuple(configs),
         splits=tuple(splits),
@@ -112,7 +115,7 @@ def convert(
         engine_options=engine_options or {},
     )
     destination = place(f"kfer-{to}" if out is None else out)
-    return run(place(source), to, destination, options, overwrite=overwrite, progress=progress)
+    return run(place(source), to, destination, options, overwrite=overwrite, repair=repair, progress=progress)
 
 
 def verify(

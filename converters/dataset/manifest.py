@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from converters.dataset.decode import (
-    Count,
     DecodeError,
     Sha256,
     decode,
@@ -29,9 +28,9 @@ from converters.dataset.decode import (
 )
 from converters.dataset.description import IDENTITIES, Description, Split, with_columns
 from converters.dataset.filenames import safe_path
-from converters.dataset.fingerprint import Fingerprint, Node, Tree, node_places
+from converters.dataset.fingerprint import Fingerprint, Tree, node_places
 from converters.dataset.quarantine import Quarantine, check_quarantine
-from converters.dataset.report import Check, Report
+from converters.dataset.report import Check, OutputPath, Report, ShardFacts
 from converters.dataset.source_facts import SourceFacts
 from converters.errors import CallError, DataError, Location
 from converters.storage.file_list import OutputFile, by_path
@@ -84,25 +83,10 @@ class StatedOptions:
     splits: tuple[str, ...]
     without: tuple[str, ...]
     labels: bool
-    reader: Literal["native", "tensorflow"]
     on_error: Literal["fail", "quarantine"]
-    decode: bool
     format_options: Mapping[str, bool | int | str]
     max_record_bytes: Annotated[int, _positive]
     max_shard_bytes: Annotated[int, _positive]
-
-
-def _path(path: str) -> str | None:
-    return None if safe_path(path.removesuffix("/")) else f"the path {path!r} leaves the output"
-
-
-@dataclass(frozen=True)
-class StatedShard:
-    """What a manifest says of one shard; see :class:`~converters.dataset.report.ShardFacts`."""
-
-    records: Count
-    nodes: tuple[Node, ...]
-    files: tuple[Annotated[str, _path], ...]
 
 
 @dataclass(frozen=True)
@@ -114,8 +98,8 @@ class StatedSplit:
     columns: tuple[Any, ...]
     sources: tuple[SourceFacts, ...]
     fingerprint: Fingerprint
-    shards: tuple[StatedShard, ...]
-    joined: tuple[Annotated[str, _path], ...]
+    shards: tuple[ShardFacts, ...]
+    joined: tuple[OutputPath, ...]
     checks: tuple[Check, ...]
     quarantine: Quarantine | None = None
 
@@ -289,10 +273,12 @@ def _refuse_other_splits(manifest: Manifest) -> None:
         if (not configs or split.config in configs) and (not names or split.name in names)
     ]
     stated, absent = [entry.title for entry in manifest.splits], list(manifest.absent)
-    if [title for title in asked if title not in absent] != stated or not stated:
+    expected = (
+        [title for title in asked if title not in absent],
+        [title for title in asked if title not in stated],
+    )
+    if (stated, absent) != expected or not stated:
         raise ValueError(f"splits {stated} and absent {absent} are not what was asked for, {asked}")
-    if [title for title in asked if title not in stated] != absent:
-        raise ValueError(f"absent {absent} is not what was asked for and is not in splits")
 
 
 def _check_split(manifest: Manifest, entry: StatedSplit, place: str) -> None:
@@ -320,6 +306,9 @@ def _check_split(manifest: Manifest, entry: StatedSplit, place: str) -> None:
         raise DecodeError("the records of its shards are not its own", place)
     if tree.root() != entry.fingerprint.records_sha256:
         raise DecodeError("the nodes of its shards are not those of records_sha256", place)
+    # What an output was made from has its quarantine from there.
+    if (manifest.options.on_error == "quarantine") != (entry.quarantine is not None and not manifest.origin):
+        raise DecodeError("the quarantine and the option on_error contradict each other", place)
     if entry.quarantine is not None:
         output = {file.path: file.size for file in manifest.files}
         try:

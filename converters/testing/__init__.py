@@ -24,7 +24,7 @@ from converters.dataset.checks import RecordChecker
 from converters.dataset.description import Split
 from converters.dataset.fingerprint import PartBuilder, merge
 from converters.dataset.leaves import record_leaves
-from converters.dataset.report import Report, ShardFacts, SplitReport
+from converters.dataset.report import Report, SplitReport
 from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
 from converters.formats import Finishes, Format, Joins, Summarizes
@@ -187,7 +187,7 @@ def _finish(target: Format, dataset: TestDataset, written: Path, folder: Path, t
                 0,
                 fingerprint,
                 (),
-                shards=tuple(ShardFacts(0, (), (), summary) for summary in summaries),
+                summaries=summaries,
             )
         )
     before = _digests(folder)
