@@ -7,15 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.convert.run import Options, run
 from converters.dataset.plan import MAX_SHARD_BYTES
-from converters.dataset.report import Report
-from converters.dataset.shard import Progress
 from converters.dataset.source import MAX_RECORD_BYTES
-from converters.formats.tfrecord.source import OnError, Reader
 from converters.storage.object_store import ObjectPath, place
 
 if TYPE_CHECKING:
+    from converters.dataset.report import Report
+    from converters.dataset.shard import Progress
+    from converters.formats.tfrecord.source import OnError, Reader
     from converters.hub import Gating, PushReport
     from converters.verify.output import OutputReader
     from converters.verify.source import Inspection
@@ -38,6 +37,7 @@ def convert(
     decode: bool = False,
     allow_mismatch: bool = False,
     overwrite: bool = False,
+    repair: bool = False,
     workers: int | None = None,
     engine: str = "local",
     engine_options: Mapping[str, Any] | None = None,
@@ -64,6 +64,7 @@ def convert(
         decode: decode every image fully, not only its header.
         allow_mismatch: publish although published facts differ; recorded in the manifest.
         overwrite: replace an output that exists, once the new one is proven.
+        repair: mend an output that exists: make again the shards whose files are lost or changed, and no others.
         workers: number of processes; the output's bytes do not depend on it. By default as many as there are cores, if
             there is enough to do for them.
         engine: where the work runs.
@@ -85,6 +86,8 @@ def convert(
         DataError: the source is damaged; nothing was published.
         CheckError: a check failed; nothing was published. It carries the report.
     """
+    from converters.convert.run import Options, run
+
     options = Options(
         configs=tuple(configs),
         splits=tuple(splits),
@@ -103,7 +106,7 @@ def convert(
         engine_options=engine_options or {},
     )
     destination = place(f"kfer-{to}" if out is None else out)
-    return run(place(source), to, destination, options, overwrite=overwrite, progress=progress)
+    return run(place(source), to, destination, options, overwrite=overwrite, repair=repair, progress=progress)
 
 
 def verify(

@@ -279,7 +279,9 @@ def hub(monkeypatch, tmp_path, naps):
     from huggingface_hub.utils import _http
     from standin_hub import TOKEN, Hub
 
-    monkeypatch.setattr(import_module("converters.verify.output"), "confirm", lambda report, *_: report)
+    monkeypatch.setattr(
+        import_module("converters.verify.datasets_reader"), "confirm", lambda report, *_: report
+    )
 
     # As huggingface_hub's own, but for the certificates: reading them takes as long as a whole push does here.
     def client():

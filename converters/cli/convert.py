@@ -71,6 +71,7 @@ PARAMS = (
     flag("--allow-mismatch", help="Publish although published facts differ; recorded."),
     flag("--paranoid", help="Hash every source file once more at the end."),
     flag("--overwrite", help="Replace an existing output, once the new one is proven."),
+    flag("--repair", help="Make again only what of an existing output is damaged."),
     option("--max-record-size", "max_record_bytes", default=256 << 20, help=_RECORD_SIZE, **_SIZE),
     option("--max-shard-size", "max_shard_bytes", default=500_000_000, help=_SHARD_SIZE, **_SIZE),
     WORKERS,

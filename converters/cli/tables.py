@@ -60,7 +60,8 @@ def show_failure(error: ConverterError, *, as_json: bool) -> None:
     show_report(report, quiet=False, as_json=as_json, error=True)
     for failure in report.failures():
         click.echo(f"kfer-convert: {failure}", err=True)
-    click.echo("kfer-convert: nothing was published.", err=True)
+    what = "nothing was published." if report.remade_shards is None else error.message
+    click.echo(f"kfer-convert: {what}", err=True)
     if all(check.published for check in _failed(report)) and not report.problems:
         click.echo("If the source is meant to differ from the published dataset: --allow-mismatch.", err=True)
 
@@ -101,7 +102,11 @@ def published_lines(report: Report) -> Iterator[str]:
         yield f"\nTaken up from an interrupted run, and verified again: {report.resumed_shards} shards."
     allowed = any(not check.explained for check in _failed(report))
     differs = " and with the differences shown, which were allowed" if allowed else ""
-    yield f"\n{report.records:,} records, verified to equal the source{differs}: {report.out}"
+    if report.remade_shards is None:
+        yield f"\n{report.records:,} records, verified to equal the source{differs}: {report.out}"
+    else:
+        yield f"\nShards made again: {', '.join(report.remade_shards) or 'none'}"
+        yield f"{report.records:,} records, verified{differs}: {report.out}"
     yield from _work_lines(report)
     if "://" in report.out:
         yield f"Prove it again from anywhere: kfer-convert verify {shlex.quote(report.out)}"

@@ -51,6 +51,13 @@ def verify(out: Place, *, quiet: bool, as_json: bool, **options: Any) -> None:  
         click.echo(f"kfer-convert: {out}: {failure}", err=True)
     if len(failures) > _SHOWN:
         click.echo(f"kfer-convert: {out}: and {len(failures) - _SHOWN} more", err=True)
+    if shards := report.damaged_shards:
+        more = f" and {len(shards) - _SHOWN} more" if len(shards) > _SHOWN else ""
+        click.echo(
+            f"Shards to make again: {', '.join(shards[:_SHOWN])}{more}. The command that made {out} does so with "
+            "--repair.",
+            err=True,
+        )
     if failures:
         sys.exit(EXIT_FAILED)
     if not quiet and not as_json and any(len(split.checks) == 1 for split in report.splits):

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from converters.convert.merge import WorkDone, merge_split
+from converters.convert.merge import merge_split
 from converters.dataset.filenames import safe_path
 from converters.dataset.known_answer import check_known_answer
 from converters.dataset.manifest import MANIFEST, SUMS, write_manifest
 from converters.dataset.plan import Plan
-from converters.dataset.report import CheckError, Report
+from converters.dataset.report import CheckError, Report, Work
 from converters.dataset.shard import ShardResult
 from converters.dataset.source import FileState, Source, changed_input
 from converters.errors import ConverterError
@@ -46,12 +46,12 @@ def finish(
         DataError: a source file changed.
     """
     check_known_answer()
-    done = WorkDone()
+    work = Work()
     merged = [
         merge_split(
             found,
             islice(results, split.count),
-            done,
+            work,
             target.joins(found.split, split.count) if isinstance(target, Joins) else {},
         )
         for found, split in zip(source.splits, plan.splits, strict=True)
@@ -64,7 +64,7 @@ def finish(
         warnings=tuple(source.warnings),
         inferred=tuple(source.inferred),
         files=merged_runs(chain.from_iterable(split.files for split in merged)),
-        work=done.work(),
+        work=work,
     )
     if failures := report.failures():
         raise CheckError(f"nothing was published: {failures[0]}.", report)
@@ -76,8 +76,9 @@ def finish(
     joined = [staging.join(path, own) for path, own in parts.items()]
     for path, own in parts.items():
         check_joined(staging.output, path, own)
-    report = _with_files(report, [*joined, *source.write_lost(report, staging.output)])
-    report = _finish(target, report, staging.output)
+    lost = source.write_lost(report, staging.output)
+    report = replace(report, files=with_added(report.files, [*joined, *lost]))
+    report = replace(report, files=with_added(report.files, _finish(target, report, staging.output)))
     check_descriptions(report, staging.output)
     # Indexes and label CSVs too: shards that read different ones would not belong together.
     if (changed := changed_input(source, inputs)) is not None:
@@ -87,39 +88,28 @@ def finish(
     return report
 
 
-def _finish(target: Format, report: Report, folder: Path) -> Report:
-    """Have the format write its dataset-level files, if it has any; the report with these added.
+def _finish(target: Format, report: Report, folder: Path) -> list[OutputFile]:
+    """Have the format write its dataset-level files, if it has any; the files.
 
     Raises:
         ConverterError: the format failed, or touched a file of a shard, or took a name that is kfer-convert's.
     """
-    added = _files_of_finish(target, report, folder) if isinstance(target, Finishes) else []
-    if taken := next((file.path for file in added if file.path in (MANIFEST, SUMS)), None):
-        raise ConverterError(f"{taken}: the format wrote a file of this name, which is kfer-convert's.")
-    return _with_files(report, added)
-
-
-def _with_files(report: Report, added: Sequence[OutputFile]) -> Report:
-    """The report with more files."""
-    if not added:
-        return report
-    return replace(report, files=with_added(report.files, added))
-
-
-def _files_of_finish(target: Finishes, report: Report, folder: Path) -> list[OutputFile]:
+    if not isinstance(target, Finishes):
+        return []
     # In a folder of its own, so that it cannot touch a file of a shard.
     with TemporaryDirectory(dir=folder, prefix=".finish-") as name:
         with format_errors(report.format, "finishing"):
             target.finish(report, Path(name))
         files = [OutputFile(path, *hash_file(Path(name, path))) for path in sorted(walk_files(name))]
         for file in files:
-            if not safe_path(file.path):
-                raise ConverterError(
-                    f"{file.path!r}: the format {report.format!r} wrote a file of a name that is not safe."
-                )
             place = folder / file.path
-            if os.path.lexists(place):
-                raise ConverterError(f"{file.path}: the format {report.format!r} wrote this file twice.")
+            problems = {
+                "of a name that is not safe": not safe_path(file.path),
+                "of a name that is kfer-convert's": file.path in (MANIFEST, SUMS),
+                "twice": os.path.lexists(place),
+            }
+            if problem := next((problem for problem, found in problems.items() if found), None):
+                raise ConverterError(f"{file.path!r}: the format {report.format!r} wrote a file {problem}.")
             place.parent.mkdir(parents=True, exist_ok=True)
             Path(name, file.path).rename(place)
     return files

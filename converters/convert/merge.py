@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from converters.dataset.description import IDENTITIES
 from converters.dataset.fingerprint import Fingerprint, Merger
 from converters.dataset.report import ShardFacts, SplitReport, Work
-from converters.dataset.shard import Effort, ShardResult, SliceFacts
+from converters.dataset.shard import ShardResult, SliceFacts
 from converters.dataset.source import Account, SourceSplit
 from converters.errors import ConverterError
 from converters.storage.file_list import OutputFile, OutputFiles, add_run
@@ -29,6 +30,7 @@ class MergedSplit:
         folders: paths of the folders in staging that hold them, in the order of the shards.
         shards: what the output has of each shard, in order.
         parts: the files of the shards that the output has one file in the place of, by that file's path.
+        summaries: what the format said of each shard, as far as it said anything.
     """
 
     found: SourceSplit
@@ -39,6 +41,7 @@ class MergedSplit:
     folders: tuple[str, ...]
     shards: tuple[ShardFacts, ...]
     parts: Mapping[str, Sequence[OutputFile]]
+    summaries: tuple[Any, ...]
 
     def report(self, account: Account) -> SplitReport:
         """Compare the output with its source, and with what is published."""
@@ -67,35 +70,14 @@ class MergedSplit:
             account.quarantine,
             self.shards,
             tuple(self.parts),
+            self.summaries,
         )
-
-
-@dataclass
-class WorkDone:
-    """Adds up what the shards took."""
-
-    records: int = 0
-    workers: set[str] = field(default_factory=set)
-    seconds: dict[str, float] = field(
-        default_factory=lambda: {"reading": 0.0, "writing": 0.0, "reading_back": 0.0}
-    )
-
-    def add(self, records: int, effort: Effort) -> None:
-        """Take what one shard took."""
-        self.records += records
-        self.workers.add(effort.worker)
-        for step in self.seconds:
-            self.seconds[step] += getattr(effort, step)
-
-    def work(self) -> Work:
-        """The sum."""
-        return Work(self.records, len(self.workers), self.seconds)
 
 
 def merge_split(
     found: SourceSplit,
     results: Iterable[ShardResult],
-    done: WorkDone,
+    work: Work,
     joins: Mapping[str, Sequence[str]],
 ) -> MergedSplit:
     """Add up the results of a split's shards, which come in order; ``joins``: see :class:`~converters.formats.Joins`.
@@ -109,6 +91,7 @@ def merge_split(
     files: list[OutputFiles] = []
     folders: list[str] = []
     shards: list[ShardFacts] = []
+    summaries: list[Any] = []
     parts: dict[str, list[OutputFile]] = {path: [] for path in joins}
     for number, result in enumerate(results):
         expected.add(result.source)
@@ -122,10 +105,11 @@ def merge_split(
         for part in others:
             parts[own[part.path]].append(part)
         folders.append(str(result.folder))
-        facts = ShardFacts(result.output.records, result.output.nodes, _places(whole), result.summary)
-        shards.append(facts)
+        shards.append(ShardFacts(result.output.records, result.output.nodes, _places(whole)))
+        if result.summary is not None:
+            summaries.append(result.summary)
         if result.effort is not None:
-            done.add(result.source.records, result.effort)
+            work.add(result.source.records, result.effort)
     return MergedSplit(
         found,
         expected.fingerprint(),
@@ -135,6 +119,7 @@ def merge_split(
         tuple(folders),
         tuple(shards),
         parts,
+        tuple(summaries),
     )
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from converters.convert.finish import finish
+from converters.convert.repair import repair as repair_output
 from converters.convert.shard_task import ShardTask
 from converters.dataset.plan import MAX_SHARD_BYTES, Plan
 from converters.dataset.report import Report
 from converters.dataset.shard import Progress, Shard, ShardResult, Task
 from converters.dataset.source import MAX_RECORD_BYTES, Source
 from converters.engines import Engine, load_engine
-from converters.errors import OUT_OF_MEMORY, ConverterError, MachineError
+from converters.errors import OUT_OF_MEMORY, CallError, ConverterError, MachineError
 from converters.formats import Format, load_format, refuse_splits
 from converters.formats.sources import open_source
 from converters.formats.tfrecord.source import OnError, Reader
@@ -47,16 +48,14 @@ class Options:
     engine: str = "local"
     engine_options: Mapping[str, Any] = field(default_factory=dict)
 
-    def recorded(self) -> dict[str, Any]:
-        """Those that the output may depend on, for the manifest."""
+    def recorded(self, source: Source) -> dict[str, Any]:
+        """Those that the output may depend on, for the manifest. It claims nothing that no output can show."""
         return {
             "configs": list(self.configs),
             "splits": list(self.splits),
-            "without": list(self.without),
-            "labels": self.labels is not None,
-            "reader": self.reader,
+            "without": list(source.without),
+            "labels": source.identified,
             "on_error": self.on_error,
-            "decode": self.decode,
             "format_options": dict(self.format_options),
             "max_record_bytes": self.max_record_bytes,
             "max_shard_bytes": self.max_shard_bytes,
@@ -70,15 +69,20 @@ def run(
     options: Options,
     *,
     overwrite: bool = False,
+    repair: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Convert a source folder and publish the output at ``out``, proven equal to its source.
+    """Convert a source folder and publish the output at ``out``, proven equal to its source; or ``repair`` it there.
 
     Raises:
         CallError: the call or the environment is wrong; nothing was touched.
         DataError: the source is damaged; nothing was published.
         CheckError: a check failed; nothing was published. It carries the report.
     """
+    if overwrite and repair:
+        raise CallError(
+            "--overwrite makes all of an output anew, and --repair only what is damaged: choose one."
+        )
     refuse_nesting(out, [source_folder, *([options.labels] if options.labels else [])])
     target = load_format(format_name, **options.format_options)
     source = open_source(
@@ -97,7 +101,9 @@ def run(
     )
     refuse_splits(target, [found.split for found in source.splits])
     engine = load_engine(options.engine, options.workers, **options.engine_options)
-    staging = make_staging(out, overwrite=overwrite)
+    staging = make_staging(out, overwrite=overwrite, repair=repair)
+    if repair:
+        return repair_output(source, format_name, options.recorded(source), engine, staging, progress)
     conversion = _Conversion(source, format_name, target, str(out), options)
     return _published(staging, source, lambda: _convert(conversion, engine, staging, progress))
 
@@ -153,8 +159,9 @@ def _convert(conversion: _Conversion, engine: Engine, staging: Staging, progress
     """Fill the staging with a complete output, compared with its source."""
     source, options = conversion.source, conversion.options
     inputs = source.inputs()
-    recorded = options.recorded() | {"labels": source.identified, "without": list(source.without)}
-    staging.claim(describe_run(source.description, inputs, conversion.format, recorded))
+    recorded = options.recorded(source)
+    claimed = recorded | {"reader": options.reader, "decode": options.decode}
+    staging.claim(describe_run(source.description, inputs, conversion.format, claimed))
     plan = source.plan(options.max_shard_bytes)
     finished = staging.finished(plan)
     staging.require_space(source)

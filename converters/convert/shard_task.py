@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from converters.convert.timing import Stopwatch
+from converters.dataset.ahead import ahead
 from converters.dataset.filenames import safe_path
 from converters.dataset.fingerprint import Part, PartBuilder
 from converters.dataset.known_answer import check_known_answer
@@ -63,17 +65,19 @@ class ShardTask:
         source = PartBuilder(shard.first_record, shard.split.schema)
         records = self.reading.read(shard)
         reading, writing, verifying = Stopwatch(), Stopwatch(), Stopwatch()
-        batches = _counted(reading.watch(source.watch(records)), "read", progress)
-        with writing, format_errors(self.format, f"writing {shard.split.title}"):
-            paths = target.write(batches, shard, folder)
-        if next(batches, None) is not None:
-            raise ConverterError(f"the format {self.format!r} stopped before it had taken every batch.")
+        with closing(ahead(source.watch(records))) as made:
+            batches = _counted(reading.watch(made), "read", progress)
+            with writing, format_errors(self.format, f"writing {shard.split.title}"):
+                paths = target.write(batches, shard, folder)
+            if next(batches, None) is not None:
+                raise ConverterError(f"the format {self.format!r} stopped before it had taken every batch.")
         with writing:
             self.workspace.settle(folder)
         with verifying, format_errors(self.format, f"reading back {shard.split.title}"):
             reader = HashingReader(folder)
             found = read_back(target, folder, shard.split, shard.first_record, reader)
-            output = _fingerprint(_counted(found, "verified", progress), shard, records.witnesses)
+            with closing(ahead(found)) as batches:
+                output = _fingerprint(_counted(batches, "verified", progress), shard, records.witnesses)
             files = _output_files(folder, paths, reader.files, self.format)
             summary = target.summarize(folder, shard) if isinstance(target, Summarizes) else None
         effort = Effort(
@@ -123,18 +127,6 @@ def _output_files(
         raise ConverterError(f"the format {name!r} did not write the files it says it wrote: {odd}.")
     if taken := expected & {MANIFEST, SUMS}:
         raise ConverterError(f"{min(taken)}: the format wrote a file of this name, which is kfer-convert's.")
-    del expected
     if unsafe := next((path for path in written if not safe_path(path)), None):
         raise ConverterError(f"{unsafe!r}: the format {name!r} wrote a file of a name that is not safe.")
-    files = OutputFiles()
-    known = iter(seen.in_order())
-    beyond = OutputFile("", 0, "")  # behind the last one
-    next_known = next(known, beyond)
-    for path in written:
-        while next_known is not beyond and next_known.path < path:
-            next_known = next(known, beyond)
-        if next_known.path == path:
-            files.add(*next_known)
-        else:
-            files.add(path, *hash_file(root + path))
-    return files
+    return seen.of_paths(written, lambda path: OutputFile(path, *hash_file(root + path)))

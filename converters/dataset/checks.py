@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from converters.dataset.arrays import binary_views, list_parts, numbers, valid_rows, vector_matrix
-from converters.dataset.filenames import unsafe_name
+from converters.dataset.filenames import plain_lines, unsafe_name
 from converters.dataset.image_header import ImageHeaderReader, decode_fully
 from converters.dataset.jpeg_header import ImageError
 from converters.dataset.labels import label_ranks
@@ -132,6 +132,9 @@ def _check_vectors(column: Column, array: pa.Array, locate: Locate) -> None:
 
 
 def _check_names(array: pa.Array, locate: Locate) -> None:
-    for row, name in enumerate(map(str, array.to_pylist())):
+    names = list(map(str, array.to_pylist()))
+    if plain_lines(names) is not None:
+        return
+    for row, name in enumerate(names):
         if problem := unsafe_name(name):
             raise DataError(f"the file name {problem}.", locate(row))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from typing import Annotated, Any, cast
 
@@ -81,15 +81,15 @@ class Published:
         num_bytes: size of all Examples without their framing.
     """
 
-    records: int | None = None
+    records: Count | None = None
     label_counts: tuple[int, ...] | None = None
-    labels_per_image: Mapping[int, int] | None = None
-    distinct_label_sets: int | None = None
-    labels_sha256: str | None = None
-    clips: int | None = None
-    identities_sha256: str | None = None
-    shard_lengths: tuple[int, ...] | None = None
-    num_bytes: int | None = None
+    labels_per_image: Mapping[int, Count] | None = None
+    distinct_label_sets: Count | None = None
+    labels_sha256: Sha256 | None = None
+    clips: Count | None = None
+    identities_sha256: Sha256 | None = None
+    shard_lengths: tuple[Count, ...] | None = None
+    num_bytes: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -254,10 +254,26 @@ def load_description(folder: Place) -> Description:
         problem = "this is a file" if is_there(folder) else "there is no such folder"
         raise CallError(f"{folder}: {problem}. Name the folder that holds the TFRecord files.")
     path = folder / DESCRIPTION_FILE
+    return read_description(path) if is_there(path) else kfer()
+
+
+def read_description(path: Place) -> Description:
+    """The description that a file holds.
+
+    Raises:
+        CallError: it cannot be read, is not JSON, or is not of the form.
+    """
+    return parse_description(read_json(path, MAX_DESCRIPTION_BYTES), str(path))
+
+
+def read_json(path: Place, most: int) -> Any:  # noqa: ANN401  # JSON
+    """What a JSON file of at most so many bytes holds.
+
+    Raises:
+        CallError: it cannot be read, or is not JSON.
+    """
     try:
-        return parse_description(load_json(read_bounded(path, MAX_DESCRIPTION_BYTES), str(path)), str(path))
-    except FileNotFoundError:
-        return kfer()
+        return load_json(read_bounded(path, most), str(path))
     except OSError as error:
         raise CallError(f"{path}: cannot be read: {error.strerror}.") from error
     except DecodeError as error:
@@ -305,10 +321,9 @@ def _label_name(name: str) -> str | None:
     return None if usable else f"{name!r} cannot name a label"
 
 
-def _distinct_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    if not names or len(set(names)) != len(names):
-        raise DecodeError("expected at least one name, and no name twice")
-    return names
+def _not_distinct(names: tuple[str, ...]) -> str | None:
+    distinct = names and len(set(names)) == len(names)
+    return None if distinct else "expected at least one name, and no name twice"
 
 
 def _column_name(name: str) -> str | None:
@@ -326,6 +341,19 @@ def _folders(names: Mapping[str, object]) -> str | None:
 
 
 _FileName = Annotated[str, _file_name]
+_LabelName = Annotated[str, _label_name]
+_LabelNames = Annotated[tuple[_LabelName, ...], _not_distinct]
+
+
+class _Files(tuple[str, ...]):
+    """The names of a split's files, of which there may be one or several."""
+
+    @classmethod
+    def from_json(cls, value: Any) -> _Files:  # noqa: ANN401  # JSON
+        """See :func:`~converters.dataset.decode.decode`."""
+        several = tuple[_FileName, ...] if isinstance(value, list) else _FileName
+        files = decode(cast(Any, several), value, "")
+        return cls(files if isinstance(value, list) else [files])
 
 
 class _Names:
@@ -338,12 +366,11 @@ class _Names:
     @classmethod
     def from_json(cls, value: Any) -> _Names:  # noqa: ANN401  # JSON
         """See :func:`~converters.dataset.decode.decode`."""
+        ids: tuple[int, ...] = ()
         if isinstance(value, dict):
-            by_id = sorted(decode(cast(Any, Mapping[int, Annotated[str, _label_name]]), value, "").items())
-            ids = tuple(number for number, _ in by_id)
-            names = tuple(name for _, name in by_id)
-            return cls(_distinct_names(names), () if ids == tuple(range(len(ids))) else ids)
-        return cls(_distinct_names(decode(tuple[Annotated[str, _label_name], ...], value, "")), ())
+            by_id = sorted(decode(cast(Any, Mapping[int, _LabelName]), value, "").items())
+            ids, value = tuple(number for number, _ in by_id), [name for _, name in by_id]
+        return cls(decode(cast(Any, _LabelNames), value, ""), () if ids == tuple(range(len(ids))) else ids)
 
 
 @dataclass(frozen=True)
@@ -404,41 +431,22 @@ class _Columns:
             raise DecodeError(str(error)) from None
 
 
-@dataclass(frozen=True)
-class _SplitForm:
-    file: Any
+@dataclass(frozen=True, kw_only=True)
+class _SplitForm(Published):
+    file: _Files
     index: _FileName | None = None
     labels_csv: _FileName | None = None
-    records: Count | None = None
-    label_counts: Mapping[str, Count] | None = None
-    labels_per_image: Mapping[int, Count] | None = None
-    distinct_label_sets: Count | None = None
-    labels_sha256: Sha256 | None = None
-    clips: Count | None = None
-    identities_sha256: Sha256 | None = None
-    shard_lengths: tuple[Count, ...] | None = None
-    num_bytes: Count | None = None
-
-    def files(self) -> tuple[str, ...]:
-        """The names of its files, of which there may be one or several."""
-        form = tuple[_FileName, ...] if isinstance(self.file, list) else _FileName
-        files = decode(cast(Any, form), self.file, "file")
-        return files if isinstance(files, tuple) else (files,)
+    label_counts: Mapping[str, Count] | None = None  # type: ignore[assignment]  # by the labels' names
 
 
 @dataclass(frozen=True)
 class _ConfigForm:
     splits: Annotated[Mapping[Annotated[str, _split_name], _SplitForm], _folders]
     kind: Kind | None = None
-    label_names: tuple[Annotated[str, _label_name], ...] | None = None
+    label_names: _LabelNames | None = None
     columns: _Columns | None = None
 
     def __post_init__(self) -> None:
-        if self.label_names is not None:
-            try:
-                _distinct_names(self.label_names)
-            except DecodeError as error:
-                raise error.below("label_names") from None
         if (self.kind is None) != (self.label_names is None):
             raise DecodeError("is missing", "label_names" if self.kind else "kind")
 
@@ -493,25 +501,12 @@ def _split(config: str, name: str, schema: Schema, split: _SplitForm) -> Split:
     if counts is not None and counts.keys() != set(names):
         message = "expected one count for each of the config's label names"
         raise DecodeError(message, "splits", name, "label_counts")
-    published = Published(
-        split.records
-        if split.shard_lengths is None or split.records is not None
-        else sum(split.shard_lengths),
-        None if counts is None else tuple(counts[label] for label in names),
-        split.labels_per_image,
-        split.distinct_label_sets,
-        split.labels_sha256,
-        split.clips,
-        split.identities_sha256,
-        split.shard_lengths,
-        split.num_bytes,
-    )
-    try:
-        files = split.files()
-    except DecodeError as error:
-        raise error.below(name).below("splits") from None
+    stated = {field.name: getattr(split, field.name) for field in fields(Published)}
+    stated["label_counts"] = None if counts is None else tuple(counts[label] for label in names)
+    if split.records is None and split.shard_lengths is not None:
+        stated["records"] = sum(split.shard_lengths)
     labels_csv = split.labels_csv or f"label_{config}_{name}.csv"
-    return Split(config, name, schema, files, split.index, labels_csv, published)
+    return Split(config, name, schema, split.file, split.index, labels_csv, Published(**stated))
 
 
 def _listed(configs: Sequence[Config]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # Reserved by Windows with any extension:
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
@@ -19,6 +19,10 @@ MAX_NAME_BYTES = 255  # of one file name, on all common file systems
 # A name of these characters that starts with a letter or digit can only be unsafe by being reserved,
 # too long, or by ending in a dot.
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
+
+# Many names that can only be unsafe by being reserved, and how they then begin.
+_PLAIN_LINES = re.compile(r"\n(?:[a-z0-9_][a-z0-9_-]{0,99}(?:\.[a-z0-9_-]{1,50})?\n)*+")
+_RESERVED_STARTS = ("\ncon", "\nprn", "\naux", "\nnul", "\ncom", "\nlpt")
 
 
 def unsafe_name(name: str) -> str | None:
@@ -46,6 +50,14 @@ def unsafe_name(name: str) -> str | None:
     if name.startswith("-"):
         return f"{name!r} starts with a dash, which commands take for an option"
     return None
+
+
+def plain_lines(names: Sequence[str]) -> str | None:
+    """The names in lower case, each between two line breaks, if one look at all tells that they are safe; else None."""
+    joined = "\n".join(["", *names, ""])
+    lines = joined.lower()
+    plain = joined.isascii() and lines.count("\n") == len(names) + 1 and _PLAIN_LINES.fullmatch(lines)
+    return None if not plain or any(start in lines for start in _RESERVED_STARTS) else lines
 
 
 def folded(name: str) -> str:

@@ -137,13 +137,13 @@ def read_identities(folder: Path, split: Split) -> Identities:
         raise CallError(
             f"{path}: there is no such label CSV for {split.title}. Is --labels the right folder?"
         )
-    table = read_label_csv(path, [_ID_COLUMNS], split.label_names)
-    img_id, clip_id = (table.texts[name] for name in _ID_COLUMNS)
+    texts, labels = read_label_csv(path, _ID_COLUMNS, split.label_names)
+    img_id, clip_id = (texts[name] for name in _ID_COLUMNS)
     _check_names(img_id.to_pylist(), str(path))
     for clip in clip_id.unique().to_pylist():
         if problem := unsafe_name(clip):
             raise DataError(f"the clip_id {problem}.", Location(str(path)))
-    return Identities(str(path), img_id, clip_id, table.labels, label.name)
+    return Identities(str(path), img_id, clip_id, labels, label.name)
 
 
 def _check_names(img_ids: list[str], path: str) -> None:

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-
-from converters.dataset.arrays import binary_parts
 
 # Start-of-frame markers: C0 to CF without DHT (C4), JPG (C8) and DAC (CC).
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -29,10 +26,6 @@ class ImageError(ValueError):
         super().__init__(message)
         self.message = message
         self.row = row
-
-
-class JpegError(ImageError):
-    """The bytes are not a complete JPEG."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +50,10 @@ def read_jpeg_header(data: bytes | memoryview) -> JpegHeader:
     """Walk over the segments of a JPEG to its frame header, and check that an end marker follows.
 
     Raises:
-        JpegError: there is no start marker, no frame header or no end marker, or a segment is malformed.
+        ImageError: there is no start marker, no frame header or no end marker, or a segment is malformed.
     """
     if bytes(data[:2]) != b"\xff\xd8":
-        raise JpegError(f"the image is no JPEG: it starts with {bytes(data[:4]).hex(' ') or 'nothing'}.")
+        raise ImageError(f"the image is no JPEG: it starts with {bytes(data[:4]).hex(' ') or 'nothing'}.")
     position = 2
     segments: list[int] = []
     while position + 4 <= len(data) and len(segments) < _MAX_SEGMENTS:
@@ -71,7 +64,7 @@ def read_jpeg_header(data: bytes | memoryview) -> JpegHeader:
             position += 1
             continue
         if data[position] != 0xFF or marker in _STANDALONE or size < 2:
-            raise JpegError(f"byte {position} of the image begins no JPEG segment.")
+            raise ImageError(f"byte {position} of the image begins no JPEG segment.")
         if marker in _START_OF_FRAME:
             frame = bytes(data[position + 4 : position + 10])
             end = position + 2 + size
@@ -79,12 +72,12 @@ def read_jpeg_header(data: bytes | memoryview) -> JpegHeader:
                 break
             # Entropy-coded data cannot hold these two bytes, so any after the header is the end marker.
             if not has_end(data, end, _END_OF_IMAGE):
-                raise JpegError("the image is cut short: its JPEG end marker is missing.")
+                raise ImageError("the image is cut short: its JPEG end marker is missing.")
             height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
             return JpegHeader((height, width, frame[5]), tuple(segments), position, end)
         segments.append(position)
         position += 2 + size
-    raise JpegError("the image ends before its JPEG frame header.")
+    raise ImageError("the image ends before its JPEG frame header.")
 
 
 def has_end(data: bytes | memoryview, start: int, mark: bytes) -> bool:
@@ -108,31 +101,21 @@ class JpegSizes:
         self._positions = np.empty(0, np.int64)
         self._expected = np.empty(0, np.uint8)
 
-    def read(self, images: pa.Array) -> npt.NDArray[np.int32]:
-        """Height, width and number of components of each image: int32, shape (images, 3).
-
-        Args:
-            images: binary array of encoded images.
-
-        Raises:
-            JpegError: the first image that is no complete JPEG.
-        """
-        offsets, data = binary_parts(images)
-        sizes = np.zeros((len(images), 3), np.int32)
-        error = self.fill(sizes, np.arange(len(images)), offsets, data)
-        if error is not None:
-            raise error
-        return sizes
-
     def fill(
         self,
         sizes: npt.NDArray[np.int32],
         rows: npt.NDArray[np.int64],
         offsets: npt.NDArray[np.int32],
         data: npt.NDArray[np.uint8],
-    ) -> JpegError | None:
-        """Fill in the sizes of those ``rows`` of a batch that are complete JPEGs, and return the first error."""
-        first_error = None
+    ) -> None:
+        """Fill in the sizes of those ``rows`` of a batch that are complete JPEGs.
+
+        Args:
+            sizes: height, width and number of components of each image: int32, shape (images, 3).
+            rows: those to be filled in.
+            offsets: where in ``data`` each image begins, and the last one ends.
+            data: uint8, the bytes of all.
+        """
         if self._header is not None:
             rows = rows[~self._match(sizes, rows, offsets, data)]
         since_learnt, patience = 0, 1
@@ -141,8 +124,7 @@ class JpegSizes:
             since_learnt += 1
             try:
                 header = read_jpeg_header(memoryview(data.data)[offsets[row] : offsets[row + 1]])
-            except JpegError as error:
-                first_error = first_error or JpegError(error.message, row)
+            except ImageError:
                 continue
             sizes[row] = header.size
             if since_learnt >= patience:
@@ -151,7 +133,6 @@ class JpegSizes:
                 # Where hardly two images are alike, learning from each would take longer than reading each.
                 since_learnt, patience = 0, 1 if 16 * fits.sum() >= len(rows) else 2 * patience
                 rows = rows[~fits]
-        return first_error
 
     def _learn(self, header: JpegHeader, image: npt.NDArray[np.uint8]) -> None:
         """Marker and length of every segment and of the frame, and the number of components.

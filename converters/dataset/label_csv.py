@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,28 +18,18 @@ from converters.storage.files import open_regular
 _EMPTY_LINES = 4096  # bytes of them that are looked for
 
 
-@dataclass(frozen=True)
-class LabelTable:
-    """The rows of a label CSV.
-
-    Attributes:
-        texts: the text columns by name, string arrays.
-        labels: uint8, shape (rows, labels).
-    """
-
-    texts: dict[str, pa.Array]
-    labels: npt.NDArray[np.uint8]
-
-
 def read_label_csv(
-    path: Path, headers: Sequence[tuple[str, ...]], label_names: tuple[str, ...]
-) -> LabelTable:
+    path: Path, text_names: tuple[str, ...], label_names: tuple[str, ...]
+) -> tuple[dict[str, pa.Array], npt.NDArray[np.uint8]]:
     """Read a label CSV strictly.
 
     Args:
         path: the file.
-        headers: the text columns it may start with; one of these.
+        text_names: the text columns that it must start with.
         label_names: the label columns that must follow, in this order.
+
+    Returns:
+        The text columns by name, string arrays; and the labels: uint8, shape (rows, labels).
 
     Raises:
         DataError: the file is malformed, has other columns or another order, or a label is no small integer.
@@ -49,9 +37,7 @@ def read_label_csv(
     from pyarrow import csv
 
     location = Location(str(path))
-    types = dict.fromkeys(label_names, pa.uint8()) | {
-        name: pa.string() for header in headers for name in header
-    }
+    types = dict.fromkeys(label_names, pa.uint8()) | dict.fromkeys(text_names, pa.string())
     try:
         # A file object: from a path, Arrow would go by the name and decompress.
         with open(open_regular(path), "rb") as file:  # noqa: PTH123  # a descriptor
@@ -67,17 +53,16 @@ def read_label_csv(
         raise DataError(f"no valid label CSV: {str(error).splitlines()[0]}.", location) from None
     except OSError as error:
         raise DataError(f"the label CSV cannot be read: {error.strerror or error}.", location) from error
-    columns = tuple(table.column_names)
-    header = next((header for header in headers if columns == header + label_names), None)
-    if header is None:
-        expected = ", ".join(headers[-1] + label_names)
-        raise DataError(
-            f"the columns are {', '.join(columns)}; expected {expected}, in this order.", location
+    expected = [*text_names, *label_names]
+    if table.column_names != expected:
+        columns = (
+            f"the columns are {', '.join(table.column_names)}; expected {', '.join(expected)}, in this order."
         )
+        raise DataError(columns, location)
     labels = np.empty((len(table), len(label_names)), np.uint8)
     for position, name in enumerate(label_names):
         labels[:, position] = numbers(_combined(table.column(name)))
-    return LabelTable({name: _combined(table.column(name)) for name in header}, labels)
+    return {name: _combined(table.column(name)) for name in text_names}, labels
 
 
 class _Rows(io.RawIOBase):

@@ -95,6 +95,13 @@ def _texts(
 
 def _interleaved(segments: Sequence[Segment], rows: int) -> tuple[Bytes, list[int]]:
     """The bytes of all records, those of a record's segments one after the other, and where each record begins."""
+    widths = [sizes for _, sizes in segments if isinstance(sizes, int)]
+    if len(widths) == len(
+        segments
+    ):  # then all records are as long, as where there are only images and numbers
+        parts = [data.reshape(rows, width) for (data, _), width in zip(segments, widths, strict=True)]
+        table = np.concatenate(parts, axis=1)
+        return table.ravel(), list(range(0, rows * sum(widths) + 1, sum(widths)))
     total = sum((sizes for _, sizes in segments), np.zeros(rows, np.int64))
     edges = np.concatenate([[0], np.cumsum(total)])
     out = np.empty(int(edges[-1]), np.uint8)

@@ -8,17 +8,16 @@ form that ``sha256sum -c`` reads; the manifest lists every file but these two.
 from __future__ import annotations
 
 import hashlib
-import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from converters.dataset.decode import (
-    Count,
     DecodeError,
     Sha256,
     decode,
@@ -29,9 +28,9 @@ from converters.dataset.decode import (
 )
 from converters.dataset.description import IDENTITIES, Description, Split, with_columns
 from converters.dataset.filenames import safe_path
-from converters.dataset.fingerprint import Fingerprint, Node, Tree, node_places
+from converters.dataset.fingerprint import Fingerprint, Tree, node_places
 from converters.dataset.quarantine import Quarantine, check_quarantine
-from converters.dataset.report import Check, Report
+from converters.dataset.report import Check, OutputPath, Report, ShardFacts
 from converters.dataset.source_facts import SourceFacts
 from converters.errors import CallError, DataError, Location
 from converters.storage.file_list import OutputFile, by_path
@@ -57,6 +56,7 @@ DEFINITION = (
 # four names of 255 bytes). JSON takes up to twenty times its size in memory, so nothing larger is parsed.
 _MAX_HEAD_BYTES = 8 << 20
 _MAX_ENTRY_BYTES = 2 << 10
+_ENTRIES_AT_ONCE = 1024
 
 
 def _file(file: OutputFile) -> str | None:
@@ -83,25 +83,10 @@ class StatedOptions:
     splits: tuple[str, ...]
     without: tuple[str, ...]
     labels: bool
-    reader: Literal["native", "tensorflow"]
     on_error: Literal["fail", "quarantine"]
-    decode: bool
     format_options: Mapping[str, bool | int | str]
     max_record_bytes: Annotated[int, _positive]
     max_shard_bytes: Annotated[int, _positive]
-
-
-def _path(path: str) -> str | None:
-    return None if safe_path(path.removesuffix("/")) else f"the path {path!r} leaves the output"
-
-
-@dataclass(frozen=True)
-class StatedShard:
-    """What a manifest says of one shard; see :class:`~converters.dataset.report.ShardFacts`."""
-
-    records: Count
-    nodes: tuple[Node, ...]
-    files: tuple[Annotated[str, _path], ...]
 
 
 @dataclass(frozen=True)
@@ -113,8 +98,8 @@ class StatedSplit:
     columns: tuple[Any, ...]
     sources: tuple[SourceFacts, ...]
     fingerprint: Fingerprint
-    shards: tuple[StatedShard, ...]
-    joined: tuple[Annotated[str, _path], ...]
+    shards: tuple[ShardFacts, ...]
+    joined: tuple[OutputPath, ...]
     checks: tuple[Check, ...]
     quarantine: Quarantine | None = None
 
@@ -195,10 +180,12 @@ def _manifest_pieces(head: str, files: Iterable[OutputFile]) -> Iterator[bytes]:
     """The text of the manifest: ``head``, all before the files, and then the files, one to a line."""
     yield f'{head},\n "files": [\n  '.encode()
     encode = json.JSONEncoder(ensure_ascii=False).encode
+    entries = (
+        f'{{"path": {encode(path)}, "size": {size}, "sha256": "{sha256}"}}' for path, size, sha256 in files
+    )
     separator = ""
-    for path, size, sha256 in files:
-        entry = f'{{"path": {encode(path)}, "size": {size}, "sha256": "{sha256}"}}'
-        yield (separator + entry).encode()
+    while some := list(islice(entries, _ENTRIES_AT_ONCE)):
+        yield (separator + ",\n  ".join(some)).encode()
         separator = ",\n  "
     yield b"\n ]\n}\n"
 
@@ -210,8 +197,13 @@ def sums_text(files: Iterable[OutputFile], manifest: bytes) -> str:
 
 def _sums_lines(files: Iterable[OutputFile], manifest_sha256: str) -> Iterator[str]:
     """``files`` are in the order of their paths."""
-    for file in heapq.merge(files, [OutputFile(MANIFEST, 0, manifest_sha256)], key=by_path):
-        yield f"{file.sha256}  {file.path}\n"
+    manifest = f"{manifest_sha256}  {MANIFEST}\n"
+    for path, _, sha256 in files:
+        if manifest and path > MANIFEST:
+            yield manifest
+            manifest = ""
+        yield f"{sha256}  {path}\n"
+    yield manifest
 
 
 def max_manifest_bytes(files: int) -> int:
@@ -281,10 +273,12 @@ def _refuse_other_splits(manifest: Manifest) -> None:
         if (not configs or split.config in configs) and (not names or split.name in names)
     ]
     stated, absent = [entry.title for entry in manifest.splits], list(manifest.absent)
-    if [title for title in asked if title not in absent] != stated or not stated:
+    expected = (
+        [title for title in asked if title not in absent],
+        [title for title in asked if title not in stated],
+    )
+    if (stated, absent) != expected or not stated:
         raise ValueError(f"splits {stated} and absent {absent} are not what was asked for, {asked}")
-    if [title for title in asked if title not in stated] != absent:
-        raise ValueError(f"absent {absent} is not what was asked for and is not in splits")
 
 
 def _check_split(manifest: Manifest, entry: StatedSplit, place: str) -> None:
@@ -312,6 +306,9 @@ def _check_split(manifest: Manifest, entry: StatedSplit, place: str) -> None:
         raise DecodeError("the records of its shards are not its own", place)
     if tree.root() != entry.fingerprint.records_sha256:
         raise DecodeError("the nodes of its shards are not those of records_sha256", place)
+    # What an output was made from has its quarantine from there.
+    if (manifest.options.on_error == "quarantine") != (entry.quarantine is not None and not manifest.origin):
+        raise DecodeError("the quarantine and the option on_error contradict each other", place)
     if entry.quarantine is not None:
         output = {file.path: file.size for file in manifest.files}
         try:

@@ -32,20 +32,22 @@ class MemberSet:
     names: dict[int, str]
 
     @property
-    def first(self) -> int:
-        """The number of the first member: 0, or 1 where the last one's is the count."""
-        return 1 if self.count in self.names and 0 not in self.names else 0
+    def numbers(self) -> range:
+        """The numbers that its members have: from 0; from 1, or one more of them, where there is one of the count."""
+        if self.count not in self.names:
+            return range(self.count)
+        return range(0 if 0 in self.names else 1, self.count + 1)
 
     @property
     def missing(self) -> int:
         """How many are not there."""
-        return self.count - len(self.names)
+        return len(self.numbers) - len(self.names)
 
     def missing_names(self) -> Iterator[str]:
         """The names of those that are not there, in order."""
         match = _MEMBER.fullmatch(plain_name(next(iter(self.names.values()))))
         width = len(match[2]) if match else 0
-        for number in range(self.first, self.first + self.count):
+        for number in self.numbers:
             if number not in self.names:
                 yield f"{self.before}{number:0{width}d}-of-{self.count:0{width}d}{self.after}"
 
@@ -86,9 +88,9 @@ def member_sets(names: Iterable[str]) -> list[MemberSet]:
             raise ValueError(f"{members.names[index]} and {name} are the same member twice")
         members.names[index] = name
     for members in found.values():
-        allowed = range(members.first, members.first + members.count)
-        if wrong := next((name for index, name in members.names.items() if index not in allowed), None):
-            raise ValueError(f"{wrong} has a number that no member of {members.count} has")
+        wrong = [name for index, name in members.names.items() if index not in members.numbers]
+        if wrong:
+            raise ValueError(f"{wrong[0]} has a number that no member of {members.count} has")
     return list(found.values())
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from converters.dataset.decode import Count, encode
 from converters.dataset.description import Description, Split
+from converters.dataset.filenames import safe_path
 from converters.dataset.fingerprint import Fingerprint, Node
 from converters.dataset.quarantine import Quarantine
+from converters.dataset.shard import Effort
 from converters.dataset.source_facts import SourceFacts
 from converters.errors import ConverterError
 from converters.storage.file_list import OutputFile
 
 Result = Literal["passed", "failed", "unverified"]
+
+STEPS = ("reading", "writing", "reading_back")
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,14 @@ class ColumnTable(Protocol):
         ...
 
 
+def _leaves_output(path: str) -> str | None:
+    return None if safe_path(path.removesuffix("/")) else f"the path {path!r} leaves the output"
+
+
+OutputPath = Annotated[str, _leaves_output]
+"""The path of a file in an output; of a folder, with a slash at the end."""
+
+
 @dataclass(frozen=True)
 class ShardFacts:
     """What an output has of one shard.
@@ -71,17 +83,11 @@ class ShardFacts:
         records: their number.
         nodes: the nodes of the records' tree that it finishes, left to right.
         files: the files that hold them; of many, the folders that they alone are in, with a slash at the end.
-        summary: what the format said of it when it was written; it is not in the manifest.
     """
 
     records: Count
     nodes: tuple[Node, ...]
-    files: tuple[str, ...]
-    summary: Any = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The facts as a manifest states them."""
-        return {"records": self.records, "nodes": encode(self.nodes), "files": list(self.files)}
+    files: tuple[OutputPath, ...]
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,6 +103,7 @@ class SplitReport:
         quarantine: what was left out; None where damage is an error.
         shards: what the output has of each shard, in order.
         joined: the files that all shards have parts of.
+        summaries: what the format said of each shard, as far as it said anything.
     """
 
     split: Split
@@ -107,15 +114,11 @@ class SplitReport:
     quarantine: Quarantine | None = None
     shards: tuple[ShardFacts, ...] = ()
     joined: tuple[str, ...] = ()
+    summaries: tuple[Any, ...] = ()
 
     def __repr__(self) -> str:
         results = ", ".join(f"{check.name} {check.result}" for check in self.checks)
         return f"<SplitReport {self.split.title}: {self.fingerprint.records:,} records; {results}>"
-
-    @property
-    def summaries(self) -> tuple[Any, ...]:
-        """What the format said of each shard, as far as it said anything."""
-        return tuple(shard.summary for shard in self.shards if shard.summary is not None)
 
     def to_json(self) -> dict[str, Any]:
         """The report as a JSON object."""
@@ -132,19 +135,31 @@ class SplitReport:
         }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Work:
-    """What a conversion took.
+    """What a conversion took; adds up what its shards did.
 
     Attributes:
         records: how many this run converted; those of an interrupted run, which it took up, are not among them.
-        workers: how many processes did.
+        processes: which did, each as host and number.
         seconds: of all of them together, by step.
     """
 
-    records: int
-    workers: int
-    seconds: Mapping[str, float]
+    records: int = 0
+    processes: set[str] = field(default_factory=set)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
+
+    def add(self, records: int, effort: Effort) -> None:
+        """Take what one shard took."""
+        self.records += records
+        self.processes.add(effort.worker)
+        for step in STEPS:
+            self.seconds[step] += getattr(effort, step)
+
+    @property
+    def workers(self) -> int:
+        """How many processes there were."""
+        return len(self.processes)
 
     @property
     def records_per_second(self) -> float:
@@ -180,6 +195,8 @@ class Report:
         resumed_shards: how many shards an interrupted run had finished.
         work: what the conversion took; None of a verification.
         inferred: what was inferred of each config that nothing describes.
+        damaged_shards: keys of the shards whose files are changed or missing (verification).
+        remade_shards: keys of the shards that were made again; None where none was to be.
     """
 
     description: Description
@@ -196,6 +213,8 @@ class Report:
     resumed_shards: int = 0
     work: Work | None = None
     inferred: Sequence[ColumnTable] = ()
+    damaged_shards: Sequence[str] = ()
+    remade_shards: Sequence[str] | None = None
 
     def __repr__(self) -> str:
         failures = self.failures()
@@ -255,9 +274,11 @@ class Report:
             "absent": [split.title for split in self.absent],
             "warnings": list(self.warnings),
             "problems": list(self.problems),
+            "damaged_shards": list(self.damaged_shards),
             "files": len(self.files),
             "bytes": sum(file.size for file in self.files),
             **({"inferred": [table.to_json() for table in self.inferred]} if self.inferred else {}),
+            **({} if self.remade_shards is None else {"remade_shards": list(self.remade_shards)}),
             **({} if self.work is None else {"work": self.work.to_json()}),
         }
 

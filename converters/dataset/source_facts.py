@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from converters.dataset.decode import Count, Sha256
-from converters.dataset.filenames import unsafe_name
+from converters.dataset.filenames import safe_path
 
 Compression = Literal["none", "gzip", "zlib"]
 
@@ -16,7 +16,7 @@ def _not_false(indexed: bool | None) -> str | None:
 
 
 def _unsafe_path(path: str) -> str | None:
-    return next(filter(None, map(unsafe_name, path.split("/"))), None)
+    return None if safe_path(path) else f"the path {path!r} leaves the source, or is not printable"
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from converters.dataset.description import Split
     from converters.dataset.report import Report
     from converters.dataset.shard import Shard
-    from converters.storage.hashing_reader import ReadFile
+    from converters.storage.hashing_reader import FileReader
 
 GROUP = "kfer_convert.formats"
 
@@ -97,15 +97,15 @@ class Joins(Protocol):
 
 @runtime_checkable
 class ReadsThrough(Protocol):
-    """What a format of many small files may have in addition to :class:`Format`.
+    """What a format may have in addition to :class:`Format`.
 
     Then each file is read back once for both its records and its digest; without it, files are read twice.
     """
 
     def read_through(
-        self, read_file: ReadFile, folder: Path, split: Split, first: int = 0
+        self, files: FileReader, folder: Path, split: Split, first: int = 0
     ) -> Iterator[pa.RecordBatch]:
-        """As ``read``; the files are read by ``read_file``, by paths that begin with ``folder``."""
+        """As ``read``; the files are read through ``files``, which knows their digests then, where it can."""
         ...
 
 

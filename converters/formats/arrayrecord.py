@@ -14,47 +14,37 @@ import pyarrow as pa
 from converters.dataset.description import Split
 from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
-from converters.formats.readme import example_split, refuse_names, write_readme, write_terms
-from converters.formats.shard_files import new_shard_file, shard_files
+from converters.formats.readme import example_split
 from converters.formats.tfrecord.columns import ColumnReader
-from converters.formats.tfrecord.describe import refuse_shared_features, write_description
+from converters.formats.tfrecord.describe import ExampleFiles
 from converters.formats.tfrecord.encoder import ExampleEncoder, feature_schema
 from converters.formats.tfrecord.fast_parser import RecordError
 from converters.formats.tfrecord.framing import CHUNK_BYTES, Frames
 from converters.formats.tfrecord.witnesses import confirm_output
+from converters.storage.hashing_reader import FileReader
 
 if TYPE_CHECKING:
     from converters.dataset.report import Report
-
-_SUFFIX = ".array_record"
 
 # One record a group, so that any record is read without others. Encoded images do not compress further.
 _OPTIONS = "group_size:1,uncompressed"
 
 
-class ArrayRecordFormat:
+class ArrayRecordFormat(ExampleFiles):
     """ArrayRecord files of Examples, one per shard: <config>/<split>-00000-of-0000N.array_record.
 
     Every record is read without its neighbours, as Grain does. A dataset.json says what the features are.
     """
 
     name = "arrayrecord"
+    suffix = ".array_record"
 
     def __init__(self) -> None:
         self._module = _array_record()
 
-    def refuse(self, splits: Sequence[Split]) -> None:
-        """Refuse columns that would be held by one feature, and names that mean something else.
-
-        Raises:
-            CallError: there are some.
-        """
-        refuse_names(splits, self.name)
-        refuse_shared_features(splits)
-
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
         """Write a shard's records to one file."""
-        path = new_shard_file(folder, shard, _SUFFIX)
+        path = self.new_file(folder, shard)
         encoder = ExampleEncoder(shard.split.schema)
         writer = self._module.ArrayRecordWriter(str(path), _OPTIONS)
         try:
@@ -65,18 +55,12 @@ class ArrayRecordFormat:
             writer.close()
         return [path]
 
-    def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
-        """Read back the records of a split; blocks whose hashes differ are an error."""
-        for path in shard_files(folder, split, _SUFFIX):
-            yield from self._read_file(path, split)
+    def loading(self, report: Report) -> str:
+        """How Grain reads the files of a split."""
+        return _loading(report)
 
-    def finish(self, report: Report, folder: Path) -> None:
-        """Write the terms, a README, and the description of the features."""
-        write_terms(report, folder)
-        write_readme(report, folder, {}, loading=_loading(report))
-        write_description(report, folder, _SUFFIX)
-
-    def _read_file(self, path: Path, split: Split) -> Iterator[pa.RecordBatch]:
+    def read_file(self, files: FileReader, path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
+        """Blocks whose hashes differ are an error."""
         columns = ColumnReader(feature_schema(split.schema))
         # The library ends the process where it cannot open a file.
         try:
@@ -130,7 +114,7 @@ def _loading(report: Report) -> str:
         `dataset.json` says what the features are."""
     ).format(
         config=json.dumps(split.config, ensure_ascii=False),
-        files=json.dumps(f"{split.name}-*{_SUFFIX}", ensure_ascii=False),
+        files=json.dumps(f"{split.name}-*.array_record", ensure_ascii=False),
     )
 
 

@@ -17,6 +17,7 @@ import glob
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,45 +36,7 @@ CROISSANT = "croissant.json"
 
 PARQUET_TYPE = "application/x-parquet"
 
-# The context that the specification prescribes, with the responsible-AI terms.
-_CONTEXT: dict[str, Any] = {
-    "@language": "en",
-    "@vocab": "https://schema.org/",
-    "citeAs": "cr:citeAs",
-    "column": "cr:column",
-    "conformsTo": "dct:conformsTo",
-    "cr": "http://mlcommons.org/croissant/",
-    "rai": "http://mlcommons.org/croissant/RAI/",
-    "data": {"@id": "cr:data", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "dct": "http://purl.org/dc/terms/",
-    "equivalentProperty": "cr:equivalentProperty",
-    "examples": {"@id": "cr:examples", "@type": "@json"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileProperty": "cr:fileProperty",
-    "fileObject": "cr:fileObject",
-    "fileSet": "cr:fileSet",
-    "format": "cr:format",
-    "includes": "cr:includes",
-    "isLiveDataset": "cr:isLiveDataset",
-    "jsonPath": "cr:jsonPath",
-    "key": "cr:key",
-    "md5": "cr:md5",
-    "parentField": "cr:parentField",
-    "path": "cr:path",
-    "recordSet": "cr:recordSet",
-    "references": "cr:references",
-    "regex": "cr:regex",
-    "repeated": "cr:repeated",
-    "replace": "cr:replace",
-    "samplingRate": "cr:samplingRate",
-    "sc": "https://schema.org/",
-    "separator": "cr:separator",
-    "source": "cr:source",
-    "subField": "cr:subField",
-    "transform": "cr:transform",
-}
+_CONTEXT = "croissant_context.json"  # as the specification prescribes it, with the responsible-AI terms
 # Of a feature's dtype; all others are integers. Croissant 1.0 has no type for bytes.
 _TYPES = {"string": "sc:Text", "binary": "sc:Text", "float32": "sc:Float"}
 _CONFORMS_TO = ["http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissant/RAI/1.0"]
@@ -128,7 +91,7 @@ def croissant(report: Report, split_names: Mapping[str, str], files: Iterable[Ou
             _records(ids, splits, names),
         ]
     return {
-        "@context": _CONTEXT,
+        "@context": json.loads(resources.files("converters.formats").joinpath(_CONTEXT).read_text("utf-8")),
         "@type": "sc:Dataset",
         "conformsTo": _CONFORMS_TO,
         **_about(about, report.description.name),
@@ -226,36 +189,38 @@ def _file_set(ids: _Ids, config: str, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _labels(ids: _Ids, split: Split) -> dict[str, Any]:
-    name = ids.labels
-    return {
-        "@type": "cr:RecordSet",
-        "@id": name,
-        "name": name,
-        "description": f"The labels of {split.config} by their numbers, which are their places in stored order.",
-        "dataType": "sc:Enumeration",
-        "key": {"@id": f"{name}/number"},
-        "field": [
-            _field(name, "number", "sc:Integer", "Number of the label."),
-            _field(name, "name", "sc:Text", "Name of the label."),
-        ],
-        "data": [
-            {f"{name}/number": number, f"{name}/name": label}
-            for number, label in enumerate(split.label_names)
-        ],
-    }
+    return _enumeration(
+        ids.labels,
+        f"The labels of {split.config} by their numbers, which are their places in stored order.",
+        "sc:Enumeration",
+        {"number": ("sc:Integer", "Number of the label."), "name": ("sc:Text", "Name of the label.")},
+        enumerate(split.label_names),
+    )
 
 
 def _splits(ids: _Ids, names: Sequence[str]) -> dict[str, Any]:
-    name = ids.splits
+    fields = {"name": ("sc:Text", "Name of the split.")}
+    return _enumeration(ids.splits, "The splits that are here.", "cr:Split", fields, zip(names, strict=True))
+
+
+def _enumeration(
+    name: str,
+    description: str,
+    kind: str,
+    fields: Mapping[str, tuple[str, str]],
+    rows: Iterable[Sequence[Any]],
+) -> dict[str, Any]:
+    """A record set whose records stand in it; ``fields`` are the types and descriptions, the key's first."""
+    names = [f"{name}/{field}" for field in fields]
     return {
         "@type": "cr:RecordSet",
         "@id": name,
         "name": name,
-        "description": "The splits that are here.",
-        "dataType": "cr:Split",
-        "key": {"@id": f"{name}/name"},
-        "field": [_field(name, "name", "sc:Text", "Name of the split.")],
-        "data": [{f"{name}/name": split} for split in names],
+        "description": description,
+        "dataType": kind,
+        "key": {"@id": names[0]},
+        "field": [_field(name, field, *stated) for field, stated in fields.items()],
+        "data": [dict(zip(names, row, strict=True)) for row in rows],
     }
 
 

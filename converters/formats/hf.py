@@ -6,9 +6,11 @@ imported here: both are slow to import, and nothing they would do is needed to w
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -22,18 +24,19 @@ from converters.dataset.manifest import DEFINITION, MANIFEST, SUMS
 from converters.dataset.schema import Column, Schema
 from converters.dataset.shard import Shard
 from converters.errors import CallError
-from converters.formats.card_code import Example, snippets
 from converters.formats.croissant import write_croissant
 from converters.formats.parquet import ParquetFormat
 from converters.formats.readme import (
     LICENCE,
     README,
+    about_empty_splits,
     cell,
     code,
     column_table,
     config_names,
     configs_yaml,
     default_config,
+    empty_splits,
     fence,
     left_out,
     licence_yaml,
@@ -95,7 +98,7 @@ class HfFormat(ParquetFormat):
 
     def finish(self, report: Report, folder: Path) -> None:
         """Write the dataset card, the licence, and the description that Croissant readers take."""
-        names = self.names(report)
+        names = self.names([split.split for split in report.splits])
         splits = [
             _SplitCard(
                 report=split,
@@ -103,7 +106,6 @@ class HfFormat(ParquetFormat):
                 num_bytes=sum(summary["num_bytes"] for summary in split.summaries)
                 + split.fingerprint.image_bytes
                 + _OFFSET_BYTES * split.fingerprint.records * len(split.split.schema.images),
-                file_bytes=split.output_bytes,
             )
             for split in report.splits
         ]
@@ -124,7 +126,6 @@ class _SplitCard:
     report: SplitReport
     name: str
     num_bytes: int
-    file_bytes: int
 
     @property
     def split(self) -> Split:
@@ -341,6 +342,7 @@ def _card(report: Report, configs: Sequence[_ConfigCard]) -> str:
         "code": code,
         "fence": fence,
         "number": lambda value: f"{value:,}",
+        "python": partial(json.dumps, ensure_ascii=False),
     }
     template = resources.files("converters.formats").joinpath(_TEMPLATE).read_text("utf-8")
     default = next(config for config in configs if config.default)
@@ -351,8 +353,9 @@ def _card(report: Report, configs: Sequence[_ConfigCard]) -> str:
         about=report.description.about,
         report=report,
         left_out=left_out(report),
+        empty=about_empty_splits(report),
         configs=configs,
-        snippets=list(snippets(_example(default))),
+        example=_example(default),
         word=records_word(splits),
         has_images=any(split.schema.images for split in splits),
         has_labels=any(split.schema.label for split in splits),
@@ -367,11 +370,34 @@ def _card(report: Report, configs: Sequence[_ConfigCard]) -> str:
     )
 
 
-def _example(config: _ConfigCard) -> Example:
+@dataclass(frozen=True)
+class _Example:
+    """What the card's code shows: the first record of a split.
+
+    Attributes:
+        config: name of the config.
+        split: name of the split.
+        image: a column of images that every record has; None where there is none, or no record.
+        value: another column, likewise.
+        label: the column whose numbers have names; None where there is none.
+        named: whether every value of it is a number with a name.
+        is_list: whether a record has several of these numbers.
+    """
+
+    config: str
+    split: str
+    image: str | None = None
+    value: str | None = None
+    label: str | None = None
+    named: bool = False
+    is_list: bool = False
+
+
+def _example(config: _ConfigCard) -> _Example:
     """What the card's code shows: an image and another value that all records have."""
     split = next((split for split in config.splits if split.records), None)
     label = config.class_label
-    named = Example(
+    named = _Example(
         config.name,
         (split or config.splits[0]).name,
         label=label.name if label is not None else None,
@@ -392,7 +418,10 @@ def _front_matter(report: Report, configs: Sequence[_ConfigCard]) -> dict[str, A
     about = report.description.about
     splits = [split.split for split in report.splits]
     names = {split.split.title: split.name for config in configs for split in config.splits}
-    paths = {split.title: f"{split.config}/{names[split.title]}-*" for split in splits}
+    empty = {split.title for split in empty_splits(report)}
+    paths = {
+        split.title: f"{split.config}/{names[split.title]}-*" for split in splits if split.title not in empty
+    }
     optional = {
         "language": list(about.languages),
         "annotations_creators": list(about.annotations_creators),
@@ -410,7 +439,7 @@ def _front_matter(report: Report, configs: Sequence[_ConfigCard]) -> dict[str, A
         "size_categories": [size_category(report.records)],
         **{key: value for key, value in gating.items() if value},
         "configs": configs_yaml(splits, paths, names, {}),
-        "dataset_info": [_yaml_info(config) for config in configs],
+        "dataset_info": [_yaml_info(config, paths) for config in configs],
     }
 
 
@@ -435,14 +464,15 @@ def _tasks(schemas: Sequence[Schema]) -> dict[str, list[str]]:
     )
 
 
-def _yaml_info(config: _ConfigCard) -> dict[str, Any]:
+def _yaml_info(config: _ConfigCard, loaded: Collection[str]) -> dict[str, Any]:
     return {
         "config_name": config.name,
         "features": yaml_features(config.schema),
         "splits": [
             {"name": split.name, "num_bytes": split.num_bytes, "num_examples": split.records}
             for split in config.splits
+            if split.split.title in loaded
         ],
-        "download_size": sum(split.file_bytes for split in config.splits),
+        "download_size": sum(split.report.output_bytes for split in config.splits),
         "dataset_size": sum(split.num_bytes for split in config.splits),
     }

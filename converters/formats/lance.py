@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -14,19 +14,15 @@ from converters.dataset.description import Split
 from converters.dataset.schema import Schema
 from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
-from converters.formats.readme import refuse_names, write_readme, write_terms
-from converters.formats.shard_files import data_files, new_shard_file, shard_files
+from converters.formats.shard_files import ShardFiles
 from converters.formats.table import check_schema, compact, from_table, table_schema, tables
 from converters.storage.files import read_bounded
+from converters.storage.hashing_reader import FileReader
 from converters.storage.tree import hash_file
-
-if TYPE_CHECKING:
-    from converters.dataset.report import Report
 
 _BATCH_ROWS = 1000
 _BATCH_BYTES = 16 << 20
 _READ_BYTES = 8 << 20  # at once
-_SUFFIX = ".lance"
 
 _ERRORS = (pa.ArrowException, OSError, ValueError, RuntimeError)
 
@@ -37,7 +33,7 @@ _UNCOMPRESSED = {"lance-encoding:compression": "none"}
 _VERSION = "2.1"
 
 
-class LanceFormat:
+class LanceFormat(ShardFiles):
     """Lance files, one per shard: <config>/<split>-00000-of-0000N.lance, images embedded, labels named.
 
     Each is a file on its own and no table: names of a table's files are random. Its digest lies beside it
@@ -46,6 +42,7 @@ class LanceFormat:
     """
 
     name = "lance"
+    suffix = ".lance"
 
     def __init__(self) -> None:
         self._module = _lance()
@@ -56,7 +53,7 @@ class LanceFormat:
         Raises:
             CallError: with the split, and what to do.
         """
-        refuse_names(splits, self.name)
+        super().refuse(splits)
         for split in splits:
             for column in split.schema.stored:
                 if "." in column.name:
@@ -67,7 +64,7 @@ class LanceFormat:
 
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
         """Write a shard's records to one file."""
-        path = new_shard_file(folder, shard, _SUFFIX)
+        path = self.new_file(folder, shard)
         shard = replace(shard, split=_held(shard.split))
         schema = _uncompressed(table_schema(shard.split.schema))
         with self._module.LanceFileWriter(str(path), schema, version=_VERSION) as writer:
@@ -77,19 +74,8 @@ class LanceFormat:
         digest.write_text(_digest_line(path), encoding="utf-8", newline="\n")
         return [path, digest]
 
-    def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
-        """Read back the records of a split."""
-        for path in shard_files(folder, split, _SUFFIX):
-            for batch in self._read_file(path, split, first):
-                yield batch
-                first += len(batch)
-
-    def finish(self, report: Report, folder: Path) -> None:
-        """Write the terms, and a README that tells `datasets` of configs and splits."""
-        write_terms(report, folder)
-        write_readme(report, folder, data_files(report, _SUFFIX))
-
-    def _read_file(self, path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
+    def read_file(self, files: FileReader, path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
+        """The digest is checked before the library opens the file."""
         try:
             if read_bounded(_digest_file(path), _MAX_LINE_BYTES) != _digest_line(path).encode():
                 raise DataError("the file is not the one whose digest is beside it.", Location(str(path)))

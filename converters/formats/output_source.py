@@ -202,11 +202,11 @@ class OutputSource:
     def plan(self, max_shard_bytes: int) -> Plan:
         """The shards: as many records in each as make about so many bytes."""
         return Plan(
-            [_OutputSplitPlan.cut(found, self._records(found), max_shard_bytes) for found in self.splits]
+            [
+                _OutputSplitPlan.cut(found, self._entry(found).fingerprint.records, max_shard_bytes)
+                for found in self.splits
+            ]
         )
-
-    def _records(self, found: SourceSplit) -> int:
-        return self._entry(found).fingerprint.records
 
     def _entry(self, found: SourceSplit) -> StatedSplit:
         return next(entry for entry in self._entries if entry.title == found.split.title)
@@ -312,7 +312,6 @@ def _between(batches: Iterator[pa.RecordBatch], start: int, end: int) -> Iterato
         first = last
         if first > end:
             return
-    return
 
 
 def _without(split: Split, names: tuple[str, ...]) -> Split:

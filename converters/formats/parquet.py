@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +14,9 @@ from converters.dataset.filenames import MAX_NAME_BYTES
 from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
 from converters.formats.croissant import write_croissant
-from converters.formats.readme import refuse_names, write_readme, write_terms
-from converters.formats.shard_files import new_shard_file, shard_files
+from converters.formats.shard_files import ShardFiles
 from converters.formats.table import check_schema, from_table, table_schema, tables
+from converters.storage.hashing_reader import FileReader
 
 if TYPE_CHECKING:
     from converters.dataset.report import Report
@@ -31,17 +30,13 @@ ROW_GROUP_BYTES = 64 << 20
 _READ_ROWS = 2048
 _READ_IMAGE_BYTES = 8 << 20
 _READ_BYTES = 1 << 18  # read at once; without it, a whole column of a row group is
-_SUFFIX = ".parquet"
 
 
-class ParquetFormat:
+class ParquetFormat(ShardFiles):
     """Parquet files, one per shard: <config>/<split>-00000-of-0000N.parquet, images embedded, labels named."""
 
     name = "parquet"
-
-    def split_name(self, split: Split) -> str:
-        """What the files of ``split`` are called."""
-        return split.name
+    suffix = ".parquet"
 
     def refuse(self, splits: Sequence[Split]) -> None:
         """Refuse names that ``datasets`` or a file system would not take.
@@ -49,7 +44,7 @@ class ParquetFormat:
         Raises:
             CallError: with the split, and what to do.
         """
-        refuse_names(splits, self.name, {split.title: self.split_name(split) for split in splits})
+        super().refuse(splits)
         for split in splits:
             longest = f"{self.split_name(split)}-{'0' * 8}-of-{'0' * 8}.parquet"
             if len(longest.encode()) > MAX_NAME_BYTES:
@@ -59,36 +54,36 @@ class ParquetFormat:
 
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
         """Write a shard's records to one file."""
-        path = new_shard_file(folder, shard, _SUFFIX, self.split_name(shard.split))
-        with path.open("xb") as file, _writer(file, table_schema(shard.split.schema)) as writer:
+        path = self.new_file(folder, shard)
+        path.touch(
+            exist_ok=False
+        )  # pyarrow's own file, which needs no lock of the interpreter, cannot ask for that
+        with pa.OSFile(str(path), "wb") as file, _writer(file, table_schema(shard.split.schema)) as writer:
             for rows in tables(batches, shard, ROW_GROUP_ROWS, ROW_GROUP_BYTES):
                 writer.write_table(rows, row_group_size=len(rows))
+                del rows  # or they would be held until the next ones are there
         return [path]
 
-    def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
-        """Read back the records of a split; pages whose checksums fail are an error."""
-        for path in self.paths(folder, split):
-            for batch in _read_file(path, split, first):
-                yield batch
-                first += len(batch)
-
-    def paths(self, folder: Path, split: Split) -> list[Path]:
-        """The files of a split, in order."""
-        return shard_files(folder, split, _SUFFIX, self.split_name(split))
+    def read_file(self, files: FileReader, path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
+        """See :class:`ShardFiles`; every value is compared and the file hashed, so its pages' checksums add nothing."""
+        try:
+            with (
+                files.open(path) as raw,
+                pq.ParquetFile(raw, pre_buffer=False, buffer_size=_READ_BYTES) as file,
+            ):
+                check_schema(file.schema_arrow, split, path)
+                for rows in file.iter_batches(_rows_at_once(file.metadata), use_threads=False):
+                    yield from_table(rows, split, str(path), first)
+                    first += len(rows)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(
+                f"the Parquet file cannot be read: {str(error).splitlines()[0]}.", Location(str(path))
+            ) from error
 
     def finish(self, report: Report, folder: Path) -> None:
         """Write the terms, a README that tells `datasets` of configs and splits, and the Croissant description."""
-        write_terms(report, folder)
-        data_files = {
-            split.split.title: f"{glob.escape(split.split.config)}/{self.split_name(split.split)}-*.parquet"
-            for split in report.splits
-        }
-        write_readme(report, folder, data_files)
-        write_croissant(report, self.names(report), folder)
-
-    def names(self, report: Report) -> dict[str, str]:
-        """What the files of each split are called, by the split's title."""
-        return {split.split.title: self.split_name(split.split) for split in report.splits}
+        super().finish(report, folder)
+        write_croissant(report, self.names([split.split for split in report.splits]), folder)
 
 
 def _writer(file: object, schema: pa.Schema) -> pq.ParquetWriter:
@@ -128,18 +123,3 @@ def _rows_at_once(metadata: pq.FileMetaData) -> int:
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         largest = max(largest, group.total_byte_size // max(1, group.num_rows))
     return max(1, min(_READ_ROWS, _READ_IMAGE_BYTES // largest))
-
-
-def _read_file(path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
-    try:
-        with pq.ParquetFile(
-            path, page_checksum_verification=True, pre_buffer=False, buffer_size=_READ_BYTES
-        ) as file:
-            check_schema(file.schema_arrow, split, path)
-            for rows in file.iter_batches(_rows_at_once(file.metadata), use_threads=False):
-                yield from_table(rows, split, str(path), first)
-                first += len(rows)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"the Parquet file cannot be read: {str(error).splitlines()[0]}.", Location(str(path))
-        ) from error

@@ -78,6 +78,8 @@ def write_readme(
     splits = [split.split for split in report.splits]
     front_matter: dict[str, Any] = {"pretty_name": one_line(report.description.about.title)}
     front_matter |= licence_yaml(report.description.about)
+    empty = {split.title for split in empty_splits(report)}
+    data_files = {title: path for title, path in data_files.items() if title not in empty}
     if data_files:
         front_matter |= {"configs": configs_yaml(splits, data_files, names or {}, settings or {})}
     blocks = [
@@ -162,6 +164,27 @@ def default_config(splits: Sequence[Split]) -> str:
     """The config that is loaded without a name: the last with label vectors of several labels, else the last of all."""
     multi = [split.config for split in splits if split.kind == "multi-label"]
     return (multi or [split.config for split in splits])[-1]
+
+
+def empty_splits(report: Report) -> list[Split]:
+    """The splits without records, of configs that have others.
+
+    `datasets` loads no config with such a split, so that no ``configs:`` may name it.
+    """
+    full = {split.split.config for split in report.splits if split.fingerprint.records}
+    return [
+        split.split for split in report.splits if not split.fingerprint.records and split.split.config in full
+    ]
+
+
+def about_empty_splits(report: Report) -> str | None:
+    """Markdown that says which splits have no records; None where all have some."""
+    if not (empty := empty_splits(report)):
+        return None
+    return (
+        f"No records: {', '.join(code(split.title) for split in empty)}. `datasets` can load no split without records, "
+        "so the configurations do not name it."
+    )
 
 
 def example_split(report: Report) -> Split:
@@ -330,6 +353,8 @@ def _structure(report: Report, names: Mapping[str, str], *, columns: bool) -> It
             ),
         ]
     )
+    if empty := about_empty_splits(report):
+        yield empty
     if columns:
         schemas = {split.split.config: split.split.schema for split in report.splits}
         for config, schema in schemas.items():

@@ -1,14 +1,20 @@
-"""The names of the files of formats that write one file per shard: ``<config>/<split>-00000-of-0000N.<suffix>``."""
+"""The base of formats that write one file per shard: ``<config>/<split>-00000-of-0000N.<suffix>``."""
 
 from __future__ import annotations
 
 import glob
 import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from converters.dataset.description import Split
 from converters.dataset.shard import Shard
+from converters.formats.readme import refuse_names, write_readme, write_terms
+from converters.storage.hashing_reader import FileReader
 
 if TYPE_CHECKING:
     from converters.dataset.report import Report
@@ -16,28 +22,80 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"(.+)-\d{5,}-of-\d{5,}")
 
 
-def new_shard_file(folder: Path, shard: Shard, suffix: str, split_name: str | None = None) -> Path:
-    """The path of a shard's file below ``folder``; the folder that it lies in is made.
+class ShardFiles(ABC):
+    """What such formats have in common.
 
-    Args:
-        folder: what the shard is written to.
-        shard: the shard.
-        suffix: of the file, with its dot.
-        split_name: what files of the split are called, where it is not the split's name.
+    Attributes:
+        name: see :class:`~converters.formats.Format`.
+        suffix: of the files, with its dot.
+        in_datasets: whether `datasets` loads them.
     """
-    path = folder / shard.config / f"{split_name or shard.split.name}-{shard.numbered()}{suffix}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
 
+    name: str
+    suffix: str
+    in_datasets = True
 
-def shard_files(folder: Path, split: Split, suffix: str, split_name: str | None = None) -> list[Path]:
-    """The files of a split below ``folder``, in the order of the shards."""
-    found = sorted(path for path in (folder / split.config).iterdir() if path.suffix == suffix)
-    named = [(_NAME.fullmatch(path.stem), path) for path in found]
-    return [path for match, path in named if match and match[1] == (split_name or split.name)]
+    def split_name(self, split: Split) -> str:
+        """What the files of ``split`` are called."""
+        return split.name
 
+    def names(self, splits: Sequence[Split]) -> dict[str, str]:
+        """What the files of each split are called, by the split's title."""
+        return {split.title: self.split_name(split) for split in splits}
 
-def data_files(report: Report, suffix: str) -> dict[str, str]:
-    """A pattern for the files of each split, by its title; see :func:`converters.formats.readme.write_readme`."""
-    splits = [split.split for split in report.splits]
-    return {split.title: f"{glob.escape(split.config)}/{split.name}-*{suffix}" for split in splits}
+    def refuse(self, splits: Sequence[Split]) -> None:
+        """Refuse names that ``datasets`` would not take.
+
+        Raises:
+            CallError: with the split, and what to do.
+        """
+        refuse_names(splits, self.name, self.names(splits))
+
+    def new_file(self, folder: Path, shard: Shard) -> Path:
+        """The path of a shard's file below ``folder``; the folder that it lies in is made."""
+        path = folder / shard.config / f"{self.split_name(shard.split)}-{shard.numbered()}{self.suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def paths(self, folder: Path, split: Split) -> list[Path]:
+        """The files of a split below ``folder``, in the order of the shards."""
+        found = sorted(path for path in (folder / split.config).iterdir() if path.suffix == self.suffix)
+        named = [(_NAME.fullmatch(path.stem), path) for path in found]
+        return [path for match, path in named if match and match[1] == self.split_name(split)]
+
+    def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
+        """Read back the records of a split, in order."""
+        return self.read_through(FileReader(), folder, split, first)
+
+    def read_through(
+        self, files: FileReader, folder: Path, split: Split, first: int = 0
+    ) -> Iterator[pa.RecordBatch]:
+        """As :meth:`read`; see :class:`~converters.formats.ReadsThrough`."""
+        for path in self.paths(folder, split):
+            for batch in self.read_file(files, path, split, first):
+                yield batch
+                first += len(batch)
+
+    @abstractmethod
+    def read_file(self, files: FileReader, path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
+        """Read back the records of one file, strictly; the first is record ``first`` of the split.
+
+        ``files`` opens it, unless a library must have the path.
+
+        Raises:
+            DataError: it is damaged, or not a file of this split.
+        """
+
+    def finish(self, report: Report, folder: Path) -> None:
+        """Write the terms, and a README that tells `datasets` of configs and splits."""
+        splits = [split.split for split in report.splits] if self.in_datasets else []
+        data_files = {
+            split.title: f"{glob.escape(split.config)}/{self.split_name(split)}-*{self.suffix}"
+            for split in splits
+        }
+        write_terms(report, folder)
+        write_readme(report, folder, data_files, loading=self.loading(report))
+
+    def loading(self, report: Report) -> str | None:  # for formats that say it themselves
+        """Markdown for the README that says how the files are loaded; by default as `datasets` does."""
+        return None

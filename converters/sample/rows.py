@@ -79,10 +79,9 @@ def read_label_files(folder: Path, description: Description) -> list[Part]:
     parts = []
     for split in description.splits():
         path = folder / labels_csv_name(split)
-        table = read_label_csv(path, [("img_id", "clip_id")], split.label_names)
-        img_ids, clip_ids = (table.texts[name].to_pylist() for name in ("img_id", "clip_id"))
-        labels = (row.tobytes() for row in table.labels)
-        rows = list(map(Row, img_ids, clip_ids, labels))
+        texts, labels = read_label_csv(path, ("img_id", "clip_id"), split.label_names)
+        img_ids, clip_ids = (texts[name].to_pylist() for name in ("img_id", "clip_id"))
+        rows = list(map(Row, img_ids, clip_ids, (row.tobytes() for row in labels)))
         published = split.published
         if published.labels_sha256 not in (None, labels_sha256(rows)) or (
             published.identities_sha256 not in (None, identities_sha256(rows))

@@ -1,7 +1,8 @@
 """An output until it is published: lock, checkpoint of finished shards, free space, fsync, one rename.
 
 Promises: the destination is absent, or complete; nothing is written outside the staging until then. In an object
-store, the manifest is the commit. Enter by :func:`make_staging`.
+store, the manifest is the commit. A damaged output is mended where it is: a file of it is as it was found, or as its
+manifest says. Enter by :func:`make_staging`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from converters.storage.object_store import Place
 
 
-def make_staging(destination: Place, *, overwrite: bool) -> Staging:
-    """The staging of an output: a folder beside it, or objects beside it in its store.
+def make_staging(destination: Place, *, overwrite: bool, repair: bool = False) -> Staging:
+    """The staging of an output, new or to be mended: a folder beside it, or objects beside it in its store.
 
     Raises:
         CallError: an output in a store was to be replaced.
@@ -23,7 +24,7 @@ def make_staging(destination: Place, *, overwrite: bool) -> Staging:
     if isinstance(destination, Path):
         from converters.staging.folder import FolderStaging
 
-        return FolderStaging(destination, overwrite=overwrite)
+        return FolderStaging(destination, overwrite=overwrite or repair)
     from converters.staging.object_store import ObjectStaging
 
-    return ObjectStaging(destination, overwrite=overwrite)
+    return ObjectStaging(destination, overwrite=overwrite, repair=repair)

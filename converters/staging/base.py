@@ -40,6 +40,11 @@ class Staging(Protocol):
         """The folder for all that is no shard's, and on this machine for the shards too, once they are collected."""
         ...
 
+    @property
+    def scratch(self) -> Place:
+        """A place for what a repair needs for a while; it is gone when the staging is left."""
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +29,7 @@ from converters.dataset.source import FileState
 from converters.errors import CallError
 from converters.storage.file_list import OutputFile, OutputFiles
 from converters.storage.files import read_bounded
-from converters.storage.object_store import Place
+from converters.storage.object_store import ObjectPath, Place, put_bytes
 from converters.storage.tree import hash_file, walk_files
 
 RUN = "run.json"
@@ -52,42 +51,37 @@ def describe_run(
     }
 
 
-def claim(folder: Path, shards: Path, run: Mapping[str, Any]) -> None:
-    """Make the staging folder this run's.
+def claim(place: Place, run: Mapping[str, Any], *, finished: bool, remove: str) -> object:
+    """Make a staging this run's; what describes the run, as JSON has it.
 
     Args:
-        folder: the staging folder.
-        shards: the folder in it that holds the attempts.
+        place: the staging.
         run: see :func:`describe_run`.
+        finished: whether there are finished shards.
+        remove: how to get rid of them.
 
     Raises:
-        CallError: it holds finished shards of another run.
+        CallError: there are, and of another run.
     """
-    text = run_text(run)
-    stated = read_json(folder / RUN)
-    if stated != json.loads(text):
-        if finished_folders(shards):
-            raise other_run(folder, stated, text, f"rm -r {shlex.quote(str(folder))}")
-        temporary = folder / f"{RUN}.new"
+    text = json.dumps(run, indent=1, default=str)  # in ASCII: names of folders may be no UTF-8
+    ours, stated = json.loads(text), read_json(place / RUN)
+    if stated == ours:
+        return ours
+    if finished:
+        theirs = stated if isinstance(stated, dict) else {}
+        differs = [name for name in ours if theirs.get(name) != ours[name]]
+        raise CallError(
+            f"{place}: this holds the finished shards of an interrupted run with another "
+            f"{' and '.join(differs)}, which this run cannot take up. Repeat that run to complete it, or "
+            f"remove what it left: {remove}"
+        )
+    if isinstance(place, ObjectPath):
+        put_bytes(text.encode(), place / RUN)
+    else:
+        temporary = place / f"{RUN}.new"
         temporary.write_text(text, encoding="utf-8")
-        temporary.rename(folder / RUN)
-
-
-def run_text(run: Mapping[str, Any]) -> str:
-    """What describes a run, as it is written into its staging."""
-    return json.dumps(run, indent=1, default=str)  # in ASCII: names of folders may be no UTF-8
-
-
-def other_run(place: Place, stated: object, text: str, remove: str) -> CallError:
-    """The error of a staging that holds the finished shards of the run ``stated``, and not of this one."""
-    theirs = stated if isinstance(stated, dict) else {}
-    run = json.loads(text)
-    differs = [name for name in run if theirs.get(name) != run[name]]
-    return CallError(
-        f"{place}: this holds the finished shards of an interrupted run with another "
-        f"{' and '.join(differs)}, which this run cannot take up. Repeat that run to complete it, or "
-        f"remove what it left: {remove}"
-    )
+        temporary.rename(place / RUN)
+    return ours
 
 
 def save_result(result: ShardResult) -> None:
@@ -226,7 +220,8 @@ def result_text(result: ShardResult) -> Iterator[str]:
     stated = _StatedResult(result.slices, result.source, result.output, result.summary, ())
     yield json.dumps(encode(stated)).removesuffix("]}")
     for start in range(0, len(result.files), _FILES_AT_ONCE):  # there may be tens of thousands
-        yield (", " if start else "") + json.dumps(result.files[start : start + _FILES_AT_ONCE])[1:-1]
+        files = json.dumps([*result.files.between(start, start + _FILES_AT_ONCE)])
+        yield (", " if start else "") + files[1:-1]
     yield "]}"
 
 

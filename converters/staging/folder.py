@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,7 +60,7 @@ class FolderStaging:
     def __init__(self, destination: Path, *, overwrite: bool = False) -> None:
         self.destination = _in_its_real_folder(destination)
         self.folder = staging_place(self.destination)
-        self.output = self.folder / _OUTPUT
+        self.output = self.scratch = self.folder / _OUTPUT
         self.shards = self.folder / _SHARDS
         self.published = False
         self._replaced = self.folder / _REPLACED
@@ -96,7 +98,8 @@ class FolderStaging:
 
     def claim(self, run: Mapping[str, Any]) -> None:
         """See :class:`~converters.staging.base.Staging`."""
-        claim(self.folder, self.shards, run)
+        remove = f"rm -r {shlex.quote(str(self.folder))}"
+        claim(self.folder, run, finished=bool(finished_folders(self.shards)), remove=remove)
 
     def finished(self, plan: Plan) -> dict[str, Path]:
         """See :class:`~converters.staging.base.Staging`."""
@@ -243,7 +246,7 @@ class FolderStaging:
         destination = self.destination
         if not os.path.lexists(destination):
             return
-        if destination.is_mount():
+        if _is_mount(destination):
             raise CallError(
                 f"{destination}: this is a mount point, onto which nothing can be renamed. Name a folder inside it, "
                 f"such as {destination / 'output'}."
@@ -252,7 +255,8 @@ class FolderStaging:
             return  # a rename takes its place
         if not self._overwrite:
             raise CallError(
-                f"{destination}: exists already. Choose another --out, or replace it with --overwrite."
+                f"{destination}: exists already. Choose another --out, replace it with --overwrite, or mend what is "
+                "damaged of it with --repair."
             )
         if foreign := _foreign(destination):
             raise CallError(
@@ -268,6 +272,19 @@ def _in_its_real_folder(destination: Path) -> Path:
     if destination.name in ("", ".."):
         return destination.resolve()
     return destination.parent.resolve() / destination.name
+
+
+def _is_mount(path: Path) -> bool:
+    """Whether something is mounted on a folder. A part of the same file system (bind) shows in Linux's list alone."""
+    if path.is_mount():
+        return True
+    try:
+        mounts = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return False
+    # The fifth field, in which blanks and backslashes are octal; see proc_pid_mountinfo(5).
+    name = re.sub(rb"[ \t\n\\]", lambda found: b"\\%03o" % found[0][0], os.fsencode(path))
+    return any(mount.split(b" ")[4] == name for mount in mounts)
 
 
 def _is_empty_folder(path: Path) -> bool:

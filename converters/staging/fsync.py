@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -23,11 +24,15 @@ def sync_tree(folder: Path) -> None:
     many = next(islice(walk_files(folder), _MANY_FILES, None), None) is not None
     if many and _sync_file_system(folder):
         return
-    for path in walk_files(folder):
-        descriptor = os.open(folder / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        _fsync(descriptor)
+    sync_files(folder, walk_files(folder))
     for root, _, _ in os.walk(folder, topdown=False):
         sync_folder(Path(root))
+
+
+def sync_files(folder: Path, paths: Iterable[str]) -> None:
+    """Have the system write files of a folder to disk, where it can."""
+    for path in paths:
+        _fsync(os.open(folder / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
 
 
 def _sync_file_system(folder: Path) -> bool:

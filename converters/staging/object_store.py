@@ -30,11 +30,10 @@ from converters.staging.base import KEPT_AFTER, kept_sentence
 from converters.staging.checkpoint import (
     RESULT,
     RUN,
-    other_run,
+    claim,
     read_json,
     result_from_json,
     result_text,
-    run_text,
 )
 from converters.storage.file_list import OutputFile
 from converters.storage.files import staging_place
@@ -52,7 +51,7 @@ from converters.storage.object_store import (
 )
 from converters.storage.tree import hash_file, join_files, walk_empty_folders, walk_files
 
-_RESULTS = "results"
+_RESULTS, _PARTS = "results", "parts"
 _LOCK = "lock.json"
 _HUB = "hf://"
 
@@ -121,12 +120,13 @@ class ObjectStaging:
     Args:
         destination: where the output will be.
         overwrite: refused: without a rename, the old output would be gone before the new one is there.
+        repair: whether the output is there and is mended.
 
     Attributes:
         place: what is beside the destination until that is complete.
     """
 
-    def __init__(self, destination: ObjectPath, *, overwrite: bool = False) -> None:
+    def __init__(self, destination: ObjectPath, *, overwrite: bool = False, repair: bool = False) -> None:
         if destination.url.startswith(_HUB):
             raise CallError(
                 f"{destination}: an output goes to the Hub with `kfer-convert push`, which keeps it private and gated."
@@ -139,7 +139,9 @@ class ObjectStaging:
         self._destination = destination
         self.place = staging_place(destination)
         self.published = False
+        self.scratch = self.place / _PARTS
         self._results = self.place / _RESULTS
+        self._repair = repair
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._claimed: object | None = None
         self._parts: list[ObjectPath] = []
@@ -160,11 +162,12 @@ class ObjectStaging:
 
     def __enter__(self) -> Self:
         self._refuse_foreign()
-        if MANIFEST in list_objects(self._destination):
+        if not self._repair and MANIFEST in list_objects(self._destination):
             self._refuse_published()
         self._acquire()
         try:
-            self._look()
+            if not self._repair:
+                self._look()
         except BaseException:
             self._release()
             raise
@@ -185,7 +188,9 @@ class ObjectStaging:
             )
 
     def _refuse_published(self) -> NoReturn:
-        raise CallError(f"{self._destination}: exists already. Choose another --out.")
+        raise CallError(
+            f"{self._destination}: exists already. Choose another --out, or mend what is damaged of it with --repair."
+        )
 
     def _refuse_foreign(self) -> None:
         staged = list_objects(self.place)
@@ -239,19 +244,13 @@ class ObjectStaging:
             if MANIFEST not in there:
                 side_by_side(delete_object, [self._destination / path for path in there])
             self._clear()
+        side_by_side(delete_object, self._objects(self.scratch))
         self._release()
 
     def claim(self, run: Mapping[str, Any]) -> None:
         """See :class:`~converters.staging.base.Staging`."""
-        text = run_text(run)
-        stated = self._run()
-        if stated != json.loads(text):
-            if list_objects(self._results):
-                raise other_run(
-                    self.place, stated, text, f"delete {self.place}/ and {self._destination}/ in the store"
-                )
-            put_bytes(text.encode(), self.place / RUN)
-        self._claimed = json.loads(text)
+        remove = f"delete {self.place}/ and {self._destination}/ in the store"
+        self._claimed = claim(self.place, run, finished=bool(list_objects(self._results)), remove=remove)
         self._begun = True
 
     def finished(self, plan: Plan) -> dict[str, Place]:
@@ -354,20 +353,16 @@ class ObjectStaging:
 
 
 def _is_ours(path: str) -> bool:
-    return path in (RUN, _LOCK) or (path.startswith(f"{_RESULTS}/") and path.endswith(RESULT))
+    named = path.startswith(f"{_RESULTS}/") and path.endswith(RESULT)
+    return path in (RUN, _LOCK) or named or path.startswith(f"{_PARTS}/")
 
 
 def _is_dead(holder: object) -> bool:
     """Whether a lock is that of a process of this machine which is no more."""
-    if not isinstance(holder, dict) or holder.get("host") != socket.gethostname():
-        return False
-    process = holder.get("process")
-    if not isinstance(process, int) or process <= 0:
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
+    match holder:
+        case {"host": host, "process": int(process)} if host == socket.gethostname() and process > 0:
+            try:
+                os.kill(process, 0)
+            except OSError as error:
+                return isinstance(error, ProcessLookupError)
     return False

@@ -5,14 +5,15 @@ from __future__ import annotations
 import heapq
 from array import array
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import chain, pairwise
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import accumulate, chain, islice, pairwise
 from operator import attrgetter
 from typing import NamedTuple
 
 from converters.storage.lazy import MadeSequence
 
 _DIGEST_BYTES = 32
+_AT_ONCE = 4096
 
 
 class OutputFile(NamedTuple):
@@ -47,14 +48,15 @@ class OutputFiles(MadeSequence[OutputFile]):
         digest = bytes.fromhex(sha256)
         if len(digest) != _DIGEST_BYTES:
             raise ValueError(f"{sha256!r} is no SHA-256")
-        self.add_digest(path, size, digest)
+        self.extend_digests([path], [size], [digest])
 
-    def add_digest(self, path: str, size: int, digest: bytes) -> None:
-        """Append a file whose SHA-256 is at hand as 32 bytes."""
-        self._paths += path.encode("utf-8", "surrogateescape")
-        self._ends.append(len(self._paths))
-        self._sizes.append(size)
-        self._digests += digest
+    def extend_digests(self, paths: Sequence[str], sizes: Sequence[int], digests: Iterable[bytes]) -> None:
+        """Append files whose SHA-256 is at hand as 32 bytes each."""
+        encoded = [path.encode("utf-8", "surrogateescape") for path in paths]
+        self._ends.extend(islice(accumulate(map(len, encoded), initial=len(self._paths)), 1, None))
+        self._paths += b"".join(encoded)
+        self._sizes.extend(sizes)
+        self._digests += b"".join(digests)
 
     def extend(self, others: OutputFiles) -> None:
         """Append other files."""
@@ -97,18 +99,37 @@ class OutputFiles(MadeSequence[OutputFile]):
         """The path of the last of the files."""
         return self.path(len(self) - 1)
 
-    def in_order(self) -> Sequence[OutputFile]:
+    def of_paths(self, paths: Sequence[str], made: Callable[[str], OutputFile]) -> OutputFiles:
+        """The files of these paths, which are in order; ``made`` gives those that are not here."""
+        held, files, start = self._in_order(), OutputFiles(), 0
+        for path in sorted(set(paths).difference(held.paths())):
+            at = bisect_left(range(len(held)), path, lo=start, key=held.path)
+            files.extend(held.part(start, at))
+            files.add(*made(path))
+            start = at
+        files.extend(held.part(start, len(held)))
+        return files if len(files) == len(paths) else OutputFiles(map(made, paths))
+
+    def _in_order(self) -> OutputFiles:
         """The same files in the order of their paths."""
-        if all(before < after for before, after in pairwise(self.paths())):
-            return self
-        return sorted(self, key=by_path)
+        paths = list(self.paths())
+        return self if paths == sorted(set(paths)) else OutputFiles(sorted(self, key=by_path))
 
     def paths(self) -> Iterator[str]:
         """The paths of all."""
-        start = 0
-        for end in self._ends:
-            yield self._paths[start:end].decode("utf-8", "surrogateescape")
-            start = end
+        return self._paths_between(0, len(self))
+
+    def _paths_between(self, start: int, end: int) -> Iterator[str]:
+        for first in range(start, end, _AT_ONCE):
+            last = min(first + _AT_ONCE, end)
+            begin = self._ends[first - 1] if first else 0
+            data = self._paths[begin : self._ends[last - 1]]
+            text = data.decode("utf-8", "surrogateescape")
+            edges = pairwise([0, *(place - begin for place in self._ends[first:last])])
+            if len(text) == len(data):
+                yield from [text[place:after] for place, after in edges]
+            else:
+                yield from [data[place:after].decode("utf-8", "surrogateescape") for place, after in edges]
 
     def total_bytes(self) -> int:
         """Size of all."""
@@ -123,9 +144,15 @@ class OutputFiles(MadeSequence[OutputFile]):
         return OutputFile(self.path(number), self._sizes[number], digest.hex())
 
     def __iter__(self) -> Iterator[OutputFile]:
-        digests = range(0, len(self._digests), _DIGEST_BYTES)
-        for path, size, at in zip(self.paths(), self._sizes, digests, strict=True):
-            yield OutputFile(path, size, self._digests[at : at + _DIGEST_BYTES].hex())
+        return self.between(0, len(self))
+
+    def between(self, start: int, end: int) -> Iterator[OutputFile]:
+        """Files ``start`` to ``end``, as far as there are so many."""
+        end = min(end, len(self))
+        width = 2 * _DIGEST_BYTES
+        digests = self._digests[_DIGEST_BYTES * start : _DIGEST_BYTES * end].hex()
+        texts = [digests[place : place + width] for place in range(0, len(digests), width)]
+        return map(OutputFile, self._paths_between(start, end), self._sizes[start:end], texts)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, OutputFiles) and list(self) == list(other)

@@ -2,46 +2,187 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
+from itertools import islice
+from typing import BinaryIO
 
+from converters.storage.digests import sha256_each
 from converters.storage.file_list import OutputFiles
-
-ReadFile = Callable[[str], bytes]
-"""Gives the content of a file by its path."""
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _CHUNK = 1 << 16
+_HASHED_FILES = 256
+_HASHED_BYTES = 4 << 20
+
+# Of a file that is open, what was read and is not hashed yet: so many pieces wait for the thread that hashes.
+_PIECES_WAITING = 2
+_PIECE_BYTES = 1 << 20
+_GAP_BYTES = 1 << 12  # a reader may pass over a few bytes, as over a magic number
 
 
-def read_file(path: str) -> bytes:
-    """The content of a file. No link is followed, and no FIFO is waited for.
+class FileReader:
+    """Reads files: what formats get at the files of an output through."""
 
-    Raises:
-        OSError: it cannot be read.
-    """
-    descriptor = os.open(path, _READ)
-    try:
-        chunks = []
-        while chunk := os.read(descriptor, _CHUNK):
-            chunks.append(chunk)
-    finally:
-        os.close(descriptor)
-    return b"".join(chunks)
+    def read(self, folder: str, paths: Sequence[str]) -> Iterator[bytes]:
+        """The contents of files below a folder. No link is followed, and no FIFO is waited for.
+
+        Raises:
+            OSError: one cannot be read.
+        """
+        # By the folder's descriptor, so that the system need not look up the whole path for each file.
+        root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for path in paths:
+                descriptor = os.open(path, _READ, dir_fd=root)
+                try:
+                    data = os.read(descriptor, _CHUNK)
+                    if rest := os.read(descriptor, _CHUNK):
+                        chunks = [data, rest]
+                        while rest := os.read(descriptor, _CHUNK):
+                            chunks.append(rest)
+                        data = b"".join(chunks)
+                finally:
+                    os.close(descriptor)
+                yield data
+        finally:
+            os.close(root)
+
+    def open(self, path: str | os.PathLike[str]) -> AbstractContextManager[BinaryIO]:
+        """A file of any size, open for reading from any place.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        return open(path, "rb", buffering=0)  # noqa: PTH123  # the caller closes it
+
+    def seen(self, path: str | os.PathLike[str], size: int, sha256: str) -> None:
+        """Take note of what whoever read a file on its own found it to be."""
 
 
-class HashingReader:
+class HashingReader(FileReader):
     """Reads files below a folder and keeps, in ``files``, the size and the SHA-256 of what was read of each."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.files = OutputFiles()
-        self._root = os.fspath(folder) + os.sep
+        self._root = os.fspath(folder)
 
-    def read(self, path: str) -> bytes:
-        """See :func:`read_file`."""
-        data = read_file(path)
-        if path.startswith(self._root):
-            name = path[len(self._root) :].replace(os.sep, "/")
-            self.files.add_digest(name, len(data), sha256(data).digest())
-        return data
+    def read(self, folder: str, paths: Sequence[str]) -> Iterator[bytes]:
+        """See :meth:`FileReader.read`. Of files that are not all taken, the last ones may be missing in ``files``."""
+        below = os.path.relpath(folder, self._root).replace(os.sep, "/")
+        prefix = "" if below == "." else f"{below}/"
+        names = iter(paths)
+        read: list[bytes] = []
+        size = 0
+        for data in super().read(folder, paths):
+            read.append(data)
+            size += len(data)
+            if len(read) == _HASHED_FILES or size >= _HASHED_BYTES:
+                self._keep(prefix, islice(names, len(read)), read)
+                read, size = [], 0
+            yield data
+        self._keep(prefix, names, read)
+
+    @contextmanager
+    def open(self, path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+        """See :meth:`FileReader.open`; the digest is known when the file is closed, if nothing failed until then."""
+        with _HashedFile(path) as file:
+            yield file  # type: ignore[misc]  # a raw file reads bytes like any binary one
+            size, sha256 = file.finish()
+        self.seen(path, size, sha256)
+
+    def seen(self, path: str | os.PathLike[str], size: int, sha256: str) -> None:
+        """See :meth:`FileReader.seen`."""
+        self.files.add(os.path.relpath(path, self._root).replace(os.sep, "/"), size, sha256)
+
+    def _keep(self, prefix: str, names: Iterable[str], read: Sequence[bytes]) -> None:
+        """Hash many files at once, which is faster."""
+        paths = [prefix + name for name in names]
+        self.files.extend_digests(paths, list(map(len, read)), sha256_each(read))
+
+
+class _HashedFile(io.RawIOBase):
+    """A file whose bytes are hashed as they are read, in a thread beside.
+
+    Its content is hashed from the first byte to the last. What is read ahead of that place waits for it; what nobody
+    read is read at the end.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._size = os.fstat(self._descriptor).st_size
+        self._place = 0
+        self._hashed = 0  # all bytes before this one are, or are about to be
+        self._ahead: dict[int, bytes] = {}
+        self._digest = sha256()
+        self._thread = ThreadPoolExecutor(1)
+        self._waiting: deque[Future[None]] = deque()
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes, ``size`` many or fewer."""
+        gap = self._place - self._hashed
+        if not 0 < gap <= _GAP_BYTES:
+            gap = 0
+        start = self._place - gap
+        data = os.pread(self._descriptor, gap + (self._size if size < 0 else size), start)
+        if len(data) > gap:
+            self._ahead[start] = data
+            self._hash_what_follows()
+        self._place = max(self._place, start + len(data))
+        return data[gap:]
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
+        """As :meth:`read`, into a buffer."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a byte."""
+        self._place = offset + (0, self._place, self._size)[whence]
+        return self._place
+
+    def tell(self) -> int:
+        """The next byte to be read."""
+        return self._place
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def finish(self) -> tuple[int, str]:
+        """Size and SHA-256 of the whole file."""
+        while self._hashed < self._size:
+            self.seek(self._hashed)
+            following = min((start for start in self._ahead if start > self._hashed), default=self._size)
+            if not self.read(min(_PIECE_BYTES, following - self._hashed)):
+                break
+        for piece in self._waiting:
+            piece.result()
+        return self._hashed, self._digest.hexdigest()
+
+    def close(self) -> None:
+        """Close the file."""
+        if not self.closed:
+            self._thread.shutdown()
+            os.close(self._descriptor)
+        super().close()
+
+    def _hash_what_follows(self) -> None:
+        """Hash what was read and follows what was hashed."""
+        while (start := next((start for start in self._ahead if start <= self._hashed), None)) is not None:
+            data = memoryview(self._ahead.pop(start))[self._hashed - start :]
+            if data:
+                if len(self._waiting) == _PIECES_WAITING:
+                    self._waiting.popleft().result()
+                self._waiting.append(self._thread.submit(self._digest.update, data))
+                self._hashed += len(data)

@@ -24,7 +24,7 @@ from converters.dataset.checks import RecordChecker
 from converters.dataset.description import Split
 from converters.dataset.fingerprint import PartBuilder, merge
 from converters.dataset.leaves import record_leaves
-from converters.dataset.report import Report, ShardFacts, SplitReport
+from converters.dataset.report import Report, SplitReport
 from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
 from converters.formats import Finishes, Format, Joins, Summarizes
@@ -172,12 +172,12 @@ def _finish(target: Format, dataset: TestDataset, written: Path, folder: Path, t
         for batch in split.batches:
             builder.add(batch)
         fingerprint = merge([builder.part()], split.split.schema)
-        facts = [
-            ShardFacts(0, (), (), target.summarize(written / shard.key, shard))
+        summaries = [
+            target.summarize(written / shard.key, shard)
             for shard in split.shards()
             if isinstance(target, Summarizes)
         ]
-        reports.append(SplitReport(split.split, (), 0, fingerprint, (), shards=tuple(facts)))
+        reports.append(SplitReport(split.split, (), 0, fingerprint, (), summaries=tuple(summaries)))
     before = _digests(folder)
     target.finish(Report(dataset.description, target.name, str(folder), tuple(reports)), folder)
     after = _digests(folder)

@@ -87,13 +87,21 @@ def _check_patterns(
 ) -> None:
     """The patterns that a README gives to ``datasets``: each must be of its split's files, and of no others."""
     for entry in configs:
-        splits = [split.split for split in report.splits if split.split.config == entry["config_name"]]
-        for split, stated in zip_longest(splits, entry["data_files"]):
-            if split is None or stated is None or not _is_called(split, stated["split"]):
-                raise _wrong(
-                    path, f"the splits of the config {entry['config_name']} are not those that are here"
-                )
-            _check_pattern(stated["path"], split, files, path)
+        for split, stated in _paired(report, entry["config_name"], entry["data_files"], "split", path):
+            _check_pattern(stated["path"], split.split, files, path)
+
+
+def _paired(
+    report: Report, config: str, stated: Sequence[Any], key: str, path: Path
+) -> Iterator[tuple[SplitReport, Any]]:
+    """The splits of a config, each with what a README says of it by its name, which is at ``key``."""
+    splits = [split for split in report.splits if split.split.config == config]
+    # `datasets` loads no split without records, where others have some.
+    splits = [split for split in splits if split.fingerprint.records] or splits
+    for split, entry in zip_longest(splits, stated):
+        if split is None or entry is None or not _is_called(split.split, entry[key]):
+            raise _wrong(path, f"the splits of the config {config} are not those that are here")
+        yield split, entry
 
 
 def _check_pattern(pattern: str, split: Split, files: Mapping[str, Sequence[str]], path: Path) -> None:
@@ -105,14 +113,11 @@ def _check_pattern(pattern: str, split: Split, files: Mapping[str, Sequence[str]
 
 def _check_info(info: Mapping[str, Any], report: Report, path: Path) -> None:
     """What a card says of a config's columns and numbers of records."""
-    splits = [split for split in report.splits if split.split.config == info["config_name"]]
-    for split, stated in zip_longest(splits, info["splits"]):
-        if split is None or stated is None or not _is_called(split.split, stated["name"]):
-            raise _wrong(path, f"the splits of {info['config_name']} are not those that are here")
+    for split, stated in _paired(report, info["config_name"], info["splits"], "name", path):
         if stated["num_examples"] != split.fingerprint.records:
             raise _wrong(path, f"{split.split.title} has {split.fingerprint.records} records")
-    stated_columns = {feature["name"]: _of_yaml(feature) for feature in info["features"]}
-    check_features(stated_columns, splits[0].split, path)
+        stated_columns = {feature["name"]: _of_yaml(feature) for feature in info["features"]}
+        check_features(stated_columns, split.split, path)
 
 
 def _of_yaml(feature: Mapping[str, Any]) -> Stated:
@@ -291,27 +296,27 @@ def check_sums(report: Report, folder: Path, *, all_here: bool) -> None:
             raise _wrong(folder / SUMS, "it does not have the digest of the manifest")
     if listed != len(report.files):
         raise _wrong(folder / MANIFEST, f"it lists {listed} files of {len(report.files)}")
-    expected = [
-        (split.split.title, split.fingerprint.records, split.fingerprint.records_sha256)
+    ours = [
+        (
+            split.split.title,
+            split.fingerprint.records,
+            split.fingerprint.records_sha256,
+            [[column.name, list(column.label_names)] for column in split.split.schema],
+        )
         for split in report.splits
     ]
     stated = _manifest_head(folder)
-    splits = stated["splits"]
-    if expected != [
+    theirs = [
         (
             f"{split['config']}/{split['split']}",
-            *(split["fingerprint"][key] for key in ("records", "records_sha256")),
+            split["fingerprint"]["records"],
+            split["fingerprint"]["records_sha256"],
+            [[column["name"], column["label_names"] or []] for column in split["columns"]],
         )
-        for split in splits
-    ]:
-        raise _wrong(folder / MANIFEST, "it says something else of the splits")
-    columns = [
-        [[column.name, list(column.label_names)] for column in split.split.schema] for split in report.splits
+        for split in stated["splits"]
     ]
-    if columns != [
-        [[each["name"], each["label_names"] or []] for each in split["columns"]] for split in splits
-    ]:
-        raise _wrong(folder / MANIFEST, "it says something else of the columns")
+    if ours != theirs:
+        raise _wrong(folder / MANIFEST, "it says something else of the splits or of their columns")
     if stated["dataset"] != report.description.document:
         raise _wrong(folder / MANIFEST, "its description is not the one of the dataset")
 

@@ -31,6 +31,7 @@ from converters.errors import CallError, ConverterError, MachineError
 from converters.formats import Format
 from converters.formats.jpeg.metadata import Metadata
 from converters.formats.parquet import ParquetFormat
+from converters.formats.readme import empty_splits
 from converters.formats.table import features, to_table
 from converters.plugins import require_extra
 from converters.storage.object_store import SCRATCH
@@ -90,8 +91,13 @@ def _load_all(
     if report.format != "jpeg":  # of JPEG files the cache holds no bytes
         _require_space(report, folder)
     configs: dict[str, dict[str, SplitReport]] = {}
+    checks = {
+        split.title: Check(NAME, "unverified", "`datasets` loads no split without records")
+        for split in empty_splits(report)
+    }
     for split in report.splits:
-        configs.setdefault(split.split.config, {})[_name_there(target, split.split)] = split
+        if split.split.title not in checks:
+            configs.setdefault(split.split.config, {})[_name_there(target, split.split)] = split
     loads: list[dict[str, Any]] = []
     wanted: dict[tuple[str, str], tuple[SplitReport, Path]] = {}
     for config, splits in configs.items():
@@ -109,7 +115,6 @@ def _load_all(
                 "columns": list(_compared(target, next(iter(splits.values())).split)),
             }
         )
-    checks = {}
     with closing(_answers(loads, folder)) as answers:
         for answer in answers:
             split, digests_file = wanted[answer["config"], answer["split"]]
@@ -149,24 +154,15 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _expected(target: Format, split: Split, batch: pa.RecordBatch, first: int) -> list[list[Any]]:
     """The values of the compared columns, as the format's files hold them."""
-    names = list(_compared(target, split))
-    if target.name != "jpeg":
+    images = {image.name: image.name for image in split.schema.images}
+    if target.name == "jpeg":  # of whose images `datasets` gives the first
+        rows = Metadata(split).rows(batch, {name: [""] * len(batch) for name in images})
+        images = {} if split.schema.image is None else {"image": split.schema.image.name}
+    else:
         rows = to_table(batch, split, first)
-        images = {image.name for image in split.schema.images}
-        return [
-            [None if value is None else value["bytes"] for value in rows.column(name).to_pylist()]
-            if name in images
-            else rows.column(name).to_pylist()
-            for name in names
-        ]
-    paths = {image.name: [""] * len(batch) for image in split.schema.images}
-    rows = Metadata(split).rows(batch, paths)
-    first_image = split.schema.image
     return [
-        batch.column(first_image.name).to_pylist()
-        if name == "image" and first_image is not None
-        else rows.column(name).to_pylist()
-        for name in names
+        (batch.column(images[name]) if name in images else rows.column(name)).to_pylist()
+        for name in _compared(target, split)
     ]
 
 

@@ -10,43 +10,46 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from itertools import zip_longest
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast
 
 from converters.dataset.decode import encode
-from converters.dataset.description import IDENTITIES, Split
-from converters.dataset.fingerprint import Fingerprint, Part, PartBuilder, merge
+from converters.dataset.fingerprint import Fingerprint, merge
 from converters.dataset.known_answer import check_known_answer
-from converters.dataset.manifest import MANIFEST, SUMS, Manifest, StatedSplit, sums_text
-from converters.dataset.quarantine import FOLDER, LIST, Quarantine, list_text
-from converters.dataset.report import Check, Report, ShardFacts, SplitReport
-from converters.dataset.shard import Progress, Shard, SliceFacts
-from converters.dataset.source import Source, SourceSplit
-from converters.dataset.source_facts import SourceFacts
-from converters.engines import load_engine
-from converters.errors import CallError, ConverterError, DataError, Location
+from converters.dataset.manifest import MANIFEST, SUMS, StatedSplit, sums_text
+from converters.dataset.quarantine import FOLDER, LIST, list_text
+from converters.dataset.report import Check, Report, SplitReport
+from converters.dataset.shard import Progress, Shard
+from converters.engines import Engine, load_engine
+from converters.errors import CallError, DataError, Location
 from converters.formats import Finishes, Format, load_format
 from converters.formats.fetch import fetch, stated_manifest
-from converters.formats.output_source import is_output, stated_options
-from converters.formats.sources import open_source
-from converters.formats.tfrecord.source import Reader, TFRecordSource
-from converters.formats.tfrecord.tensorflow import require_tensorflow
+from converters.storage.file_list import OutputFile
 from converters.storage.files import read_bounded
-from converters.storage.object_store import SCRATCH, ObjectPath, Place, hash_object, list_objects
+from converters.storage.object_store import SCRATCH, ObjectPath, Place, list_objects
 from converters.storage.tree import hash_file, walk_empty_folders, walk_files
 from converters.verify import compare
-from converters.verify.datasets_reader import confirm, require_datasets, require_known_layout
-from converters.verify.shards import VerifiedShard, VerifyTask, changed_files, files_of, shards_of
+from converters.verify.shards import (
+    MISSING,
+    VerifiedShard,
+    VerifyTask,
+    changed_files,
+    files_of,
+    hash_of,
+    shards_of,
+    shards_with,
+    without_joined,
+)
 
-SOURCE = "source"
+DESCRIPTIONS = "descriptions"
 
-_SHOWN = 200
+_UNREAD = "files of the output are missing, extra or changed, so its content was not read"
 
-
-OutputReader = Reader | Literal["datasets"]
+OutputReader = Literal["native", "tensorflow", "datasets"]
 """Who gives a second opinion: TensorFlow on the source, or `datasets` on the output."""
 
 
@@ -62,81 +65,42 @@ def verify_output(
     sample: int | None = None,
 ) -> Report:
     """See :func:`converters.api.verify`."""
-    check_known_answer()
+    # What reads sources, and what runs `datasets`, is imported only where it is needed.
     if reader == "datasets":
+        from converters.verify.datasets_reader import confirm, require_datasets, require_known_layout
+
         require_datasets()
     if reader == "tensorflow":
+        from converters.formats.tfrecord.tensorflow import require_tensorflow
+
         if source is None:
             raise CallError("--reader tensorflow reads the originals, so --source is needed with it.")
         require_tensorflow()
-    if isinstance(out, ObjectPath) and (reader == "datasets" or source is not None):
-        with fetch(out) as folder:  # these go over the whole output more than once
-            report = verify_output(
-                Path(folder),
-                source,
-                reader,
-                progress,
-                workers=workers,
-                engine=engine,
-                engine_options=engine_options,
+    runs = load_engine(engine, workers, **(engine_options or {}))
+    with ExitStack() as scratch:
+        place = out
+        if isinstance(out, ObjectPath) and (reader == "datasets" or source is not None):
+            place = Path(scratch.enter_context(fetch(out)))  # these go over the whole output more than once
+        verification = Verification(place)
+        manifest = verification.manifest
+        if reader == "tensorflow" and verification.quarantined:
+            raise CallError(
+                "this output has records in quarantine, and TensorFlow stops at the first damage: leave --reader out."
             )
-        return replace(report, out=str(out))
-    manifest, data = stated_manifest(out)
-    if reader == "tensorflow" and any(
-        entry.quarantine and entry.quarantine.ranges for entry in manifest.splits
-    ):
-        raise CallError(
-            "this output has records in quarantine, and TensorFlow stops at the first damage: leave --reader out."
-        )
-    if reader == "datasets":
-        require_known_layout(manifest.format)
-    shards = shards_of(out, manifest)
-    try:
-        problems = _check_files(out, manifest, data, shards) + _check_list(manifest)
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}.", Location(error.filename or str(out))) from error
-    target = None
-    unread = "files of the output are missing or extra, so its content was not read" if problems else None
-    if unread is None:
-        try:
-            target = load_format(manifest.format, **manifest.options.format_options)
-        except CallError as error:
-            unread = str(error)
-            problems.append(f"its content is unverified: {error}")
-    chosen = _chosen(shards, sample)
-    found: dict[str, VerifiedShard] = {}
-    if target is not None:
-        if isinstance(out, Path):
-            problems += _unlisted_records(out, target, manifest)
-        task = VerifyTask(out, manifest.format, manifest.options.format_options)
-        runs = load_engine(engine, workers, **(engine_options or {}))
-        results = runs.run(cast(Any, task), chosen, progress)
-        found = {result.shard.key: cast(Any, result) for result in results}
-        problems += [problem for shard in found.values() for problem in shard.problems]
-    read = [_split_report(manifest, entry, shards, found, unread) for entry in manifest.splits]
-    splits = tuple(split for split, _ in read)
-    report = Report(
-        description=manifest.dataset,
-        format=manifest.format,
-        out=str(out),
-        splits=splits,
-        warnings=manifest.warnings,
-        files=manifest.files,
-        problems=tuple(problems),
-        allow_mismatch=manifest.allow_mismatch,
-        options=encode(manifest.options),
-        origin=manifest.origin,
-    )
-    if target is not None and not report.problems and sample is None and isinstance(out, Path):
-        report = replace(report, problems=tuple(_of_no_record(report, manifest, target, out, shards, found)))
-    if not isinstance(out, Path):
-        return report
-    if reader == "datasets":
-        report = confirm(report, out, target if not problems else None, progress)
-        reader = "native"  # of the source
-    if source is None:
-        return report
-    return _verify_source(report, manifest, [stored for _, stored in read], source, reader, progress)
+        if reader == "datasets":
+            require_known_layout(manifest.format)
+        verification.read(_chosen(verification.shards, sample), runs, progress)
+        report = verification.report()
+        if reader == "datasets":
+            assert isinstance(place, Path)
+            report = confirm(report, place, verification.format if verification.sound else None, progress)
+            reader = "native"  # of the source
+        if source is not None:
+            from converters.verify.against_source import compare_with_source
+
+            stored = [verification.stored_fingerprint(entry) for entry in manifest.splits]
+            report = compare_with_source(report, manifest, stored, source, reader, progress)
+    return replace(report, out=str(out))
 
 
 def _chosen(shards: Sequence[Shard], sample: int | None) -> Sequence[Shard]:
@@ -147,345 +111,275 @@ def _chosen(shards: Sequence[Shard], sample: int | None) -> Sequence[Shard]:
     return [shards[number] for number in numbers]
 
 
-def _check_files(out: Place, stated: Manifest, manifest: bytes, shards: Sequence[Shard]) -> list[str]:
-    """What is missing or extra, and what is changed of the files that are no shard's; a sentence each."""
-    problems = []
-    files = stated.files
-    if isinstance(out, Path):
-        empty, known_empty = set(walk_empty_folders(out)), set(stated.empty_folders)
-        problems += [
-            f"{path}: this empty folder is not in the manifest" for path in sorted(empty - known_empty)
-        ]
-        problems += [f"{path}: this folder is missing" for path in sorted(known_empty - empty)]
-    there = set(walk_files(out)) if isinstance(out, Path) else set(list_objects(out))
-    known = {file.path for file in files} | {MANIFEST, SUMS}
-    problems += [f"{path}: this file is not in the manifest" for path in sorted(there - known)]
-    problems += [f"{path}: this file is missing" for path in sorted(known - there)]
-    in_shards = {file.path for shard in shards for file in files_of(shard)}
-    others = [file for file in files if file.path in there and file.path not in in_shards]
-    problems += changed_files(
-        others, lambda path: hash_object(out / path) if isinstance(out, ObjectPath) else hash_file(out / path)
-    )
-    if SUMS in there:
-        expected = sums_text(files, manifest).encode()
-        try:
-            agrees = read_bounded(out / SUMS, len(expected), follow_links=False) == expected
-        except OSError as error:
-            problems.append(f"{SUMS}: cannot be read, or is not what it must be: {error.strerror}")
-        else:
-            if not agrees:
-                problems.append(f"{MANIFEST} and {SUMS} contradict each other: one of them was changed")
-    return problems
+class Verification:
+    """An output that is being verified, and what was found of it so far.
 
+    Attributes:
+        out: the output.
+        manifest: what it says of itself.
+        shards: its shards.
+        format: its format; None where that is not installed.
+        found: what was found of the shards that were read, by their keys.
 
-def _of_no_record(
-    report: Report,
-    manifest: Manifest,
-    target: Format,
-    out: Path,
-    shards: Sequence[Shard],
-    found: Mapping[str, VerifiedShard],
-) -> Iterator[str]:
-    """What is wrong with files that hold no records: what the format writes about the dataset is written again.
-
-    Sums that were renewed do not help what was changed by hand: a card, the terms, a description.
+    Raises:
+        CallError: there is no finished output.
+        DataError: its manifest is damaged, or a folder of it cannot be read.
     """
-    accounted = {file.path for shard in shards for file in files_of(shard)}
-    accounted |= {file.path for file in manifest.files if file.path.startswith(f"{FOLDER}/")}
-    if not isinstance(target, Finishes):
-        return
-    sizes = {file.path: file.size for file in manifest.files}
-    splits = []
-    for split in report.splits:
-        own = [shard for shard in shards if shard.split.title == split.split.title]
-        facts = tuple(ShardFacts(0, (), (), found[shard.key].summary) for shard in own)
-        size = sum(file.size for shard in own for file in files_of(shard))
-        # What the label CSVs said when it was converted is in the reasons; the results were compared.
-        stated = next(entry.checks for entry in manifest.splits if entry.title == split.split.title)
-        splits.append(replace(split, shards=facts, output_bytes=size, checks=stated))
-    files = tuple(file for file in manifest.files if file.path in accounted)
-    again = replace(report, splits=tuple(splits), absent=_absent(manifest), files=files)
-    with TemporaryDirectory(prefix=SCRATCH) as name:
-        try:
-            target.finish(again, Path(name))
-        except Exception as error:  # noqa: BLE001  # a format, and maybe somebody else's
-            yield f"what describes the dataset cannot be written again: {error}"
+
+    def __init__(self, out: Place) -> None:
+        check_known_answer()
+        self.out = out
+        self.manifest, self._data = stated_manifest(out)
+        self.shards = shards_of(out, self.manifest)
+        self.format: Format | None = None
+        self.found: dict[str, VerifiedShard] = {}
+        self._extra: list[str] = []
+        self._damaged: dict[str, str] = {}
+        self.check_files()
+        self._problems: list[str] = []
+        self._unread = "there are files that are not the output's, so its content was not read"
+        if not self._extra:
+            try:
+                self.format = load_format(self.manifest.format, **self.manifest.options.format_options)
+            except CallError as error:
+                self._unread = str(error)
+                self._problems = [f"its content is unverified: {error}"]
+        if self.format is not None and isinstance(out, Path):
+            self._problems = self._unlisted_records(out, self.format)
+
+    @property
+    def damaged(self) -> dict[str, str]:
+        """What is wrong with files that the manifest lists, or with ``SHA256SUMS``, by their paths."""
+        found = dict(self._damaged)
+        for shard in self.found.values():
+            found |= shard.damaged
+        return found
+
+    @property
+    def quarantined(self) -> bool:
+        """Whether records are in quarantine."""
+        return any(entry.quarantine and entry.quarantine.ranges for entry in self.manifest.splits)
+
+    @property
+    def readable(self) -> bool:
+        """Whether all shards were read, each to its end."""
+        return sum(shard.part is not None for shard in self.found.values()) == len(self.shards)
+
+    @property
+    def sound(self) -> bool:
+        """Whether the files that are there are those of the manifest, as far as they were hashed."""
+        return not (self._extra or self.damaged or self._problems)
+
+    @property
+    def stated(self) -> dict[str, OutputFile]:
+        """The files that the manifest lists, by their paths."""
+        return {file.path: file for file in self.manifest.files}
+
+    def read(self, shards: Sequence[Shard], runs: Engine, progress: Progress | None) -> None:
+        """Hash and read shards, where nothing forbids to read."""
+        if self.format is None:
             return
-        written = sorted(walk_files(name))
-        for path in written:
-            if path not in sizes:
-                yield f"{path}: this file, which the format writes, is missing"
-            elif hash_file(Path(name, path)) != hash_file(out / path):
-                yield f"{path}: it is not what this version writes about this dataset; it was changed"
-    accounted |= set(written)
-    yield from (
-        f"{path}: no record and no format accounts for this file" for path in sizes if path not in accounted
-    )
+        task = VerifyTask(self.out, self.manifest.format, self.manifest.options.format_options)
+        for result in cast(Iterator[VerifiedShard], runs.run(cast(Any, task), shards, progress)):
+            self.found[result.shard.key] = result
 
+    def check_files(self) -> None:
+        """Look what is there, and hash what is no shard's.
 
-def _absent(manifest: Manifest) -> tuple[Split, ...]:
-    return tuple(split for split in manifest.dataset.splits() if split.title in manifest.absent)
-
-
-def _check_list(manifest: Manifest) -> list[str]:
-    """The list of quarantined ranges must say what the manifest does."""
-    if not any(entry.quarantine and entry.quarantine.ranges for entry in manifest.splits):
-        return []
-    text = list_text((manifest.split(entry), entry.quarantine) for entry in manifest.splits)
-    expected = hashlib.sha256(text.encode()).hexdigest()
-    if any(file.path == LIST and file.sha256 == expected for file in manifest.files):
-        return []
-    return [f"{LIST}: it is not the list that {MANIFEST} has"]
-
-
-def _unlisted_records(out: Path, target: Format, manifest: Manifest) -> list[str]:
-    """Splits that the manifest does not list, and of which there are records nevertheless; a sentence each."""
-    listed = {entry.title for entry in manifest.splits}
-    problems = []
-    for split in manifest.dataset.splits():
-        if split.title in listed:
-            continue
+        Raises:
+            DataError: a folder cannot be read.
+        """
+        out, stated = self.out, self.stated
+        self._extra = []
         try:
-            found = any(len(batch) for batch in target.read(out, split))
-        except Exception:  # noqa: BLE001  # nothing is there, which formats say in different ways
-            found = False
-        if found:
-            problems.append(
-                f"{split.title}: there are records of this split, which the manifest does not list"
+            there = set(walk_files(out)) if isinstance(out, Path) else set(list_objects(out))
+            if isinstance(out, Path):
+                empty, known = set(walk_empty_folders(out)), set(self.manifest.empty_folders)
+                self._extra += [
+                    f"{path}: this empty folder is not in the manifest" for path in sorted(empty - known)
+                ]
+                self._extra += [f"{path}: this folder is missing" for path in sorted(known - empty)]
+        except OSError as error:
+            raise DataError(
+                f"cannot be read: {error.strerror}.", Location(error.filename or str(out))
+            ) from error
+        extra = sorted(there - stated.keys() - {MANIFEST, SUMS})
+        self._extra += [f"{path}: this file is not in the manifest" for path in extra]
+        in_shards = {file.path for shard in self.shards for file in files_of(shard)}
+        others = [file for path, file in stated.items() if path not in in_shards]
+        self._damaged = changed_files(others, hash_of(out), at_once=True)
+        if self.quarantined and LIST not in self._damaged:
+            text = list_text((self.manifest.split(entry), entry.quarantine) for entry in self.manifest.splits)
+            if LIST not in stated or stated[LIST].sha256 != hashlib.sha256(text.encode()).hexdigest():
+                self._damaged[LIST] = f"it is not the list that {MANIFEST} has"
+        expected = self.sums()
+        try:
+            if read_bounded(out / SUMS, len(expected), follow_links=False) != expected:
+                self._damaged[SUMS] = f"it and {MANIFEST} contradict each other: one of them was changed"
+        except FileNotFoundError:
+            self._damaged[SUMS] = MISSING
+        except OSError as error:
+            self._damaged[SUMS] = f"cannot be read, or is not what it must be: {error.strerror}"
+
+    def report(self) -> Report:
+        """What was found of all that was read."""
+        damaged = [f"{path}: {problem}" for path, problem in self.damaged.items()]
+        report = Report(
+            description=self.manifest.dataset,
+            format=self.manifest.format,
+            out=str(self.out),
+            splits=tuple(self._split_report(entry) for entry in self.manifest.splits),
+            warnings=self.manifest.warnings,
+            files=self.manifest.files,
+            problems=(*self._extra, *damaged, *self._problems),
+            allow_mismatch=self.manifest.allow_mismatch,
+            options=encode(self.manifest.options),
+            origin=self.manifest.origin,
+            damaged_shards=shards_with(self.manifest, self.damaged),
+        )
+        if report.problems or len(self.found) < len(self.shards):
+            return report
+        return self._with_descriptions(report)
+
+    def write_descriptions(self, report: Report, folder: Path) -> dict[str, tuple[int, str]]:
+        """Write what the format says of the dataset again; size and SHA-256 of each file. All shards were read."""
+        if not isinstance(self.format, Finishes):
+            return {}
+        splits = []
+        for split, entry in zip(report.splits, self.manifest.splits, strict=True):
+            own = [shard for shard in self.shards if shard.split.title == entry.title]
+            summaries = tuple(self.found[shard.key].summary for shard in own)
+            size = sum(file.size for shard in own for file in files_of(shard))
+            # What the label CSVs said when it was converted is in the reasons; the results were compared.
+            splits.append(replace(split, summaries=summaries, output_bytes=size, checks=entry.checks))
+        manifest = self.manifest
+        absent = tuple(split for split in manifest.dataset.splits() if split.title in manifest.absent)
+        files = tuple(file for file in manifest.files if file.path in self._of_records())
+        self.format.finish(replace(report, splits=tuple(splits), absent=absent, files=files), folder)
+        return {path: hash_file(folder / path) for path in sorted(walk_files(folder))}
+
+    def sums(self) -> bytes:
+        """What ``SHA256SUMS`` must hold."""
+        return sums_text(self.manifest.files, self._data).encode()
+
+    def stored_fingerprint(self, entry: StatedSplit) -> Fingerprint:
+        """The fingerprint of a split without joined columns, which is what the source's must be."""
+        results = [self.found.get(shard.key) for shard in self._shards_of(entry)]
+        parts = [result.stored for result in results if result is not None and result.stored is not None]
+        if len(parts) < len(results):
+            return entry.fingerprint
+        split = self.manifest.split(entry)
+        return merge(parts, (without_joined(split) or split).schema)
+
+    def _shards_of(self, entry: StatedSplit) -> list[Shard]:
+        return [shard for shard in self.shards if shard.split.title == entry.title]
+
+    def _of_records(self) -> set[str]:
+        """The paths of the files that hold records, or what is in quarantine."""
+        files = {file.path for shard in self.shards for file in files_of(shard)}
+        return files | {file.path for file in self.manifest.files if file.path.startswith(f"{FOLDER}/")}
+
+    def _with_descriptions(self, report: Report) -> Report:
+        """What is wrong with files that hold no records: what the format writes about the dataset is written again.
+
+        Sums that were renewed do not help what was changed by hand: a card, the terms, a description.
+        """
+        writer = self.manifest.written_by.get("kfer-convert")
+        if writer != version("kfer-convert"):
+            # Another version may say the same in other words.
+            reason = f"not compared: they were written by kfer-convert {writer}, and this is {version('kfer-convert')}"
+            check = Check(DESCRIPTIONS, "unverified", reason)
+            splits = tuple(replace(split, checks=(*split.checks, check)) for split in report.splits)
+            return replace(report, splits=splits)
+        return replace(report, problems=tuple(self._changed_descriptions(report)))
+
+    def _changed_descriptions(self, report: Report) -> Iterator[str]:
+        stated = self.stated
+        with TemporaryDirectory(prefix=SCRATCH) as name:
+            try:
+                written = self.write_descriptions(report, Path(name))
+            except Exception as error:  # noqa: BLE001  # a format, and maybe somebody else's
+                yield f"what describes the dataset cannot be written again: {error}"
+                return
+        for path, found in written.items():
+            if path not in stated:
+                yield f"{path}: this file, which the format writes, is missing"
+            elif found != stated[path][1:]:
+                yield f"{path}: it is not what this version writes about this dataset; it was changed"
+        for path in stated.keys() - self._of_records() - written.keys():
+            yield f"{path}: no record and no format accounts for this file"
+
+    def _unlisted_records(self, out: Path, target: Format) -> list[str]:
+        """Splits that the manifest does not list, and of which there are records nevertheless; a sentence each."""
+        listed = {entry.title for entry in self.manifest.splits}
+        problems = []
+        for split in self.manifest.dataset.splits():
+            if split.title in listed:
+                continue
+            try:
+                found = any(len(batch) for batch in target.read(out, split))
+            except Exception:  # noqa: BLE001  # nothing is there, which formats say in different ways
+                found = False
+            if found:
+                problems.append(
+                    f"{split.title}: there are records of this split, which the manifest does not list"
+                )
+        return problems
+
+    def _split_report(self, entry: StatedSplit) -> SplitReport:
+        """What was found of a split."""
+        split, expected, own = self.manifest.split(entry), entry.fingerprint, self._shards_of(entry)
+        found, checks = expected, self._checks_of_shards(entry, own)
+        if not checks:
+            read = [self.found[shard.key] for shard in own]
+            found = merge((result.part for result in read if result.part is not None), split.schema)
+            clips = len(frozenset().union(*(result.clips for result in read))) or None
+            joined = found.identities_sha256 is not None
+            checks = compare.compare(split, expected, found, entry.sources, identified=joined, clips=clips)
+            if entry.quarantine is not None:
+                checks = compare.explain(split, found, checks, entry.quarantine)
+            if found != expected:
+                checks += (
+                    Check("fingerprint", "failed", "what was read back is not what the manifest says"),
+                )
+            elif sum(source.records for source in entry.sources) != expected.records:
+                reason = "the records of the sources in the manifest are not the split's"
+                checks += (Check("checks", "failed", reason),)
+            elif _results(checks) != _results(entry.checks):
+                reason = "the results in the manifest are not those of these checks"
+                checks += (Check("checks", "failed", reason),)
+        return SplitReport(split, entry.sources, 0, found, checks, entry.quarantine)
+
+    def _checks_of_shards(self, entry: StatedSplit, own: Sequence[Shard]) -> tuple[Check, ...]:
+        """The one check of a split that was not read as a whole, or not as its manifest says; none of others."""
+        if self.format is None:
+            return (Check(compare.RECORDS, "unverified", self._unread),)
+        read = 0
+        for shard in own:
+            where = (
+                f"shard {shard.index} of {len(own)}, from record {shard.first_record} on: "
+                if len(own) > 1
+                else ""
             )
-    return problems
-
-
-def _split_report(
-    manifest: Manifest,
-    entry: StatedSplit,
-    shards: Sequence[Shard],
-    found: Mapping[str, VerifiedShard],
-    unread: str | None,
-) -> tuple[SplitReport, Fingerprint]:
-    """What was found of a split, and the fingerprint without joined columns, which is what the source's must be."""
-    split, expected = manifest.split(entry), entry.fingerprint
-    own = [shard for shard in shards if shard.split.title == entry.title]
-    results = [found.get(shard.key) for shard in own]
-
-    def ended(
-        name: str, result: Literal["failed", "unverified"], reason: str
-    ) -> tuple[SplitReport, Fingerprint]:
-        check = Check(name, result, reason)
-        return SplitReport(split, entry.sources, 0, expected, (check,), entry.quarantine), expected
-
-    if unread is not None:
-        return ended(compare.RECORDS, "unverified", unread)
-    for shard, result in zip(own, results, strict=True):
-        where = (
-            ""
-            if len(own) == 1
-            else f"shard {shard.index} of {len(own)}, from record {shard.first_record} on: "
-        )
-        if result is not None and result.problems:
-            reason = "files of the output are missing, extra or changed, so its content was not read"
-            return ended(compare.RECORDS, "unverified", where + reason)
-        if result is not None and result.error is not None:
-            return ended("content", "failed", where + result.error)
-    read = [result for result in results if result is not None]
-    if len(own) > 1 and (other := _other_shard(entry, read)) is not None:
-        where = f"shard {other.shard.index} of {len(own)}, from record {other.shard.first_record} on: "
-        return ended("fingerprint", "failed", where + "what was read back is not what the manifest says")
-    if len(read) < len(own):
-        reason = f"{len(read)} of {len(own)} shards were read, by chance; these are what the manifest says"
-        return ended(compare.RECORDS, "unverified", reason)
-    found_now = merge((result.part for result in read if result.part is not None), split.schema)
-    joined = found_now.identities_sha256 is not None
-    unjoined = (
-        split.schema.without([name for name in IDENTITIES if split.schema[name].feature is None])
-        if joined
-        else split.schema
-    )
-    stored = merge((result.stored for result in read if result.stored is not None), unjoined)
-    clips = len(frozenset().union(*(result.clips for result in read))) or None
-    checks = compare.compare(split, expected, found_now, entry.sources, identified=joined, clips=clips)
-    if entry.quarantine is not None:
-        checks = compare.explain(split, found_now, checks, entry.quarantine)
-    if found_now != expected:
-        checks += (Check("fingerprint", "failed", "what was read back is not what the manifest says"),)
-    elif sum(source.records for source in entry.sources) != expected.records:
-        checks += (
-            Check("checks", "failed", "the records of the sources in the manifest are not the split's"),
-        )
-    elif _results(checks) != _results(entry.checks):
-        checks += (Check("checks", "failed", "the results in the manifest are not those of these checks"),)
-    return SplitReport(split, entry.sources, 0, found_now, checks, entry.quarantine), stored
-
-
-def _other_shard(entry: StatedSplit, read: Sequence[VerifiedShard]) -> VerifiedShard | None:
-    """The first shard whose records are not those that the manifest states of it."""
-    for result in read:
-        stated = entry.shards[result.shard.index]
-        if result.part is None or (result.part.records, result.part.nodes) != (stated.records, stated.nodes):
-            return result
-    return None
+            result = self.found.get(shard.key)
+            if result is None:
+                continue
+            read += 1
+            if result.damaged:
+                return (Check(compare.RECORDS, "unverified", where + _UNREAD),)
+            if result.error is not None:
+                return (Check("content", "failed", where + result.error),)
+            stated, part = entry.shards[shard.index], result.part
+            if len(own) > 1 and (
+                part is None or (part.records, part.nodes) != (stated.records, stated.nodes)
+            ):
+                reason = "what was read back is not what the manifest says"
+                return (Check("fingerprint", "failed", where + reason),)
+        if read < len(own):
+            reason = f"{read} of {len(own)} shards were read, by chance; these are what the manifest says"
+            return (Check(compare.RECORDS, "unverified", reason),)
+        return ()
 
 
 def _results(checks: Iterable[Check]) -> list[tuple[str, str, bool]]:
     return [(check.name, check.result, check.published) for check in checks]
-
-
-def _verify_source(
-    report: Report,
-    manifest: Manifest,
-    stored: Sequence[Fingerprint],
-    folder: Place,
-    reader: Reader,
-    progress: Progress | None,
-) -> Report:
-    """Read the originals again and compare them with the output, file by file and record by record.
-
-    They are opened by their own description: names, columns and splits are not taken from the manifest.
-    """
-    source = open_source(
-        folder,
-        configs=tuple(dict.fromkeys(entry.config for entry in manifest.splits)),
-        reader=reader,
-        max_record_bytes=manifest.options.max_record_bytes,
-        without=_left_out(manifest, folder),
-    )
-    problems, warnings = list(report.problems), report.warnings
-    theirs, stated = source.description.document, manifest.dataset.document
-    name = source.description.name
-    if name != manifest.dataset.name and isinstance(source, TFRecordSource) and source.named_after_place:
-        warnings += (f"the dataset is called {manifest.dataset.name}, and its source {name} now",)
-        theirs = {**theirs, "name": manifest.dataset.name}
-        name = manifest.dataset.name
-    if (theirs, name) != (stated, manifest.dataset.name):
-        problems.append(
-            f"the description in {MANIFEST} is not the one of {folder}: {_difference(theirs, stated)}"
-        )
-    found = {found.split.title: found for found in source.splits}
-    digests = {file.path: file.sha256 for file in report.files}
-    splits = []
-    for split, read in zip(report.splits, stored, strict=True):
-        original = found.get(split.split.title)
-        if original is None:
-            check = Check(SOURCE, "failed", f"{split.split.file} is not in {folder}")
-        else:
-            try:
-                expected = (
-                    split.fingerprint if source.identified else read
-                )  # an output has joined columns, too
-                check = _compare_source(
-                    source, original, split, expected, manifest.options.max_shard_bytes, progress
-                )
-                if check.result == "passed" and split.quarantine is not None:
-                    check = _compare_quarantine(source, original, split.quarantine, digests, check)
-            except ConverterError as error:
-                check = Check(SOURCE, "failed", str(error))
-        splits.append(replace(split, checks=(*split.checks, check)))
-    return replace(report, splits=tuple(splits), problems=tuple(problems), warnings=warnings)
-
-
-def _left_out(manifest: Manifest, folder: Place) -> tuple[str, ...]:
-    """The columns to leave out of a source, so that it has those of an output: of another output, what it still has."""
-    if not is_output(folder):
-        return manifest.options.without
-    return tuple(name for name in manifest.options.without if name not in stated_options(folder).without)
-
-
-def _difference(theirs: Any, stated: Any, place: str = "") -> str:  # noqa: ANN401  # JSON
-    """Where two JSON documents first differ, and how."""
-    if isinstance(theirs, dict) and isinstance(stated, dict):
-        for key in [*theirs, *stated]:
-            if theirs.get(key) != stated.get(key):
-                return _difference(theirs.get(key), stated.get(key), f"{place} {key}".strip())
-    if isinstance(theirs, list) and isinstance(stated, list) and len(theirs) == len(stated):
-        for number, (their, our) in enumerate(zip(theirs, stated, strict=True)):
-            if their != our:
-                return _difference(their, our, f"{place} {number}".strip())
-    return f"{place or 'it'} is {theirs!r:.{_SHOWN}} there and {stated!r:.{_SHOWN}} in the manifest"
-
-
-def _compare_quarantine(
-    source: Source,
-    original: SourceSplit,
-    quarantine: Quarantine,
-    digests: Mapping[str, str],
-    passed: Check,
-) -> Check:
-    """The bytes in quarantine must be the originals'."""
-    if not isinstance(source, TFRecordSource):
-        return passed  # the ranges are the originals'; another output has copies of them
-    piece = source.differing_range(original, quarantine, digests)
-    if piece is not None:
-        return Check(
-            SOURCE, "failed", f"the bytes of {piece.file} at byte {piece.offset} are not those in {piece.raw}"
-        )
-    if not quarantine.ranges:
-        return passed
-    return replace(
-        passed, reason=f"{passed.reason}, and so do the {len(quarantine.ranges)} quarantined ranges"
-    )
-
-
-def _compare_source(
-    source: Source,
-    original: SourceSplit,
-    split: SplitReport,
-    stored: Fingerprint,
-    max_shard_bytes: int,
-    progress: Progress | None,
-) -> Check:
-    """Read a split of the source, and compare its columns, its records and its files with what the output says."""
-    theirs = [column.to_json() for column in original.split.schema]
-    ours = [column.to_json() for column in split.split.schema]
-    joined = {"img_id", "clip_id"} - {column["name"] for column in theirs}
-    if theirs != [column for column in ours if column["name"] not in joined]:
-        return Check(SOURCE, "failed", f"the columns are others: {_difference(theirs, ours)}")
-    facts: list[SliceFacts] = []
-
-    def parts() -> Iterator[Part]:
-        if isinstance(source, TFRecordSource):
-            plan = source.plan_around(original, split.quarantine, split.sources, max_shard_bytes)
-        else:
-            plan = source.plan(max_shard_bytes)
-        for shard in plan.of(original.split):
-            builder = PartBuilder(shard.first_record, original.split.schema)
-            shard_reader = source.reading.read(shard)
-            for batch in shard_reader:
-                first = shard.first_record + builder.records
-                compare.check_witnesses(shard_reader.witnesses, builder.add(batch), first, original.split)
-                if progress is not None:
-                    progress("read", len(batch))
-            facts.extend(shard_reader.facts)
-            yield builder.part()
-
-    found = merge(parts(), original.split.schema)
-    if not joined:
-        stored = split.fingerprint  # the source has all columns: it is an output, too, or nothing was joined
-    if joined or found.identities_sha256 is None:
-        found, stored = replace(found, identities_sha256=None), replace(stored, identities_sha256=None)
-    if found != stored:
-        names = [
-            name for name in ("records", "labels_sha256") if getattr(found, name) != getattr(stored, name)
-        ]
-        return Check(
-            SOURCE, "failed", f"the source's {', '.join(names) or 'records_sha256'} is not the output's"
-        )
-    account = source.account_of(original, facts)
-    for now, then in zip_longest(account.files, split.sources):
-        if now and then and isinstance(source, TFRecordSource) and _cuts(now) != _cuts(then):
-            now = source.cut_like(original, now, then)
-        if now is None or then is None or _identity(now) != _identity(then):
-            name = (now or then).name if now or then else ""
-            return Check(
-                SOURCE, "failed", f"{name}: the manifest states other facts of this file than it has"
-            )
-    return Check(SOURCE, "passed", f"{found.records:,} records read again from the source equal the output's")
-
-
-def _cuts(facts: SourceFacts) -> list[int]:
-    """Where the ranges end in which a file was read."""
-    return [end for end, _ in facts.ranges]
-
-
-def _identity(facts: SourceFacts) -> SourceFacts:
-    """What must be the same of a source file, whether or not its index and its checksum file are still beside it."""
-    return replace(facts, indexed=None, published=None, md5=None)

@@ -21,14 +21,14 @@ def read_back(
 ) -> Iterator[pa.RecordBatch]:
     """The records of a split that are below ``folder``, in order; the first is record ``first`` of the split.
 
-    A format of many small files reads them through ``reader``, which then knows their digests too.
+    A format that can reads its files through ``reader``, which then knows their digests too.
 
     Raises:
         DataError: a record fails a check.
         ValueError: a batch does not have the columns of the split.
     """
     if reader is not None and isinstance(target, ReadsThrough):
-        batches = target.read_through(reader.read, folder, split, first)
+        batches = target.read_through(reader, folder, split, first)
     else:
         batches = target.read(folder, split, first)
     checker = RecordChecker(split.schema)

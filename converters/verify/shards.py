@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,14 +11,17 @@ from typing import Any
 
 from converters.dataset.description import IDENTITIES, Split
 from converters.dataset.fingerprint import Part, PartBuilder
-from converters.dataset.manifest import MANIFEST, Manifest, StatedShard
+from converters.dataset.manifest import MANIFEST, Manifest
+from converters.dataset.report import ShardFacts
 from converters.dataset.shard import Progress, Shard
 from converters.formats import Format, ReadsThrough, Summarizes, load_format
 from converters.storage.file_list import OutputFile
 from converters.storage.hashing_reader import HashingReader
-from converters.storage.object_store import SCRATCH, ObjectPath, Place, hash_object, side_by_side
+from converters.storage.object_store import SCRATCH, Place, hash_object, side_by_side
 from converters.storage.tree import hash_file
 from converters.verify.read_back import read_back
+
+MISSING = "this file is missing"
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class VerifiedShard:
 
     Attributes:
         shard: the shard.
-        problems: what is wrong with its files, a sentence each; then nothing else is known.
+        damaged: what is wrong with its files, by their paths; then nothing else is known.
         error: why its content could not be read.
         part: the fingerprint of its records; ``stored``: the same without columns that are joined.
         clips: the clips of its records, where known.
@@ -52,7 +55,7 @@ class VerifiedShard:
     """
 
     shard: Shard
-    problems: tuple[str, ...] = ()
+    damaged: Mapping[str, str] = field(default_factory=dict)
     error: str | None = None
     part: Part | None = None
     stored: Part | None = None
@@ -71,22 +74,21 @@ class VerifyTask:
     def __call__(self, shard: Shard, progress: Progress | None = None) -> VerifiedShard:
         """Hash the files of a shard, read its records back, and fingerprint them."""
         target = load_format(self.format, **self.format_options)
-        (stated,) = shard.slices
-        assert isinstance(stated, ShardPlace)
-        with _folder_of(self.out, stated) as (folder, fetched):
-            if isinstance(target, ReadsThrough) and len(stated.files) > 1:
+        stated, in_store = _place_of(shard), not isinstance(self.out, Path)
+        with _folder_of(self.out, stated) as folder:
+            if isinstance(target, ReadsThrough) and not in_store and len(stated.files) > 1:
                 # Of many small files, each is read once for its digest and its content.
                 reader = HashingReader(folder)
                 found = _read(target, folder, shard, progress, reader)
                 seen = {file.path: (file.size, file.sha256) for file in reader.files}
-                problems = changed_files(
-                    stated.files, lambda path: seen.get(path) or hash_file(folder / path)
-                )
-                return VerifiedShard(shard, problems) if problems else found
-            known = fetched if fetched is not None else {}
-            problems = changed_files(stated.files, lambda path: known.get(path) or hash_file(folder / path))
+                hashed = hash_of(self.out)
+                damaged = changed_files(stated.files, lambda path: seen.get(path) or hashed(path))
+            else:
+                damaged = changed_files(stated.files, hash_of(self.out, folder), at_once=in_store)
+                if not damaged:
+                    found = _read(target, folder, shard, progress)
             # What was tampered with is not read any further: its content could lead anywhere.
-            return VerifiedShard(shard, problems) if problems else _read(target, folder, shard, progress)
+            return VerifiedShard(shard, damaged) if damaged else found
 
 
 def shards_of(out: Place, manifest: Manifest) -> list[Shard]:
@@ -110,14 +112,34 @@ def shards_of(out: Place, manifest: Manifest) -> list[Shard]:
     return shards
 
 
+def shards_with(manifest: Manifest, paths: Collection[str]) -> tuple[str, ...]:
+    """The keys of the shards that have files of these paths; of a file that all of a split have parts of, all."""
+    keys = []
+    for entry in manifest.splits:
+        split, whole = manifest.split(entry), not set(entry.joined).isdisjoint(paths)
+        for index, facts in enumerate(entry.shards):
+            folders = tuple(path for path in facts.files if path.endswith("/"))
+            if (
+                whole
+                or not set(facts.files).isdisjoint(paths)
+                or any(path.startswith(folders) for path in paths)
+            ):
+                keys.append(Shard(split, index, len(entry.shards), 0, (), 0).key)
+    return tuple(keys)
+
+
 def files_of(shard: Shard) -> tuple[OutputFile, ...]:
     """The files that a shard is made of."""
+    return _place_of(shard).files
+
+
+def _place_of(shard: Shard) -> ShardPlace:
     (place,) = shard.slices
     assert isinstance(place, ShardPlace)
-    return place.files
+    return place
 
 
-def _files(facts: StatedShard, by_path: Mapping[str, OutputFile]) -> list[OutputFile]:
+def _files(facts: ShardFacts, by_path: Mapping[str, OutputFile]) -> list[OutputFile]:
     found = [by_path[path] for path in facts.files if path in by_path]
     folders = tuple(path for path in facts.files if path.endswith("/"))
     if folders:
@@ -126,50 +148,53 @@ def _files(facts: StatedShard, by_path: Mapping[str, OutputFile]) -> list[Output
 
 
 @contextmanager
-def _folder_of(out: Place, stated: ShardPlace) -> Iterator[tuple[Path, dict[str, tuple[int, str]] | None]]:
-    """A folder in which the records of a shard can be read, and what its files were when they were brought there."""
+def _folder_of(out: Place, stated: ShardPlace) -> Iterator[Path]:
+    """A folder in which the records of a shard can be read; of an output in a store, once its files are hashed."""
     if isinstance(out, Path) and not stated.alone:
-        yield out, None
+        yield out
         return
     with tempfile.TemporaryDirectory(prefix=SCRATCH) as name:
         folder = Path(name)
-        fetched: dict[str, tuple[int, str]] | None = None
         for file in stated.files:
             (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(out, ObjectPath):
-            found = side_by_side(lambda file: hash_object(out / file.path, folder / file.path), stated.files)
-            fetched = {file.path: state for file, state in zip(stated.files, found, strict=True)}
-        else:
-            for file in stated.files:
+            if isinstance(out, Path):
                 (folder / file.path).symlink_to((out / file.path).absolute())
-            fetched = {
-                file.path: hash_file(out / file.path) for file in stated.files if (out / file.path).is_file()
-            }
-        yield folder, fetched
+        yield folder
 
 
-def changed_files(files: Sequence[OutputFile], hashed: Callable[[str], tuple[int, str]]) -> tuple[str, ...]:
-    """What is wrong with files that are there; they are in no folder behind a link, for none was walked through."""
-    problems = []
-    for file in files:
+def hash_of(out: Place, folder: Path | None = None) -> Callable[[str], tuple[int, str]]:
+    """Gives the size and SHA-256 of a file of an output by its path; one from a store is copied to ``folder``, too."""
+    if isinstance(out, Path):
+        return lambda path: hash_file(out / path)
+    return lambda path: hash_object(out / path, None if folder is None else folder / path)
+
+
+def changed_files(
+    files: Sequence[OutputFile], hashed: Callable[[str], tuple[int, str]], *, at_once: bool = False
+) -> dict[str, str]:
+    """What is wrong with files, by their paths; they are in no folder behind a link, for none was walked through."""
+
+    def problem(file: OutputFile) -> str | None:
         try:
             size, sha256 = hashed(file.path)
+        except FileNotFoundError:
+            return MISSING
         except OSError as error:
-            problems.append(f"{file.path}: cannot be read: {error.strerror}")
-            continue
+            return f"cannot be read: {error.strerror}"
         if size != file.size:
-            problems.append(f"{file.path}: has {size} bytes, the manifest says {file.size}")
-        elif sha256 != file.sha256:
-            problems.append(f"{file.path}: its SHA-256 is not the manifest's; it was changed")
-    return tuple(problems)
+            return f"has {size} bytes, the manifest says {file.size}"
+        return None if sha256 == file.sha256 else "its SHA-256 is not the manifest's; it was changed"
+
+    found = side_by_side(problem, files) if at_once else map(problem, files)
+    return {file.path: wrong for file, wrong in zip(files, found, strict=True) if wrong is not None}
 
 
 def _read(
     target: Format, folder: Path, shard: Shard, progress: Progress | None, reader: HashingReader | None = None
 ) -> VerifiedShard:
-    split, (stated,) = shard.split, shard.slices
+    split, stated = shard.split, _place_of(shard)
     builder = PartBuilder(shard.first_record, split.schema)
-    unjoined = _without_joined(split)
+    unjoined = without_joined(split)
     stored = builder if unjoined is None else PartBuilder(shard.first_record, unjoined.schema)
     clips: set[str] = set()
     try:
@@ -188,10 +213,13 @@ def _read(
         summary = target.summarize(folder, shard) if isinstance(target, Summarizes) else None
     except Exception as error:  # noqa: BLE001  # a format meeting damaged files, and maybe somebody else's
         return VerifiedShard(shard, error=f"cannot be read back: {error}")
-    return VerifiedShard(shard, (), None, builder.part(), stored.part(), frozenset(clips), summary)
+    part = builder.part()
+    return VerifiedShard(
+        shard, {}, None, part, part if unjoined is None else stored.part(), frozenset(clips), summary
+    )
 
 
-def _without_joined(split: Split) -> Split | None:
+def without_joined(split: Split) -> Split | None:
     """The split without the columns that label CSVs joined; None where it has none."""
     joined = [name for name in IDENTITIES if name in split.schema and split.schema[name].feature is None]
     return replace(split, schema=split.schema.without(joined)) if joined else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -196,20 +196,20 @@ class InspectedSplit:
             "note": self.note,
             "records": self.records,
             "bytes": self.bytes,
-            "files": [asdict(file) for file in self.files],
-            "label_counts": [asdict(count) for count in self.label_counts],
-            "labels_per_image": _text_keys(self.labels_per_image),
-            "combinations": _listed(self.combinations),
-            "label_pairs": _listed(self.label_pairs),
-            "images": None if self.images is None else self.images.to_json(),
+            "files": encode(self.files),
+            "label_counts": encode(self.label_counts),
+            "labels_per_image": encode(self.labels_per_image),
+            "combinations": encode(self.combinations),
+            "label_pairs": encode(self.label_pairs),
+            "images": encode(self.images),
             "fingerprint": encode(self.fingerprint),
             "published": {
                 "records": published.records,
-                "labels_per_image": _text_keys(published.labels_per_image),
+                "labels_per_image": encode(published.labels_per_image),
                 "distinct_label_sets": published.distinct_label_sets,
                 "labels_sha256": published.labels_sha256,
             },
-            "checks": [check.to_json() for check in self.checks],
+            "checks": encode(self.checks),
         }
 
 
@@ -271,10 +271,10 @@ class Inspection:
             "failed": self.failed,
             "records": self.records,
             "bytes": self.bytes,
-            "columns": [table.to_json() for table in self.columns],
-            "splits": [split.to_json() for split in self.splits],
+            "columns": encode(self.columns),
+            "splits": encode(self.splits),
             "absent": [split.title for split in self.absent],
-            "equal_images": None if self.equal_images is None else self.equal_images.to_json(),
+            "equal_images": encode(self.equal_images),
             "shared_clips": encode(self.shared_clips),
         }
 
@@ -391,34 +391,25 @@ def _combinations(
     split: Split, label_sets: Mapping[str, int] | None, survey: SplitSurvey
 ) -> tuple[LabelCombination, ...] | None:
     names = split.label_names
-    if split.schema.label is None or (label_sets if names else survey.label_sets) is None:
+    sets: Mapping[Any, int] | None = label_sets if names else survey.label_sets
+    if split.schema.label is None or sets is None:
         return None
+    found: list[tuple[int, list[Any], tuple[str, ...]]] = []
+    for labels, records in sets.items():
+        if names:
+            order = [int(rank) for rank in labels.split(",") if rank]
+            found.append((-records, order, tuple(names[rank] for rank in order)))
+        else:
+            ordered = sorted(labels, key=label_order)
+            found.append((-records, [label_order(label) for label in ordered], tuple(ordered)))
     # Of equally frequent ones, that with the label stored first, so that the order is always the same.
-    if not names:
-        by_value = [
-            (tuple(sorted(labels, key=label_order)), records)
-            for labels, records in (survey.label_sets or {}).items()
-        ]
-        by_value.sort(key=lambda item: (-item[1], [label_order(label) for label in item[0]]))
-        return tuple(LabelCombination(labels, records) for labels, records in by_value)
-    sets = [
-        ([int(rank) for rank in ranks.split(",") if rank], records)
-        for ranks, records in (label_sets or {}).items()
-    ]
-    sets.sort(key=lambda item: (-item[1], item[0]))
-    return tuple(LabelCombination(tuple(names[rank] for rank in ranks), records) for ranks, records in sets)
+    return tuple(LabelCombination(labels, -records) for records, _, labels in sorted(found))
 
 
 def label_order(label: str) -> tuple[int, int, str]:
     """What sorts labels without names: numbers by their value, then texts."""
     number = label.removeprefix("-").isdecimal()
     return (0, int(label), "") if number else (1, 0, label)
-
-
-def _listed(sets: Sequence[LabelCombination] | None) -> list[dict[str, Any]] | None:
-    return (
-        None if sets is None else [{"labels": list(entry.labels), "records": entry.records} for entry in sets]
-    )
 
 
 def _files(files: Sequence[SourceFile], facts: Sequence[SliceFacts]) -> tuple[InspectedFile, ...]:
@@ -435,11 +426,4 @@ def _files(files: Sequence[SourceFile], facts: Sequence[SliceFacts]) -> tuple[In
 def _verdict(checks: Sequence[Check]) -> Verdict:
     if any(check.result == "failed" for check in checks):
         return "different"
-    open_checks = [check for check in checks if check.result == "unverified"]
-    if not open_checks:
-        return "published"
-    return "unknown"
-
-
-def _text_keys(counts: Mapping[int, int] | None) -> dict[str, int] | None:
-    return None if counts is None else {str(key): count for key, count in counts.items()}
+    return "unknown" if any(check.result == "unverified" for check in checks) else "published"

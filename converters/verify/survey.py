@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -201,58 +202,47 @@ def equal_images(surveys: Sequence[SplitSurvey]) -> EqualImages | None:
         return None
     joined = [b"".join(survey._digests) for survey in surveys]
     edges = np.cumsum([0, *(len(part) // _DIGEST_BYTES for part in joined)])
-    digests = np.frombuffer(b"".join(joined), np.dtype([("a", "<u8"), ("b", "<u8")]))
-    digests_of_something = np.flatnonzero(digests != _EMPTY)
-    order = digests_of_something[
-        np.lexsort((digests_of_something, *(digests[digests_of_something][part] for part in "ba")))
-    ]
-    same = digests[order][1:] == digests[order][:-1]
-    # The places of images that occur more than once, and the number of the image at each.
-    several = np.concatenate([same, [False]]) | np.concatenate([[False], same]) if len(order) else order
-    places = order[several]
-    images = np.cumsum(~np.concatenate([[False], same])[several]) - 1 if len(order) else order
+    digests = np.frombuffer(b"".join(joined), _DIGEST)
+    there = np.flatnonzero(digests != _EMPTY)
+    order = there[np.lexsort((there, *(digests[there][part] for part in "ba")))]
+    # The number of the image at each place; of those that occur more than once, the places and numbers from 0 on.
+    found = np.cumsum(digests[order] != np.roll(digests[order], 1))
+    several = np.bincount(found)[found] > 1
+    places, images = order[several], np.unique(found[several], return_inverse=True)[1]
     splits = np.searchsorted(edges, places, "right") - 1
-    titles = [survey.split.title for survey in surveys]
-    times = np.zeros((int(images[-1]) + 1 if len(images) else 0, len(surveys)), np.int32)
+    times = np.zeros((images.max(initial=-1) + 1, len(surveys)), np.int32)
     np.add.at(times, (images, splits), 1)
     has = (times > 0).astype(np.int64)
     both = has.T @ has
+    titles = [survey.split.title for survey in surveys]
     configs = [survey.split.config for survey in surveys]
     groups: dict[int, list[int]] = {}
     number = 0
     for config in dict.fromkeys(configs):
         own = np.array([name == config for name in configs])
         here = own[splits] & (times[:, own].sum(axis=1) > 1)[images]
-        number += len(np.unique(images[here]))
-        first = np.sort(places[here][np.unique(images[here], return_index=True)[1]])[:MAX_GROUPS]
-        wanted = np.isin(images, images[np.isin(places, first)]) & here
-        found: dict[int, list[int]] = {}
+        first = np.sort(places[here][np.unique(images[here], return_index=True)[1]])
+        number += len(first)
+        wanted = np.isin(images, images[np.isin(places, first[:MAX_GROUPS])]) & here
+        places_of: dict[int, list[int]] = {}
         for image, place in zip(images[wanted].tolist(), places[wanted].tolist(), strict=True):
-            found.setdefault(image, []).append(place)
-        groups |= {group[0]: group for group in found.values()}
+            places_of.setdefault(image, []).append(place)
+        groups |= {group[0]: group for group in places_of.values()}
+    repeated = zip(titles, (times > 1).sum(axis=0).tolist(), strict=True)
+    pairs = combinations(range(len(titles)), 2)
     return EqualImages(
-        {
-            title: repeated
-            for title, repeated in zip(titles, (times > 1).sum(axis=0).tolist(), strict=True)
-            if repeated
-        },
-        {
-            (titles[one], titles[other]): int(both[one, other])
-            for one in range(len(titles))
-            for other in range(one + 1, len(titles))
-            if both[one, other]
-        },
+        {title: count for title, count in repeated if count},
+        {(titles[one], titles[other]): int(both[one, other]) for one, other in pairs if both[one, other]},
         tuple(
-            tuple(_place(titles, edges, index) for index in groups[first][:MAX_PLACES])
-            for first in sorted(groups)
+            tuple(_place(titles, edges, index) for index in group[:MAX_PLACES])
+            for _, group in sorted(groups.items())
         ),
         number,
     )
 
 
-_EMPTY = np.frombuffer(
-    bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb924"), np.dtype([("a", "<u8"), ("b", "<u8")])
-)[0]
+_DIGEST = np.dtype([("a", "<u8"), ("b", "<u8")])
+_EMPTY = np.frombuffer(bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb924"), _DIGEST)[0]
 """The digest of nothing, as of a record without an image."""
 
 

@@ -454,28 +454,6 @@ def test_damaged_compression(source, tmp_path, truth, kfer_convert):
     assert verify(tmp_path / "trailer", source=source).failures() == []
 
 
-@pytest.mark.parametrize(("byte", "value"), [(3, 1), (8, 7), (9, 99)])
-@pytest.mark.parametrize("member", [0, 1])
-def test_a_damaged_gzip_header_that_harms_no_record_is_told(source, tmp_path, truth, byte, value, member):
-    """Without quarantine it is an error; with it, there is nothing to leave out."""
-    path = tfrecords(source, CONFIG, SPLIT)
-    plain = path.read_bytes()
-    members = [bytearray(gzip.compress(half, mtime=0)) for half in (plain[:2000], plain[2000:])]
-    members[member][byte] = value
-    path.write_bytes(b"".join(members))
-    path.with_suffix(".idx").unlink()
-    out = tmp_path / "out"
-    with pytest.raises(DataError, match="gzip header"):
-        convert(source, to="parquet", out=out, configs=[CONFIG])
-    report = convert(source, to="parquet", out=out, on_error="quarantine", configs=[CONFIG])
-    assert report.quarantined == 0
-    assert any(
-        "gzip header" in warning and "No record is lost by that" in warning for warning in report.warnings
-    )
-    assert images(out, "parquet") == [(r.image, r.label, None) for r in truth[CONFIG, SPLIT]]
-    assert verify(out, source=source).failures() == []
-
-
 def test_an_index_of_another_file_is_not_used_and_that_is_said(source, tmp_path):
     damage(source)
     path = tfrecords(source, CONFIG, SPLIT)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.dataset.filenames import first_collision, folded, safe_path, unsafe_name
+from converters.dataset.filenames import first_collision, folded, plain_lines, safe_path, unsafe_name
 
 
 @pytest.mark.parametrize(
@@ -106,3 +106,25 @@ def test_a_path_that_leaves_or_breaks_a_line_is_not_safe(path):
 @pytest.mark.parametrize("path", ["a", "a/b.c", "감정/행복.jpg", "a b/c", "..a/b", ".a"])
 def test_a_path_that_stays_is_safe(path):
     assert safe_path(path)
+
+
+NAMES = st.text(st.sampled_from("aK\u212a0.-_\n /é"), max_size=6) | st.sampled_from(
+    ["con", "Con.jpg", "com1", "a" * 99 + ".jpg", "a" * 101, "a." + "b" * 51, "train-1.png", "x\n"]
+)
+
+
+@given(st.lists(NAMES | st.from_regex(r"[A-Za-z0-9_]{1,9}\.jpg", fullmatch=True), max_size=5))
+def test_names_that_are_safe_at_one_look_are_safe(names):
+    lines = plain_lines(names)
+    if lines is not None:
+        assert not any(map(unsafe_name, names))
+        assert lines.split("\n")[1:-1] == [folded(name) for name in names]
+
+
+def test_most_names_are_seen_to_be_safe_at_one_look():
+    assert plain_lines([f"{number:06d}.JPG" for number in range(9)] + ["a_b-c", "x.tar.gz"]) is None
+    assert (
+        plain_lines([f"{number:06d}.JPG" for number in range(2)] + ["a_b-c"])
+        == "\n000000.jpg\n000001.jpg\na_b-c\n"
+    )
+    assert plain_lines([]) == "\n"

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from conftest import digests
 from helpers.examples import fields, read_frames, write_frames
-from helpers.unlike_kfer import SPLITS, make, picture
+from helpers.unlike_kfer import SPLITS, encode, make, picture
 from PIL import Image
 
 from converters import convert, verify
@@ -410,3 +410,30 @@ def test_a_library_that_is_missing_is_named(name, monkeypatch, sample, tmp_path)
     with pytest.raises(CallError, match=rf"pip install 'kfer-convert\[{name}\]'"):
         convert(sample, to=name, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+# --- A split without records ------------------------------------------------------------------------------
+
+COLUMNS = {"image": {"role": "image"}, "label": {"role": "label", "label_names": ["cat", "dog"]}}
+
+
+@pytest.mark.parametrize("layout", ["parquet", "hf", "jpeg", "arrow", "webdataset"])
+def test_datasets_loads_a_config_of_which_a_split_has_no_records(layout, tmp_path):
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    records = [encode({"image": picture("PNG", number), "label": number % 2}, COLUMNS) for number in range(3)]
+    write_frames(source / "train.tfrecord", records)
+    (source / "test.tfrecord").touch()
+    splits = {"train": {"file": "train.tfrecord"}, "test": {"file": "test.tfrecord", "records": 0}}
+    config = {"columns": COLUMNS, "splits": splits}
+    (source / "dataset.json").write_text(json.dumps({"name": "few", "configs": {"few": config}}))
+    convert(source, to=layout, out=out)
+    loaded = datasets.load_dataset(str(out), "few", cache_dir=str(tmp_path / "cache"))
+    assert {name: len(split) for name, split in loaded.items()} == {"train": 3}
+    assert "No records: `few/test`." in (out / "README.md").read_text()
+    if layout in ("parquet", "hf", "jpeg"):
+        report = verify(out, reader="datasets")
+        results = [
+            check.result for split in report.splits for check in split.checks if check.name == "datasets"
+        ]
+        assert results == ["passed", "unverified"]

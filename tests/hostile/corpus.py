@@ -176,9 +176,9 @@ def _(folder):
     put(folder, b"".join(parts))
 
 
-@case("half a million empty gzip members")
+@case("half a million empty gzip members, and damage")
 def _(folder):
-    put(folder, gz(b"") * 500_000 + gz(framed(GOOD)))
+    put(folder, gz(b"") * 500_000 + gz(framed(GOOD))[:-1])
 
 
 @case("a gzip member for every byte")
@@ -195,9 +195,6 @@ def _(folder):
     {
         "gzip without its trailer": lambda data: gz(data)[:-8],
         "gzip with something after it": lambda data: gz(data) + bytes(512),
-        "gzip that says it is text": lambda data: b"\x1f\x8b\x08\x01" + gz(data)[4:],
-        "gzip of an unknown level": lambda data: gz(data)[:8] + b"\x40" + gz(data)[9:],
-        "gzip of an unknown system": lambda data: gz(data)[:9] + b"\x43" + gz(data)[10:],
         "two zlib streams": lambda data: gz(data, 6, 15) * 2,
         "gzip of nothing": lambda data: gz(b""),
     }
@@ -288,12 +285,7 @@ EXAMPLES = {
     "a key twice": with_label(field(3, ONE_ZERO))[:0]
     + field(1, b"".join(entry(n, field(3, ONE_ZERO)) for n in ("label", "label"))),
     "features twice": encode_features(features()) * 2,
-    "an empty features after": encode_features(features()) + b"\x0a\x00",
-    "two int64_lists": with_label(field(3, field(1, b"\x01")) + field(3, field(1, b"\x00"))),
     "two kinds": with_label(field(1, b"") + field(3, ONE_ZERO)),
-    "packed, then unpacked": with_label(field(3, field(1, b"\x01") + b"\x08\x00")),
-    "unpacked, then packed": with_label(field(3, b"\x08\x01" + field(1, b"\x00"))),
-    "two packed runs": with_label(field(3, field(1, b"\x01") + field(1, b"\x00"))),
     "labels as floats": with_label(field(2, field(1, struct.pack("<2f", 1, 0)))),
     "labels as bytes": with_label(field(1, field(1, b"\x01") + field(1, b"\x00"))),
     "labels as fixed64": with_label(field(3, b"\x09" + bytes(8) + b"\x09" + bytes(8))),
@@ -305,7 +297,6 @@ EXAMPLES = {
     ),
     "an unknown field after": encode_features(features()) + field(2, b"x"),
     "a value before its key": field(1, field(1, field(2, field(3, ONE_ZERO)) + field(1, b"label"))),
-    "an overlong value": with_label(field(3, field(1, b"\x81\x00\x00"))),
     "a value of eleven bytes": with_label(field(3, field(1, b"\x80" * 10 + b"\x01\x00"))),
     "a value of 70 bits": with_label(field(3, field(1, b"\xff" * 9 + b"\x7f\x00"))),
     "an overlong length": b"\x0a\xff\x80\x00" + bytes(127),
@@ -337,6 +328,16 @@ EXAMPLES = {
     "a height of -2**63": encode_features(features(height=[-(2**63)])),
     "two heights": encode_features(features(height=[8, 8])),
     "no height": encode_features(features(height=[])),
+}
+# Protobuf reads these whole; no known writer writes them.
+SOUND_EXAMPLES = {
+    "an empty features after": encode_features(features()) + b"\x0a\x00",
+    "two int64_lists": with_label(field(3, field(1, b"\x01")) + field(3, field(1, b"\x00"))),
+    "packed, then unpacked": with_label(field(3, field(1, b"\x01") + b"\x08\x00")),
+    "unpacked, then packed": with_label(field(3, b"\x08\x01" + field(1, b"\x00"))),
+    "two packed runs": with_label(field(3, field(1, b"\x01") + field(1, b"\x00"))),
+    "an overlong value": with_label(field(3, field(1, b"\x81\x00\x00"))),
+    "unpacked labels": with_label(field(3, b"\x08\x01\x08\x00")),
 }
 
 
@@ -585,6 +586,9 @@ SOUND: dict[str, Case] = {
     "gzip members": lambda folder: put(
         folder, b"".join(gz(framed(encode_record(record))) for record in RECORDS) + gz(b"")
     ),
+    "half a million empty gzip members": lambda folder: put(
+        folder, gz(b"") * 500_000 + gz(tfrecord(folder).read_bytes())
+    ),
     "zlib": lambda folder: put(folder, gz(tfrecord(folder).read_bytes(), 9, 15)),
     "a link as a file": lambda folder: (
         tfrecord(folder).rename(folder.with_name("elsewhere")),
@@ -601,7 +605,7 @@ SOUND: dict[str, Case] = {
         ["--decode"],
     )[-1],
     "bytes after the image": lambda folder: image(folder, JPEG + bytes(100)),
-    "unpacked labels": lambda folder: put(folder, framed(with_label(field(3, b"\x08\x01\x08\x00")))),
+    **{name: lambda folder, data=data: put(folder, framed(data)) for name, data in SOUND_EXAMPLES.items()},
 }
 
 

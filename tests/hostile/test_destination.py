@@ -2,7 +2,9 @@
 read or written."""
 
 import os
+import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -181,6 +183,24 @@ def test_an_empty_folder_is_taken_and_a_mount_point_is_not(sample, tmp_path, mon
         convert(sample, **options)
     (out / "file").unlink()
     assert not verify(convert(sample, **options).out).failures()
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="Linux's unshare is not here")
+def test_a_bind_mount_is_a_mount_point_too(sample, tmp_path):
+    """Of the same file system, so that no number of a device tells."""
+    out = tmp_path / "o\\u t"
+    out.mkdir()
+    command = [sys.executable, "-m", "converters", str(sample), "--to", "parquet", "--out", str(out)]
+    mount = shlex.join(["mount", "--bind", str(tmp_path), str(out)])
+    script = f"{mount} && touch mounted && {shlex.join(command)}"
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script], cwd=tmp_path, capture_output=True, text=True
+    )
+    if not (tmp_path / "mounted").exists():
+        pytest.skip(f"no bind mount can be made here: {done.stderr}")
+    assert done.returncode == 2
+    assert "mount point" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mounted", out.name]
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its names are UTF-8")

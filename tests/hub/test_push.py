@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import quote
@@ -379,7 +380,7 @@ def test_what_does_not_verify_is_not_sent(hub, push, hf_output, tmp_path):
 
 
 def test_what_datasets_reads_otherwise_is_not_sent(hub, push, hf_output, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["converters.verify.output"], "confirm", confirm)
+    monkeypatch.setattr(import_module("converters.verify.datasets_reader"), "confirm", confirm)
     out = Path(shutil.copytree(hf_output, tmp_path / "out"))
     card = (out / "README.md").read_text("utf-8").replace("path: 22_emo/test-*", "path: 22_emo/train-*")
     (out / "README.md").write_text(card, "utf-8")

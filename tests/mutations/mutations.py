@@ -99,9 +99,9 @@ def _rolled_list(found: Any, *_: Any, **__: Any) -> Any:
 
 
 def _rolled_texts(found: Any, *_: Any) -> Any:
-    first = next(iter(found.texts))
-    rolled = pa.array(_rolled_list(found.texts[first].to_pylist()))
-    return replace(found, texts={**found.texts, first: rolled})
+    texts, labels = found
+    first = next(iter(texts))
+    return {**texts, first: pa.array(_rolled_list(texts[first].to_pylist()))}, labels
 
 
 def _exchanged_columns_features(schema: Any, *_: Any) -> Any:
@@ -146,10 +146,9 @@ MUTATIONS = (
     _mutation("parser", "digits of integers put together wrongly",
               Edit("formats.tfrecord.strict_parser:decode_varints", "<< 7 * place", "<< 8 * place"), "parquet:numbered"),
     _mutation("parser", "integers of single records backwards",
-              Edit("formats.tfrecord.strict_parser:_integers", "values.append(_signed(value))",
-                   "values.insert(0, _signed(value))"), "parquet:doubted"),
+              Edit("formats.tfrecord.strict_parser:_run", "numbers.append(number)", "numbers.insert(0, number)"), "parquet:doubted"),
     _mutation("parser", "negative integers of single records",
-              Edit("formats.tfrecord.strict_parser:_signed", "return value - (1 << 64)", "return (1 << 64) - value"),
+              Edit("formats.tfrecord.strict_parser:_run", "np.uint64).view(np.int64)", "np.uint64).astype(np.float64)"),
               "parquet:doubted"),
     _mutation("parser", "floats cut to whole numbers",
               Edit(f"{_FAST}:_read_floats", "view(np.float32)", "view(np.float32).round()"), "parquet:boxes"),
@@ -167,11 +166,10 @@ MUTATIONS = (
     _mutation("frames", "batches twice",
               Edit("formats.tfrecord.reader:RangeReader.frames", "yield frames", "yield frames; yield frames"), "parquet:plain"),
     # --- From features to columns ------------------------------------------------------------------
-    _mutation("columns", "numbers beside their nulls",
-              Edit(f"{_COLUMNS}:_with_gaps", "spread_numbers[valid] =", "spread_numbers[np.roll(valid, 1)] ="),
-              "parquet:numbered"),
-    _mutation("columns", "texts with nulls cut elsewhere",
-              Edit(f"{_COLUMNS}:_with_gaps", "sizes[valid] = np.diff(edges)", "sizes[valid] = np.diff(edges)[::-1]"),
+    _mutation("columns", "values beside their nulls",
+              Edit(f"{_COLUMNS}:_with_gaps", "mask=~there", "mask=np.roll(~there, 1)"), "parquet:numbered"),
+    _mutation("columns", "values between nulls backwards",
+              Edit(f"{_COLUMNS}:_with_gaps", "pa.array(places, mask", "pa.array(places.max() - places, mask"),
               "parquet:numbered"),
     _mutation("columns", "narrow integers backwards",
               Edit(f"{_COLUMNS}:_narrowed", "return narrow", "return narrow[::-1]"), "parquet:single"),
@@ -288,7 +286,7 @@ MUTATIONS = (
               Edit(f"{_FOLDER}:JpegFormat._class_folders", "enumerate(label.label_names)",
                    "enumerate(sorted(label.label_names))"), "jpeg+:single"),
     _mutation("folders", "images in each other's files",
-              Edit(f"{_FOLDER}:JpegFormat.write", "zip(files, binary_views", "zip(files[::-1], binary_views"), "jpeg:multi"),
+              Edit(f"{_FOLDER}:_write_new", "zip(paths, contents", "zip(paths[::-1], contents"), "jpeg:multi"),
     _mutation("folders", "labels under the names of others",
               Edit("formats.jpeg.metadata:Metadata.rows", "vectors[:, place]", "vectors[:, place - 1]"), "jpeg:multi"),
     _mutation("folders", "label_name of another label",
@@ -351,13 +349,13 @@ MUTATIONS = (
               "parquet:multi"),
     # --- Publishing --------------------------------------------------------------------------------
     _mutation("publishing", "SHA256SUMS with other digests",
-              Edit("dataset.manifest:_sums_lines", "{file.sha256}  ", "{file.sha256[::-1]}  "), "parquet:multi"),
+              Edit("dataset.manifest:_sums_lines", "{sha256}  {path}", "{sha256[::-1]}  {path}"), "parquet:multi"),
     _mutation("publishing", "files without their last bytes hashed",
               Edit("storage.tree:hash_file", "hashlib.file_digest(file, \"sha256\")", "hashlib.sha256(file.read()[:-1])"), "parquet:multi jpeg:multi"),
     _mutation("publishing", "sizes of files one too large",
               Edit("storage.tree:hash_file", "file.tell(),", "file.tell() + 1,"), "parquet:multi"),
     _mutation("publishing", "files of the dataset missing in the manifest",
-              Edit("convert.finish:_with_files", "if not added:", "if added:"), "parquet:multi"),
+              Edit("convert.finish:_finish", "return files", "return []"), "parquet:multi"),
     _mutation("publishing", "splits of the manifest exchanged",
               Edit("dataset.manifest:write_manifest", "for split in report.splits]", "for split in report.splits[::-1]]"),
               "parquet:multi"),
@@ -365,7 +363,7 @@ MUTATIONS = (
               Edit("staging.folder:FolderStaging.publish", "sync_tree(self.output)",
                    'sync_tree(self.output)\n    (self.output / "LICENSE").unlink()'), "parquet:multi"),
     _mutation("publishing", "a file of the dataset is lost before the manifest",
-              Edit("convert.finish:_files_of_finish", "Path(name, file.path).rename(place)",
+              Edit("convert.finish:_finish", "Path(name, file.path).rename(place)",
                    'if file.path != "LICENSE": Path(name, file.path).rename(place)'), "parquet:multi"),
     _mutation("publishing", "class names sorted in the manifest's columns",
               Edit("dataset.schema:Column.to_json", "list(self.label_names)", "sorted(self.label_names)"), "parquet:multi"),

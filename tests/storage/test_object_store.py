@@ -1,8 +1,10 @@
 """Source and output in an object store: an S3 server on loopback, with the real client, from other processes too."""
 
+import json
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -440,3 +442,75 @@ def test_what_another_run_has_published_meanwhile_stays(store, sample, monkeypat
     ):
         convert(sample, to="parquet", out=f"{BUCKET}/out", configs=["22_emo"])
     assert verify(f"{BUCKET}/out").failures() == []
+
+
+def test_a_flipped_object_is_named_by_its_shard_and_only_that_one_is_made_again(
+    store, remote_sample, sample, tmp_path, monkeypatch
+):
+    """And no more than a shard is ever on this machine."""
+    out, options = f"{BUCKET}/out", SHARDS | {"configs": ["multi-label"]}
+    convert(sample, to="parquet", out=tmp_path / "expected", **options)
+    convert(remote_sample, to="parquet", out=out, **options)
+    sizes = {path: details["size"] for path, details in store.find(out, detail=True).items()}
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    here = []
+
+    def progress(stage, count):
+        here.append(sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file()))
+
+    assert verify(out, workers=1, progress=progress).failures() == []
+    assert max(here) < 1.1 * max(sizes.values()) < sum(sizes.values()) / 4
+    broken = f"{out}/multi-label/train-00003-of-00011.parquet"
+    data = bytearray(store.cat_file(broken))
+    data[len(data) // 2] ^= 1
+    store.pipe_file(broken, bytes(data))
+    store.rm_file(f"{out}/README.md")
+    report = verify(out)
+    assert report.damaged_shards == ("multi-label/train-00003-of-00011",)
+    assert len(report.failures()) == 2
+    read, stored = [], []
+    put = objects.put_file
+    monkeypatch.setattr(
+        "converters.staging.object_store.put_file", lambda path, to: stored.append(to.url) or put(path, to)
+    )
+    report = convert(
+        remote_sample,
+        to="parquet",
+        out=out,
+        repair=True,
+        workers=1,
+        progress=lambda stage, count: read.append(count) if stage == "read" else None,
+        **options,
+    )
+    assert report.remade_shards == ("multi-label/train-00003-of-00011",)
+    entry = json.loads((tmp_path / "expected" / "MANIFEST.json").read_text())["splits"][0]
+    assert sum(read) == entry["shards"][3]["records"]
+    assert stored == [broken, f"{out}/README.md"]
+    store.get(out, str(tmp_path / "fetched"), recursive=True)
+    assert digests(tmp_path / "fetched") == digests(tmp_path / "expected")
+    assert not [path for path in objects_of(store) if path.startswith("out.incomplete")]
+
+
+def test_a_file_of_parts_is_joined_again_in_a_store(store, sample, tmp_path):
+    out, options = f"{BUCKET}/out", SHARDS | {"configs": ["22_emo"], "splits": ["train"]}
+    convert(sample, to="jpeg", out=tmp_path / "expected", **options)
+    convert(sample, to="jpeg", out=out, **options)
+    store.rm_file(f"{out}/22_emo/train/metadata.csv")
+    report = convert(sample, to="jpeg", out=out, repair=True, **options)
+    assert len(report.remade_shards) > 1
+    store.get(out, str(tmp_path / "fetched"), recursive=True)
+    assert digests(tmp_path / "fetched") == digests(tmp_path / "expected")
+    assert not [path for path in objects_of(store) if path.startswith("out.incomplete")]
+
+
+def test_an_output_with_objects_that_are_not_its_own_is_not_mended(store, sample):
+    out = f"{BUCKET}/out"
+    convert(sample, to="parquet", out=out, configs=["22_emo"])
+    store.pipe_file(f"{out}/more", b"mine")
+    store.rm_file(f"{out}/README.md")
+    before = objects_of(store)
+    with pytest.raises(ConverterError, match=r"cannot be mended: more: .*--overwrite or to another --out"):
+        convert(sample, to="parquet", out=out, configs=["22_emo"], repair=True)
+    assert objects_of(store) == before

@@ -6,7 +6,7 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import digests, read_records, tfrecords, tree, write_records
+from conftest import digests, read_records, renew, tfrecords, tree, write_records
 from helpers.examples import encode_features, write_frames
 from helpers.proof import encoded_value, kfer_leaf, record_leaf, rfc9162_root
 
@@ -137,6 +137,8 @@ MALFORMED = {
     "an origin without a digest": lambda d: d["origin"].append({"format": "parquet", "written_by": {}}),
     "another version": lambda d: d.update(manifest_version=3),
     "a version that is no number": lambda d: d.update(manifest_version="2"),
+    "an option that nobody can check": lambda d: d["options"].update(decode=True),
+    "a quarantine that is not there": lambda d: d["options"].update(on_error="quarantine"),
     "options": lambda d: d["options"].update(format_options={"unheard_of": 1}),
     "label counts no list": lambda d: d["splits"][0]["fingerprint"].update(label_counts=3),
     "source facts": lambda d: d["splits"][0]["sources"][0].pop("sha256"),
@@ -251,3 +253,29 @@ def test_a_source_may_be_moved(tmp_path):
     report = verify(tmp_path / "out", source=tmp_path / "second")
     assert not report.failures()
     assert any("its source second" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize("size", [1000, 100_000])
+def test_a_made_up_size_of_shards_is_found_with_the_source(sample, tmp_path, size):
+    out = tmp_path / "out"
+    convert(sample, to="parquet", out=out, configs=["6_basic_emo"], max_shard_bytes=14_000)
+    assert verify(out, source=sample).failures() == []
+    edit_manifest(out, lambda document: document["options"].update(max_shard_bytes=size))
+    (failure, *_) = verify(out, source=sample).failures()
+    assert f"6_basic_emo/train: source: shards of max_shard_bytes {size} have other records" in failure
+
+
+def test_what_another_version_wrote_about_the_dataset_is_not_compared(output):
+    """It may say the same in other words."""
+    (output / "README.md").write_text("as another version has it")
+    renew(output)
+    assert any(
+        "README.md: it is not what this version writes" in failure for failure in verify(output).failures()
+    )
+    edit_manifest(output, lambda document: document["written_by"].update({"kfer-convert": "3.0.0"}))
+    report = verify(output)
+    assert report.failures() == []
+    for split in report.splits:
+        (check,) = (check for check in split.checks if check.name == "descriptions")
+        assert check.result == "unverified"
+        assert "written by kfer-convert 3.0.0" in check.reason

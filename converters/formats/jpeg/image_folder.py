@@ -6,6 +6,7 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +23,10 @@ from converters.dataset.labels import label_ranks
 from converters.dataset.schema import SIZES, Column
 from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
-from converters.formats.jpeg.metadata import Metadata, first_not_finite, is_reserved
+from converters.formats.jpeg.metadata import Metadata, is_reserved
+from converters.formats.json_rows import refuse_not_finite
 from converters.formats.readme import refuse_names, write_readme, write_terms
-from converters.storage.hashing_reader import ReadFile, read_file
+from converters.storage.hashing_reader import FileReader
 from converters.storage.tree import walk_files
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 IMAGES_FOLDER = "images"
 
-_BATCH_ROWS = 2048
+_BATCH_FILES = 2048
 _BATCH_BYTES = 8 << 20
 _NUMBERED = re.compile(r"\d{5,}-of-\d{5,}")
 # Where `datasets` finds a split's name in that of a file.
@@ -128,13 +130,11 @@ class JpegFormat:
                         if schema.role("file_name") is not None:
                             _check_names(split, names, names_there, first)
                         files = [f"{place}/{name}" for place, name in zip(places, names, strict=True)]
-                        for path, view in zip(files, binary_views(batch.column(image.name)), strict=True):
-                            _write_new(descriptor, path, view)
+                        _write_new(descriptor, files, binary_views(batch.column(image.name)))
                         written += [f"{below}/{path}" for path in files]
                         paths[image.name] = files
-                    rows = metadata.rows(batch, paths)
-                    _check_finite(split, rows, first)
-                    write_rows(rows)
+                    refuse_not_finite(split, batch, first)
+                    write_rows(metadata.rows(batch, paths))
                     first += len(batch)
         finally:
             os.close(descriptor)
@@ -159,24 +159,24 @@ class JpegFormat:
 
     def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
         """Read back the records of a split, in the order of its metadata."""
-        return self.read_through(read_file, folder, split, first)
+        return self.read_through(FileReader(), folder, split, first)
 
     def read_through(
-        self, read_file: ReadFile, folder: Path, split: Split, first: int = 0
+        self, files: FileReader, folder: Path, split: Split, first: int = 0
     ) -> Iterator[pa.RecordBatch]:
-        """As :meth:`read`; the images are read by ``read_file``."""
+        """As :meth:`read`; the images are read through ``files``."""
         root, metadata = folder / split.config / split.name, Metadata(split)
         folders = self._class_folders(split)
-        files = _metadata_files(root, metadata)
+        tables = _metadata_files(root, metadata)
         with os.scandir(root) as entries:  # what reads class folders takes an empty one for a class
             there = {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
         if odd := min(there - set(folders or [IMAGES_FOLDER]), default=None):
             raise DataError(f"{odd}: there is no such folder in this layout.", Location(str(root)))
         # The paths that records account for: how many, and the sum of their hashes, as there may be too many to keep.
         count, total = 0, 0
-        for path, number in files.items():
+        for path, number in tables.items():
             for rows in metadata.read(path, header=_has_header(number)):
-                reader = _RowReader(read_file, root, split, metadata, path, first)
+                reader = _RowReader(files, root, split, metadata, path, first)
                 stored = metadata.stored(rows, reader.location)
                 reader.check_places(rows, _stated_places(split, stored) if folders else number)
                 for name in metadata.file_columns.values():
@@ -185,14 +185,14 @@ class JpegFormat:
                     total += sum(map(hash, paths))
                 yield from reader.read(rows, stored)
                 first += len(rows)
-        for path in files:
+        for path in tables:
             count += 1
             total += hash(path.name)
         for name in walk_files(root):
             count -= 1
             total -= hash(name)
         if (count, total) != (0, 0):
-            raise DataError(_unaccounted(root, metadata, files), Location(str(root)))
+            raise DataError(_unaccounted(root, metadata, tables), Location(str(root)))
 
     def _class_folders(self, split: Split) -> list[str]:
         """The folders of the classes in stored order; none where the images are not sorted into classes."""
@@ -209,10 +209,10 @@ class _RowReader:
     """Reads the records of rows of a metadata file; the first of them is record ``first`` of the split."""
 
     def __init__(
-        self, read_file: ReadFile, root: Path, split: Split, metadata: Metadata, path: Path, first: int
+        self, files: FileReader, root: Path, split: Split, metadata: Metadata, path: Path, first: int
     ) -> None:
-        self._read_file = read_file
-        self._root = f"{root}{os.sep}"
+        self._read_files = files.read
+        self._root = str(root)
         self._split = split
         self._metadata = metadata
         self._path = path
@@ -249,16 +249,25 @@ class _RowReader:
     def read(self, rows: pa.RecordBatch, stored: dict[str, pa.Array]) -> Iterator[pa.RecordBatch]:
         """The records, in batches of bounded size."""
         files = [rows.column(name).to_pylist() for name in self._metadata.file_columns.values()]
-        start = size = 0
+        paths = files[0] if len(files) == 1 else list(chain.from_iterable(zip(*files, strict=True)))
+        start = size = number = 0
         read: list[bytes] = []
-        for end, paths in enumerate(zip(*files, strict=True), start=1):
-            for path in paths:
-                data = self._read_image(path)
+        try:
+            for number, data in enumerate(self._read_files(self._root, paths), start=1):
                 read.append(data)
                 size += len(data)
-            if end - start == _BATCH_ROWS or size >= _BATCH_BYTES or end == len(rows):
-                yield self._batch(read, [paths[start:end] for paths in files], stored, start)
-                start, size, read = end, 0, []
+                full = size >= _BATCH_BYTES or len(read) >= _BATCH_FILES or number == len(paths)
+                if full and number % len(files) == 0:
+                    end = number // len(files)
+                    yield self._batch(read, [own[start:end] for own in files], stored, start)
+                    start, size, read = end, 0, []
+        except OSError as error:
+            raise DataError(
+                f"the image cannot be read: {error.strerror}.", self._place(paths[number])
+            ) from error
+
+    def _place(self, path: str) -> Location:
+        return Location(f"{self._root}{os.sep}{path}")
 
     def _batch(
         self, read: list[bytes], files: list[list[str]], stored: dict[str, pa.Array], start: int
@@ -273,7 +282,7 @@ class _RowReader:
             try:
                 sizes = self._headers.read(columns[schema.image.name]).sizes
             except ImageError as error:
-                raise DataError(error.message, Location(self._root + files[0][error.row])) from None
+                raise DataError(error.message, self._place(files[0][error.row])) from None
             for part, role in enumerate(SIZES):
                 column = schema.role(role)
                 if column is not None and self._metadata.from_header(column):
@@ -291,14 +300,6 @@ class _RowReader:
                     self.location(start + row),
                 )
         return batch
-
-    def _read_image(self, path: str) -> bytes:
-        try:
-            return self._read_file(self._root + path)
-        except OSError as error:
-            raise DataError(
-                f"the image cannot be read: {error.strerror}.", Location(self._root + path)
-            ) from error
 
 
 def _column_problem(split: Split, column: Column) -> str | None:
@@ -362,16 +363,6 @@ def _check_names(split: Split, names: Sequence[str], there: set[str], first: int
         there.add(folded(name))
 
 
-def _check_finite(split: Split, rows: pa.RecordBatch, first: int) -> None:
-    if (found := first_not_finite(rows)) is not None:
-        row, name = found
-        raise DataError(
-            f"the column {name} is not finite (NaN or infinite), which text cannot hold.",
-            Location(split.title, first + row),
-            f"Leave it out with --without {name}, or choose another format.",
-        )
-
-
 def _metadata_files(root: Path, metadata: Metadata) -> dict[Path, str | None]:
     """The metadata file of a split, or the parts of it in their order; with the numbers of their shards."""
     whole = root / metadata.file
@@ -400,11 +391,13 @@ def _unaccounted(root: Path, metadata: Metadata, files: Mapping[Path, str | None
     return f"{odd}: no record has this file." if odd else "two records have the same file."
 
 
-def _write_new(folder: int, path: str, data: memoryview) -> None:
-    """Write a file that must not exist yet, by its path in the folder that is open as ``folder``; follows no link."""
-    descriptor = os.open(path, _CREATE, 0o666, dir_fd=folder)
-    try:
-        while data:
-            data = data[os.write(descriptor, data) :]
-    finally:
-        os.close(descriptor)
+def _write_new(folder: int, paths: Sequence[str], contents: Sequence[memoryview]) -> None:
+    """Write files that must not exist yet, by their paths in the folder that is open as ``folder``; follows no link."""
+    for path, content in zip(paths, contents, strict=True):
+        descriptor = os.open(path, _CREATE, 0o666, dir_fd=folder)
+        try:
+            written = os.write(descriptor, content)
+            while written < len(content):
+                written += os.write(descriptor, content[written:])
+        finally:
+            os.close(descriptor)

@@ -33,17 +33,16 @@ import pyarrow as pa
 
 from converters.dataset.arrays import (
     list_array,
-    list_parts,
     number_array,
     numbers,
     string_array,
-    valid_rows,
     vector_matrix,
 )
 from converters.dataset.description import IDENTITIES, Split
 from converters.dataset.labels import derived_label, label_ranks
 from converters.dataset.schema import SIZES, Column, Schema
 from converters.errors import DataError, Location
+from converters.formats.json_rows import json_row, typed
 from converters.formats.table import label_contradiction
 from converters.storage.files import open_regular
 
@@ -172,9 +171,6 @@ class Metadata:
         Args:
             batch: the records.
             paths: the paths of the files of each column of images.
-
-        Raises:
-            ValueError: a float is not finite, which text cannot hold.
         """
         values = {self.file_columns[name]: string_array(files) for name, files in paths.items()}
         for name in self.fields:
@@ -263,88 +259,56 @@ class Metadata:
         Raises:
             DataError: the file is malformed, has other columns or another order, or a value is not of its type.
         """
-        return self._read_csv(path, header=header) if self.is_csv else self._read_json(path)
-
-    def _read_csv(self, path: Path, *, header: bool) -> Iterator[pa.RecordBatch]:
-        from pyarrow import csv as arrow_csv
-
-        names = list(self.fields)
         location = Location(str(path))
         try:
             # A file object: from a path, Arrow would go by the name and decompress.
             with open(open_regular(path, follow_links=False), "rb") as file:  # noqa: PTH123  # a descriptor
-                first = self._header() if header else b""
-                if file.read(len(first)) != first:
-                    raise DataError(
-                        f"the first line does not name the columns {', '.join(names)[:1000]}.", location
-                    )
-                if not file.read(1):
-                    return
-                file.seek(len(first))
-                reader = arrow_csv.open_csv(
-                    file,
-                    read_options=arrow_csv.ReadOptions(
-                        use_threads=False, block_size=_BLOCK, column_names=names
-                    ),
-                    parse_options=arrow_csv.ParseOptions(ignore_empty_lines=False, newlines_in_values=False),
-                    convert_options=arrow_csv.ConvertOptions(
-                        column_types=self.fields, null_values=[], strings_can_be_null=False, check_utf8=True
-                    ),
-                )
-                yield from reader
+                if self.is_csv:
+                    yield from self._read_csv(file, location, header=header)
+                else:
+                    yield from self._read_json(file, str(path))
         except pa.ArrowInvalid as error:
             raise DataError(f"no valid metadata file: {str(error).splitlines()[0]}.", location) from None
         except OSError as error:
             raise DataError(f"the metadata cannot be read: {error.strerror or error}.", location) from error
 
-    def _read_json(self, path: Path) -> Iterator[pa.RecordBatch]:
+    def _read_csv(self, file: IO[bytes], location: Location, *, header: bool) -> Iterator[pa.RecordBatch]:
+        from pyarrow import csv as arrow_csv
+
         names = list(self.fields)
-        try:
-            with open(open_regular(path, follow_links=False), "rb") as file:  # noqa: PTH123  # a descriptor
-                first = size = 0
-                rows: list[list[Any]] = []
-                for number, line in enumerate(file):
-                    rows.append(_json_row(line, names, Location(str(path), number)))
-                    size += len(line)
-                    if len(rows) == _READ_ROWS or size >= _READ_BYTES:
-                        yield self._typed(rows, path, first)
-                        first, size, rows = number + 1, 0, []
-                if rows:
-                    yield self._typed(rows, path, first)
-        except OSError as error:
-            raise DataError(
-                f"the metadata cannot be read: {error.strerror or error}.", Location(str(path))
-            ) from error
+        first = self._header() if header else b""
+        if file.read(len(first)) != first:
+            raise DataError(f"the first line does not name the columns {', '.join(names)[:1000]}.", location)
+        if not file.read(1):
+            return
+        file.seek(len(first))
+        yield from arrow_csv.open_csv(
+            file,
+            read_options=arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK, column_names=names),
+            parse_options=arrow_csv.ParseOptions(ignore_empty_lines=False, newlines_in_values=False),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=self.fields, null_values=[], strings_can_be_null=False, check_utf8=True
+            ),
+        )
 
-    def _typed(self, rows: list[list[Any]], path: Path, first: int) -> pa.RecordBatch:
-        columns = {}
-        for (name, kind), values in zip(self.fields.items(), zip(*rows, strict=True), strict=True):
-            try:
-                columns[name] = pa.array(values, kind)
-                if columns[name].to_pylist() != list(values):  # Arrow makes 1 of 1.5 without a word
-                    raise ValueError(f"a value is no {kind}")
-            except (pa.ArrowException, TypeError, OverflowError, ValueError) as error:
-                raise DataError(
-                    f"{name}: {str(error).splitlines()[0]}.", Location(str(path), first)
-                ) from None
-        return pa.RecordBatch.from_pydict(columns)
+    def _read_json(self, file: IO[bytes], path: str) -> Iterator[pa.RecordBatch]:
+        names = list(self.fields)
+        first = size = 0
+        rows: list[list[Any]] = []
+        for number, line in enumerate(file):
+            rows.append(json_row(line, names, Location(path, number)))
+            size += len(line)
+            if len(rows) == _READ_ROWS or size >= _READ_BYTES:
+                yield self._typed(rows, Location(path, first))
+                first, size, rows = number + 1, 0, []
+        if rows:
+            yield self._typed(rows, Location(path, first))
 
-
-def first_not_finite(batch: pa.RecordBatch) -> tuple[int, str] | None:
-    """The first row, and its column, that has a float which is NaN or infinite; None if none has."""
-    for name, array in zip(batch.schema.names, batch.columns, strict=True):
-        is_list = pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type)
-        kind = array.type.value_type if is_list else array.type
-        if not pa.types.is_floating(kind):
-            continue
-        if is_list:
-            counts, values = list_parts(array)
-            wrong = np.repeat(np.arange(len(array)), counts)[~np.isfinite(numbers(values))]
-        else:
-            wrong = np.flatnonzero(~np.isfinite(numbers(array)) & valid_rows(array))
-        if len(wrong):
-            return int(wrong[0]), name
-    return None
+    def _typed(self, rows: list[list[Any]], location: Location) -> pa.RecordBatch:
+        columns = zip(self.fields.items(), zip(*rows, strict=True), strict=True)
+        return pa.RecordBatch.from_pydict(
+            {name: typed(name, values, kind, location) for (name, kind), values in columns}
+        )
 
 
 def _json_lines(rows: pa.RecordBatch) -> Iterator[bytes]:
@@ -357,14 +321,3 @@ def _json_lines(rows: pa.RecordBatch) -> Iterator[bytes]:
         part = rows.slice(start, step)
         for values in zip(*(column.to_pylist() for column in part.columns), strict=True):
             yield (encode(dict(zip(names, values, strict=True))) + "\n").encode()
-
-
-def _json_row(line: bytes, names: list[str], location: Location) -> list[Any]:
-    """The values of a row, which must have these names in this order, each once."""
-    try:
-        pairs = json.loads(line.decode(), object_pairs_hook=list)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"no valid JSON: {error}.", location) from None
-    if not isinstance(pairs, list) or [pair[0] for pair in pairs if isinstance(pair, tuple)] != names:
-        raise DataError(f"expected an object with {', '.join(names)[:1000]}, in this order.", location)
-    return [value for _, value in pairs]

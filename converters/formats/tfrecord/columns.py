@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from converters.dataset.arrays import list_array, number_array, offsets_of, packed_array, with_nulls
+from converters.dataset.arrays import list_array, number_array, packed_array, with_nulls
 from converters.dataset.schema import Column, Schema, type_name
 from converters.formats.tfrecord.fast_parser import BatchParser, FeatureValues, RecordError
 from converters.formats.tfrecord.framing import CHUNK_BYTES, Frames
@@ -127,20 +127,14 @@ def _with_gaps(
     """The values as an array with null where a record has none."""
     if column.size is None:
         return with_nulls(list_array(values, column.type, np.maximum(counts, 0)), valid)
-    if column.is_list:
-        places = np.where(np.repeat(valid, column.size), np.cumsum(np.repeat(valid, column.size)) - 1, 0)
-        spread = values.take(pa.array(places)) if len(values) else pa.nulls(len(places), values.type)
-        return with_nulls(list_array(spread, column.type, counts), valid)
-    if pa.types.is_binary(values.type) or pa.types.is_string(values.type):
-        _, offsets, data = values.buffers()
-        sizes = np.zeros(len(valid), np.int64)
-        edges = np.frombuffer(offsets, np.int32)[: len(values) + 1]
-        sizes[valid] = np.diff(edges)
-        spread_offsets = pa.py_buffer(offsets_of(sizes) + edges[0])
-        return with_nulls(pa.Array.from_buffers(values.type, len(valid), [None, spread_offsets, data]), valid)
-    spread_numbers = np.zeros(len(valid), values.type.to_pandas_dtype())
-    spread_numbers[valid] = np.frombuffer(values.buffers()[1], spread_numbers.dtype)
-    return with_nulls(number_array(spread_numbers, values.type), valid)
+    there = np.repeat(valid, column.size)
+    places = np.cumsum(there) - 1
+    if not column.is_list:
+        return values.take(pa.array(places, mask=~there))
+    spread = (
+        values.take(pa.array(np.maximum(places, 0))) if len(values) else pa.nulls(len(places), values.type)
+    )
+    return with_nulls(list_array(spread, column.type, counts), valid)
 
 
 def _narrowed(found: FeatureValues, kind: pa.DataType) -> npt.NDArray[Any]:
@@ -151,7 +145,7 @@ def _narrowed(found: FeatureValues, kind: pa.DataType) -> npt.NDArray[Any]:
     if (wrong := narrow != found.integers).any():
         place = int(np.argmax(wrong))
         raise RecordError(
-            _row_of(found, place), f"has the value {found.integers[place]}, which is no {type_name(kind)}", 0
+            row_of(found, place), f"has the value {found.integers[place]}, which is no {type_name(kind)}", 0
         )
     return narrow
 
@@ -176,11 +170,11 @@ def _check_texts(found: FeatureValues, array: pa.Array) -> None:
             try:
                 text.decode()
             except UnicodeDecodeError:
-                raise RecordError(_row_of(found, place), "has a value that is no UTF-8 text", 0) from None
+                raise RecordError(row_of(found, place), "has a value that is no UTF-8 text", 0) from None
 
 
-def _row_of(found: FeatureValues, place: int) -> int:
-    """The record that has a value."""
+def row_of(found: FeatureValues, place: int) -> int:
+    """The record that has a value, given by its number."""
     return int(np.searchsorted(np.cumsum(np.maximum(found.counts, 0)), place, "right"))
 
 

@@ -22,23 +22,12 @@ from converters.formats.tfrecord.framing import ByteStream, is_header
 from converters.storage.files import open_regular
 from converters.storage.object_store import ObjectPath, Place, open_object
 
-# Deflate expands at most 1032 times, JPEGs hardly at all. A stream that expands more than this is a bomb.
-MAX_EXPANSION = 100
-_FREE_BYTES = 64 << 20  # not held against a stream: labels and sizes of few records compress well
-
-# Concatenated members may be empty (bgzip ends with one), but nobody writes thousands in a row.
-MAX_EMPTY_MEMBERS = 1000
-
-# What inflate gets at once: it expands to 16 MiB at most. Inflate copies what it did not take, so with many members
-# this must be little.
+# What inflate gets at once: it expands to 16 MiB at most (deflate: 1032 times), whatever the stream expands to. Inflate
+# copies what it did not take, so with many members this must be little.
 _PIECE_BYTES = 16 << 10
 WINDOW_BITS = {"gzip": 31, "zlib": 15}
 
-_GZIP_HEADER_BYTES = 10
 _GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_TEXT = 0x01
-_GZIP_LEVELS = (0, 2, 4)  # unknown, best, fastest
-_GZIP_SYSTEMS = (*range(20), 255)  # RFC 1952 has 0 to 13 and 255; zlib and Info-ZIP go up to 19, Darwin
 
 
 class StoredFile:
@@ -130,20 +119,6 @@ def compression_of(head: bytes) -> Compression:
     return "none"
 
 
-def gzip_header_problem(header: bytes | bytearray) -> str | None:
-    """What no writer puts into the first :data:`GZIP_HEADER_BYTES` of a gzip member; zlib overlooks it.
-
-    RFC 1952, 2.3.1. Nothing protects the time, nor the system and the level among the known ones, nor a name; no
-    byte of the content depends on them.
-    """
-    flags, level, system = header[3], header[8], header[9]
-    if flags & _GZIP_TEXT:
-        return "the gzip header says that the content is text."
-    if level not in _GZIP_LEVELS or system not in _GZIP_SYSTEMS:
-        return f"the gzip header is damaged: level {level}, system {system}."
-    return None
-
-
 class DecompressedStream:
     """The decompressed bytes of a GZIP or ZLIB stream.
 
@@ -151,34 +126,23 @@ class DecompressedStream:
         source: the stored bytes.
         compression: how they are compressed.
         path: names the file in errors.
-        any_header: pass over what :func:`gzip_header_problem` finds.
-        until_damage: where the stream is damaged, end there, with all that inflates before; pass over header problems.
+        until_damage: where the stream is damaged, end there, with all that inflates before.
 
     Attributes:
         damage: with ``until_damage``, at the end: offset of the first stored byte that does not inflate, and why; None
             where all do. Of a member of which nothing inflates, that is its first byte.
-        header_problem: what is wrong with the first such header that was passed over; None where nothing is.
 
     Raises:
-        DataError: on reading, when the stream is damaged, cut short, followed by anything but a further
-            member, or expands beyond reason; the last also with ``until_damage``.
+        DataError: on reading, when the stream is damaged, cut short, or followed by anything but a further member.
     """
 
     def __init__(
-        self,
-        source: ByteStream,
-        compression: Compression,
-        path: str,
-        *,
-        any_header: bool = False,
-        until_damage: bool = False,
+        self, source: ByteStream, compression: Compression, path: str, *, until_damage: bool = False
     ) -> None:
         self.damage: tuple[int, str] | None = None
-        self.header_problem: str | None = None
         self._source = source
         self._compression = compression
         self._path = path
-        self._any_header = any_header or until_damage
         self._until_damage = until_damage
         self._pieces = self._inflated()
         self._rest = memoryview(b"")  # inflated, and not yet read
@@ -201,27 +165,18 @@ class DecompressedStream:
         inflate = zlib.decompressobj(WINDOW_BITS[self._compression])
         stored = produced = 0  # bytes that went in, and that came out
         member_stored = member_produced = 0  # of these, before the member
-        header, empty_members = b"", 0
         reason: str | None = None
         while reason is None and (piece := self._source.read(_PIECE_BYTES)):
             while piece and reason is None:
                 if inflate.eof:
-                    empty_members = empty_members + 1 if produced == member_produced else 0
-                    member_stored, member_produced, header = stored, produced, b""
-                    inflate = zlib.decompressobj(WINDOW_BITS[self._compression])
-                    if reason := self._refused_member(empty_members):
+                    if self._compression == "zlib":
+                        reason = "something follows its end"
                         break
+                    member_stored, member_produced = stored, produced
+                    inflate = zlib.decompressobj(WINDOW_BITS[self._compression])
                 data, taken, reason = self._decompress(inflate, piece)
                 stored += taken
                 produced += len(data)
-                if len(header) < _GZIP_HEADER_BYTES and self._compression == "gzip":
-                    header = (header + piece[:taken])[:_GZIP_HEADER_BYTES]
-                    self._check_header(header, produced)
-                if produced > MAX_EXPANSION * stored + _FREE_BYTES:
-                    raise self._error(
-                        f"the {self._compression} stream expands more than {MAX_EXPANSION} times; images do not.",
-                        produced,
-                    )
                 if data:
                     yield data
                 piece = piece[taken:]
@@ -232,16 +187,12 @@ class DecompressedStream:
         if reason is not None:
             reason = f"the {self._compression} stream is damaged: {reason}."
             if not self._until_damage:
-                raise self._error(reason, produced)
+                raise DataError(
+                    reason,
+                    Location(self._path, offset=produced),
+                    "Offsets count decompressed bytes. Copy the file again from where you got it.",
+                )
             self.damage = stored if produced > member_produced else member_stored, reason
-
-    def _refused_member(self, empty_members: int) -> str | None:
-        """Why no further member may begin, where so many in a row held nothing; None if it may."""
-        if self._compression == "zlib":
-            return "something follows its end"
-        if empty_members > MAX_EMPTY_MEMBERS:
-            return f"more than {MAX_EMPTY_MEMBERS} members in a row hold nothing"
-        return None
 
     def _decompress(self, inflate: zlib._Decompress, stored: bytes) -> tuple[bytes, int, str | None]:
         """What stored bytes inflate to, how many the member takes, and why the next one is damaged, if it is."""
@@ -258,17 +209,3 @@ class DecompressedStream:
                 for place in range(len(stored)):
                     pieces.append(before.decompress(stored[place : place + 1]))
         return b"".join(pieces), len(pieces), reason
-
-    def _check_header(self, header: bytes, produced: int) -> None:
-        """Refuse the header of a gzip member once it is there, or note it, if something is wrong with it."""
-        problem = gzip_header_problem(header) if len(header) == _GZIP_HEADER_BYTES else None
-        if problem is not None and not self._any_header:
-            raise self._error(problem, produced)
-        self.header_problem = self.header_problem or problem
-
-    def _error(self, message: str, produced: int) -> DataError:
-        return DataError(
-            message,
-            Location(self._path, offset=produced),
-            "Offsets count decompressed bytes. Copy the file again from where you got it.",
-        )

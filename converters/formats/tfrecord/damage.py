@@ -104,7 +104,7 @@ def lost_bytes(
         return
     with StoredFile(path) as file:
         stored = stored_stream(file, lost, str(path))
-        stream = DecompressedStream(stored, compression, str(path), any_header=True)
+        stream = DecompressedStream(stored, compression, str(path))
         position = 0
         for piece in lost:
             if piece.inflated is None:

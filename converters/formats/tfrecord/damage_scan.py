@@ -121,7 +121,7 @@ def examine_source(
             )
         check = _record_check(found, without, decode=decode)
         examined = [
-            Examination(0, 0, (), None, None)
+            Examination(0, 0, (), None)
             if file.may_be_empty
             else examine(file.path, file.compression, file.index, check, max_record_bytes)
             for file in found.files
@@ -135,8 +135,6 @@ def examine_source(
                     f"{file.index.name} was not used, as it does not belong to {file.name}: "
                     f"{examination.index_problem}"
                 )
-            if examination.header_problem is not None:
-                warnings.append(f"{file.name}: {examination.header_problem} No record is lost by that.")
         ranges = tuple(_ranges(found, resolved, identities))
         warnings += _found_again(found.split.title, ranges)
         splits[found.split.title] = ExaminedSplit(

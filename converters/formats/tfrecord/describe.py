@@ -13,6 +13,7 @@ from converters.dataset.description import DESCRIPTION_FILE, Split, described_co
 from converters.dataset.schema import Schema
 from converters.errors import CallError
 from converters.formats.readme import example_split
+from converters.formats.shard_files import ShardFiles
 from converters.formats.tfrecord.columns import kind_of
 from converters.formats.tfrecord.encoder import feature_schema
 from converters.formats.tfrecord.strict_parser import FeatureKind
@@ -28,19 +29,30 @@ _TENSORFLOW_TYPES: Mapping[FeatureKind, str] = {
 }
 
 
-def refuse_shared_features(splits: Sequence[Split]) -> None:
-    """Refuse a joined column whose name is that of another column's feature.
+class ExampleFiles(ShardFiles):
+    """The base of formats that write files of Examples, with a ``dataset.json`` beside them."""
 
-    Raises:
-        CallError: there is one.
-    """
-    for split in splits:
-        try:
-            feature_schema(split.schema)
-        except ValueError as error:
-            raise CallError(
-                f"{split.title}: {error}, where both are written. Leave one of them out with --without COLUMN."
-            ) from None
+    in_datasets = False
+
+    def refuse(self, splits: Sequence[Split]) -> None:
+        """Refuse a joined column whose name is that of another column's feature, too.
+
+        Raises:
+            CallError: there is one, or a name that means something else.
+        """
+        super().refuse(splits)
+        for split in splits:
+            try:
+                feature_schema(split.schema)
+            except ValueError as error:
+                raise CallError(
+                    f"{split.title}: {error}, where both are written. Leave one of them out with --without COLUMN."
+                ) from None
+
+    def finish(self, report: Report, folder: Path) -> None:
+        """Write the terms, a README, and the description with which the files convert again anywhere."""
+        super().finish(report, folder)
+        write_description(report, folder, self.suffix)
 
 
 def write_description(report: Report, folder: Path, suffix: str) -> None:

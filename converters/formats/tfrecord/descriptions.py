@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from converters.dataset.decode import DecodeError, load_json
 from converters.dataset.description import (
     DESCRIPTION_FILE,
-    MAX_DESCRIPTION_BYTES,
     Description,
     kfer,
     parse_description,
+    read_description,
 )
 from converters.dataset.members import COMPRESSED_SUFFIXES, plain_name
-from converters.errors import CallError, ConverterError, DataError, Location
-from converters.formats.tfrecord.discovery import foreign_file
+from converters.errors import CallError, ConverterError
+from converters.formats.tfrecord.compression import StoredFile
+from converters.formats.tfrecord.discovery import foreign_file, refuse_unsafe
 from converters.formats.tfrecord.file_names import (
     is_sidecar_name,
     is_tfrecord_name,
     natural_order,
     sibling_pattern,
-    split_of,
+    splits_of,
     stem_of_shards,
     suffix_of,
 )
@@ -33,12 +34,13 @@ from converters.formats.tfrecord.listing import Listing
 from converters.formats.tfrecord.reader import RangeReader, SourceRange
 from converters.formats.tfrecord.strict_parser import ExampleError, parse_example
 from converters.formats.tfrecord.tfds import tfds_description, tfds_folders
-from converters.storage.files import file_state, read_bounded
+from converters.storage.files import file_state
 from converters.storage.object_store import ObjectPath, Place, side_by_side
 
 INFERRED_CONFIG = "default"
 _SPLIT_ORDER = ("train", "valid", "validation", "val", "dev", "eval", "test")
 _SHOWN = 20
+_INDEX = re.compile(rb"0 \d+\n")
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def describe(listing: Listing) -> Described:
         DataError: a file that should be a TFRecord is something else.
     """
     if DESCRIPTION_FILE in listing.beside:
-        return Described(_read(listing.folder / DESCRIPTION_FILE), files=(DESCRIPTION_FILE,))
+        return Described(read_description(listing.folder / DESCRIPTION_FILE), files=(DESCRIPTION_FILE,))
     if _is_kfer(listing):
         return Described(kfer())
     if tfds_folders(listing.beside):
@@ -76,15 +78,6 @@ def describe(listing: Listing) -> Described:
         origin = f"{listing.folder}: TensorFlow Datasets' files"
         return Described(parse_description(document, origin), complete=not listing.chosen, files=tuple(files))
     return _by_names(listing)
-
-
-def _read(path: Place) -> Description:
-    try:
-        return parse_description(load_json(read_bounded(path, MAX_DESCRIPTION_BYTES), str(path)), str(path))
-    except OSError as error:
-        raise CallError(f"{path}: cannot be read: {error.strerror}.") from error
-    except DecodeError as error:
-        raise CallError(f"{error}.") from None
 
 
 # ---- KFER ---------------------------------------------------------------------------------------------
@@ -146,14 +139,12 @@ def _by_names(listing: Listing) -> Described:
     if not files:
         here = ", ".join(listing.names[:_SHOWN]) or "nothing"
         raise CallError(f"{listing.place}: no TFRecord file is here; there is {here}.")
-    if odd := next((name for name in files if not _is_utf8(name)), None):
-        raise CallError(
-            f"{listing.folder}: the name of the file {odd!r} is not UTF-8, so that outputs cannot hold it. Rename it."
-        )
+    for name in files:
+        refuse_unsafe(listing.folder, name)
     splits: dict[str, list[str]] = {}
     source_name = "" if listing.chosen else _name(listing.folder)
-    for name in files:
-        splits.setdefault(split_of(name, source_name), []).append(name)
+    for name, split in splits_of(files, source_name).items():
+        splits.setdefault(split, []).append(name)
     order = sorted(splits, key=lambda split: (_rank(split), split))
     document: dict[str, Any] = {
         "name": _dataset_name(listing),
@@ -174,17 +165,12 @@ def _is_meant(path: Place, look: Look, *, named: bool) -> bool:
     Raises:
         DataError: it should be, and is something else.
     """
-    if look.kind == "tfrecord" or not named:
-        return look.kind == "tfrecord"
-    if look.kind == "foreign":
+    if named and look.kind == "foreign":
+        with StoredFile(path) as file:
+            if _INDEX.match(file.read(64)):  # DALI's, in a folder of its own under the names of the files
+                return False
         raise foreign_file(path, look)
-    if look.kind == "empty":
-        raise DataError("the file is empty.", Location(str(path)), "Copy it again from where you got it.")
-    return True
-
-
-def _is_utf8(name: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in name)
+    return named or look.kind == "tfrecord"
 
 
 def _rank(split: str) -> int:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 
 from converters.dataset.description import DESCRIPTION_FILE, Description, Split
-from converters.dataset.filenames import unsafe_name
+from converters.dataset.filenames import safe_path
 from converters.dataset.members import COMPRESSED_SUFFIXES, is_pattern, member_sets, plain_name, same_name
 from converters.dataset.source import SourceFile, SourceSplit
 from converters.errors import CallError, DataError, Location
 from converters.formats.tfrecord.checksums import published_digests
+from converters.formats.tfrecord.compression import StoredFile
 from converters.formats.tfrecord.file_names import is_sidecar_name
 from converters.formats.tfrecord.foreign import Look, look_at
 from converters.formats.tfrecord.listing import Listing, list_source, pattern_of
@@ -24,13 +25,10 @@ from converters.storage.object_store import ObjectPath, Place, side_by_side
 
 _TFRECORD_NAME = re.compile(r"\.tfrecords?\b", re.IGNORECASE)
 
-# Other words that name a split in file names; each stands for those of its row.
-_SPLIT_WORDS = (
-    frozenset({"train", "training"}),
-    frozenset({"valid", "validation", "val", "dev"}),
-    frozenset({"test", "testing"}),
-)
+# Words in file names that name the same split, by one of them.
+_SAME_SPLIT = {"training": "train", "validation": "valid", "val": "valid", "dev": "valid", "testing": "test"}
 _SHOWN = 20
+_HEAD_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -61,17 +59,20 @@ def find_source(
     description: Description,
     configs: Collection[str] = (),
     splits: Collection[str] = (),
+    *,
+    allow_empty: bool = False,
 ) -> FoundSource:
     """Find the files of the wanted configs and splits (all, where none are named).
 
     A file is matched by its name. A TFRecord file with a name that the description does not know is matched by
-    the number of its labels and a split's name in its own, where both are unambiguous.
+    the number of its labels and a split's name in its own, where both are unambiguous. With ``allow_empty``, a file of
+    no bytes is one of no records.
 
     Raises:
         CallError: the folder is not there, a name is unknown, outputs cannot hold the name of a file, or nothing that
             was asked for is there.
         DataError: a file cannot belong to any split, or could belong to more than one; it is no TFRecord; a member of
-            ``-of-N`` is there twice.
+            ``-of-N`` is there twice, or a file and its copy.
     """
     listing = source if isinstance(source, Listing) else list_source(source)
     folder = listing.folder
@@ -89,7 +90,11 @@ def find_source(
     for split, names in found.items():
         _check_members(names, split, folder)
     digests, digest_files = published_digests(folder, listing.beside)
-    files = _look_at_all(found, listing, digests)
+    files = _look_at_all(found, listing, digests, allow_empty=allow_empty)
+    for split, names in found.items():
+        _refuse_copies([files[name] for name in names], split, folder)
+        if empty := [name for name in names if files[name].may_be_empty]:
+            notes[split] = f"no record of {split.title} is in {_listed(empty)}"
     there = [
         SourceSplit(split, tuple(files[name] for name in found[split]), notes.get(split))
         for split in description.splits()
@@ -232,43 +237,32 @@ def _unknown(listing: Listing, known: Collection[str]) -> Iterator[str]:
 def _match_unknown(path: Place, description: Description, found: Mapping[Split, list[str]]) -> Split:
     """The one split that a file of unknown name can belong to."""
     _refuse_other_set(path, description)
-    look = look_at(path)
-    _refuse_foreign(path, look)
+    look = _look(path)
     if look.kind == "empty":
         raise _empty(path)
-    feature = (
-        next(
-            (
-                label.feature
-                for config in description.configs
-                if (label := config.schema.label) and label.kind
-            ),
-            None,
-        )
-        or ""
-    )
-    configs = []
-    if feature:
-        label_count = first_label_count(path, look.compression, feature)
-        configs = [
-            config
-            for config in description.configs
-            if config.schema.label is not None and len(config.schema.label.label_names) == label_count
-        ]
-    words = set(re.split(r"[^a-z]+", path.name.lower()))
-    splits = [split for config in configs for split in config.splits if words & _words(split.name)]
-    if len(configs) == 1 and len(splits) == 1 and not found[splits[0]]:
+    labels = [config.schema.label for config in description.configs]
+    feature = next((label.feature for label in labels if label and label.kind), None)
+    count = None if feature is None else first_label_count(path, look.compression, feature)
+    fitting = [
+        config
+        for config, label in zip(description.configs, labels, strict=True)
+        if label and len(label.label_names) == count
+    ]
+    words = {_SAME_SPLIT.get(word, word) for word in re.split(r"[^a-z]+", path.name.lower())}
+    splits = [
+        split
+        for config in fitting
+        for split in config.splits
+        if _SAME_SPLIT.get(split.name.lower(), split.name.lower()) in words
+    ]
+    if len(fitting) == 1 and len(splits) == 1 and not found[splits[0]]:
         return splits[0]
-    if not feature:
+    if feature is None:
         reason = "the description does not name it"
-    elif not configs:
-        reason = f"its {label_count} labels fit no config"
-    elif len(configs) > 1:
-        reason = f"its {label_count} labels fit {', '.join(config.name for config in configs)}"
+    elif len(fitting) != 1:
+        reason = f"its {count} labels fit {', '.join(config.name for config in fitting) or 'no config'}"
     elif len(splits) != 1:
-        reason = (
-            f"its {label_count} labels fit {configs[0].name}, but its name does not say which split it is"
-        )
+        reason = f"its {count} labels fit {fitting[0].name}, but its name does not say which split it is"
     else:
         reason = f"it looks like {splits[0].title}, for which {found[splits[0]][0]} is there already"
     expected = (
@@ -299,13 +293,8 @@ def _refuse_other_set(path: Place, description: Description) -> None:
                 )
 
 
-def _words(split_name: str) -> frozenset[str]:
-    name = split_name.lower()
-    return next((row for row in _SPLIT_WORDS if name in row), frozenset({name}))
-
-
 def _look_at_all(
-    found: Mapping[Split, list[str]], listing: Listing, digests: Mapping[str, str]
+    found: Mapping[Split, list[str]], listing: Listing, digests: Mapping[str, str], *, allow_empty: bool
 ) -> dict[str, SourceFile]:
     """Every file of every split. Where there are many, requests to a store go side by side."""
     names = [(split, name) for split, names in found.items() for name in names]
@@ -313,8 +302,15 @@ def _look_at_all(
     many = side_by_side if isinstance(listing.folder, ObjectPath) else map
     looked = list(many(lambda entry: look(*entry), names))
     files = {name: file for (_, name), file in zip(names, looked, strict=True)}
+    nothing = all(file.may_be_empty for file in files.values())
     for split, own in found.items():
-        empty = [name for name in own if files[name].may_be_empty]
+        # What is compressed and complete was written so: a file of no record, if there are others.
+        empty = [
+            name
+            for name in own
+            if files[name].may_be_empty
+            and (nothing or (files[name].compression == "none" and not allow_empty))
+        ]
         records = split.published.records
         if empty and (records is None or (records and len(empty) == len(own))):
             raise _empty(files[empty[0]].path)
@@ -323,14 +319,8 @@ def _look_at_all(
 
 def _source_file(listing: Listing, digests: Mapping[str, str], split: Split, name: str) -> SourceFile:
     path = listing.folder / name
-    for part in name.split("/"):
-        if problem := unsafe_name(part):
-            raise CallError(
-                f"{path}: the name {problem}, so that outputs cannot hold it. Rename the file, or make a link of "
-                "another name to it."
-            )
-    look = look_at(path)
-    _refuse_foreign(path, look)
+    refuse_unsafe(listing.folder, name)
+    look = _look(path)
     index = split.index if split.index and name.startswith(split.file) else None
     # A link that leads nowhere is an index that cannot be read, not one that is absent; its name is there.
     if index is None or index not in listing.beside:
@@ -346,6 +336,54 @@ def _source_file(listing: Listing, digests: Mapping[str, str], split: Split, nam
     )
 
 
+def refuse_unsafe(folder: Place, name: str) -> None:
+    """Refuse a file whose name the manifest cannot hold.
+
+    Raises:
+        CallError: its name is that.
+    """
+    if not safe_path(name):
+        raise CallError(
+            f"{folder}: the name of the file {name!r} is not UTF-8, or has a backslash or a character that is not "
+            "printable, so that outputs cannot hold it. Rename it, or make a link of another name to it."
+        )
+
+
+def _refuse_copies(files: Sequence[SourceFile], split: Split, folder: Place) -> None:
+    """Refuse a file and its copy in another folder, whose records would come twice."""
+    groups = [[file for file in files if not file.may_be_empty]]
+    keys: tuple[Callable[[SourceFile], Hashable], ...] = (
+        lambda file: (file.name.rpartition("/")[2], file.size),
+        lambda file: _sha256(file.path, _HEAD_BYTES),
+        lambda file: _sha256(file.path, file.size),
+    )
+    for key in keys:  # the dearer ones only of what the cheaper ones do not tell apart
+        groups = [group for wider in groups for group in _grouped(wider, key) if len(group) > 1]
+    if groups:
+        raise DataError(
+            f"{split.title}: {groups[0][0].name} and {groups[0][1].name} are the same, byte for byte: one is a copy.",
+            Location(str(folder)),
+            "Keep one of them here.",
+        )
+
+
+def _grouped(
+    files: Sequence[SourceFile], key: Callable[[SourceFile], Hashable]
+) -> Iterable[list[SourceFile]]:
+    groups: dict[Hashable, list[SourceFile]] = {}
+    for file in files:
+        groups.setdefault(key(file), []).append(file)
+    return groups.values()
+
+
+def _sha256(path: Place, size: int) -> str:
+    """Of the first bytes of a file."""
+    with StoredFile(path, 0, min(size, file_state(path)[0])) as file:
+        while file.read(_HEAD_BYTES):
+            pass
+        return file.sha256()
+
+
 def _index_names(name: str) -> tuple[str, str]:
     """What DALI's tools call the index of a file: with the extension replaced or added."""
     folder, slash, own = name.rpartition("/")
@@ -353,9 +391,11 @@ def _index_names(name: str) -> tuple[str, str]:
     return f"{folder}{slash}{stem}.idx", f"{name}.idx"
 
 
-def _refuse_foreign(path: Place, look: Look) -> None:
+def _look(path: Place) -> Look:
+    look = look_at(path)
     if look.kind == "foreign":
         raise foreign_file(path, look)
+    return look
 
 
 def foreign_file(path: Place, look: Look) -> DataError:
@@ -368,7 +408,11 @@ def foreign_file(path: Place, look: Look) -> DataError:
 
 
 def _empty(path: Place) -> DataError:
-    return DataError("the file is empty.", Location(str(path)), "Copy it again from where you got it.")
+    return DataError(
+        "the file is empty.",
+        Location(str(path)),
+        "Copy it again from where you got it; if it is meant to have no record, go on with --allow-mismatch.",
+    )
 
 
 # ---- What is left -------------------------------------------------------------------------------------
@@ -410,13 +454,13 @@ def _refuse_absent(
         raise CallError(
             f"{place}: no TFRecord file of dataset {description.name!r} is here; expected {expected}."
         )
-    there = {source.split for source in present}
-    for config in configs:
-        if not any(split.config == config for split in there):
-            raise CallError(f"{place}: no file of config {config!r} is here; expected {expected}.")
-    for name in splits:
-        if not any(split.name == name for split in there):
-            raise CallError(f"{place}: no file of split {name!r} is here; expected {expected}.")
+    there = [source.split for source in present]
+    for kind, names, known in (
+        ("config", configs, {split.config for split in there}),
+        ("split", splits, {split.name for split in there}),
+    ):
+        if missing := next((name for name in names if name not in known), None):
+            raise CallError(f"{place}: no file of {kind} {missing!r} is here; expected {expected}.")
     if configs and splits and len(there) < len(wanted):
-        missing = next(split for split in wanted if split not in there)
-        raise CallError(f"{place}: {missing.file} ({missing.title}) is not here.")
+        absent = next(split for split in wanted if split not in there)
+        raise CallError(f"{place}: {absent.file} ({absent.title}) is not here.")

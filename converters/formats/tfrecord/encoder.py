@@ -22,8 +22,9 @@ import pyarrow as pa
 
 from converters.dataset.arrays import binary_views, list_parts, numbers, valid_rows
 from converters.dataset.schema import Column, Schema
+from converters.formats.tfrecord.columns import kind_of
+from converters.formats.tfrecord.strict_parser import BYTES_LIST, FIRST_TAG, INT64_LIST, TAGS, VALUE_TAG
 
-_BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
 _ABSENT = -1
 _MAX_HEADS = 1 << 14
 
@@ -60,7 +61,7 @@ class ExampleEncoder:
             sizes, payloads = _payloads(column, batch.column(column.name))
             pieces += [list(map(heads.__getitem__, sizes)), payloads]
         for record in zip(*pieces, strict=True):
-            yield b"".join((_opening(1, sum(map(len, record))), *record))
+            yield b"".join((_opening(FIRST_TAG, sum(map(len, record))), *record))
 
 
 def encode_example(features: Mapping[str, bytes | Sequence[int]]) -> bytes:
@@ -72,9 +73,9 @@ def encode_example(features: Mapping[str, bytes | Sequence[int]]) -> bytes:
     for name, value in features.items():
         single = isinstance(value, bytes)
         payload = value if isinstance(value, bytes) else b"".join(map(varint, value))
-        kind = _BYTES_LIST if single else _INT64_LIST
+        kind = BYTES_LIST if single else INT64_LIST
         entries += [_head(name.encode(), kind, len(payload), run=single or bool(payload)), payload]
-    return b"".join((_opening(1, sum(map(len, entries))), *entries))
+    return b"".join((_opening(FIRST_TAG, sum(map(len, entries))), *entries))
 
 
 class _Heads(dict[int, bytes]):
@@ -83,20 +84,13 @@ class _Heads(dict[int, bytes]):
     def __init__(self, name: bytes, column: Column) -> None:
         super().__init__()
         self._name = name
-        kind = column.value_type
-        self._kind = (
-            _FLOAT_LIST
-            if pa.types.is_floating(kind)
-            else _INT64_LIST
-            if pa.types.is_integer(kind)
-            else _BYTES_LIST
-        )
-        self._single = self._kind == _BYTES_LIST and not column.is_list
+        self._kind = TAGS[kind_of(column)]
+        self._single = self._kind == BYTES_LIST and not column.is_list
 
     def __missing__(self, size: int) -> bytes:
         if size == _ABSENT:
             return b""
-        run = self._single or (self._kind != _BYTES_LIST and size > 0)
+        run = self._single or (self._kind != BYTES_LIST and size > 0)
         head = _head(self._name, self._kind, size, run=run)
         if len(self) < _MAX_HEADS:
             self[size] = head
@@ -105,10 +99,10 @@ class _Heads(dict[int, bytes]):
 
 def _head(name: bytes, kind: int, size: int, *, run: bool) -> bytes:
     """What stands before so many bytes of values; ``run`` says that these are one value or one run of numbers."""
-    opened = _opening(1, size) if run else b""
+    opened = _opening(FIRST_TAG, size) if run else b""
     opened = _opening(kind, len(opened) + size) + opened
-    opened = _opening(1, len(name)) + name + _opening(2, len(opened) + size) + opened
-    return _opening(1, len(opened) + size) + opened
+    opened = _opening(FIRST_TAG, len(name)) + name + _opening(VALUE_TAG, len(opened) + size) + opened
+    return _opening(FIRST_TAG, len(opened) + size) + opened
 
 
 def _payloads(column: Column, array: pa.Array) -> tuple[list[int], Sequence[Piece]]:
@@ -145,7 +139,7 @@ def _number_runs(values: npt.NDArray[np.generic], counts: npt.NDArray[np.int64])
 def _byte_lists(views: Sequence[memoryview], counts: npt.NDArray[np.int64]) -> list[bytes]:
     pieces: list[Piece] = []
     for view in views:
-        pieces += [_opening(1, len(view)), view]
+        pieces += [_opening(FIRST_TAG, len(view)), view]
     return [b"".join(pieces[start:end]) for start, end in pairwise((2 * _edges(counts)).tolist())]
 
 
@@ -153,9 +147,9 @@ def _edges(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
 
 
-def _opening(field: int, size: int) -> bytes:
+def _opening(tag: int, size: int) -> bytes:
     """Tag and length of a delimited field."""
-    return bytes((field << 3 | 2, size)) if size <= 0x7F else bytes((field << 3 | 2,)) + varint(size)
+    return bytes((tag, size)) if size <= 0x7F else bytes((tag,)) + varint(size)
 
 
 def varint(value: int) -> bytes:

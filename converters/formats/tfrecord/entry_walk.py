@@ -3,14 +3,15 @@
 An Example is a map, so its entries, each a name and a list of values, come in any order. NumPy walks the records in
 step, from one entry to the next, and so finds where each entry of each record lies. Then it goes down, in all entries
 at once: to the name, to the feature, to the list in it, to the values. Every tag and every length is checked: what lies
-in an entry must end where the entry ends. Names are looked up by a hash and compared in full.
+in an entry must end where the entry ends. Entries are brought together by a hash of their names, which are compared in
+full.
 
 Records are numbered as in their frames. One that differs in any way from what is expected here is *doubtful*.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -19,10 +20,19 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.formats.tfrecord.framing import Frames
-from converters.formats.tfrecord.strict_parser import MAX_FEATURES, MAX_NAME_BYTES
+from converters.formats.tfrecord.strict_parser import (
+    BYTES_LIST,
+    FIRST_TAG,
+    FLOAT_LIST,
+    KINDS,
+    MAX_FEATURES,
+    MAX_NAME_BYTES,
+    NUMBER_TAGS,
+    VALUE_TAG,
+    Ints,
+)
 
 Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
 
 # In longer records, a length may need more than the three bytes that are decoded here.
 _MAX_RECORD_BYTES = (1 << 21) - 1
@@ -30,12 +40,9 @@ _MAX_RECORD_BYTES = (1 << 21) - 1
 # Eight bytes are read at a time; a record that ends less than two such words before the buffer does is doubtful.
 _WORD_BYTES = 8
 
-# Among so few names, one is found faster by comparing with all than by halving.
-_FEW_NAMES = 48
-
-FIRST_TAG, _VALUE_TAG = 0x0A, 0x12
-NO_KIND, BYTES_LIST, FLOAT_LIST, INT64_LIST = 0, 0x0A, 0x12, 0x1A
-_IS_KIND = np.isin(np.arange(256), [BYTES_LIST, FLOAT_LIST, INT64_LIST])
+NO_KIND = 0
+_IS_KIND = np.isin(np.arange(256), [*KINDS])
+_NUMBER_TAGS = np.array([NUMBER_TAGS.get(kind, -1) for kind in range(256)])
 
 # Odd, so that multiplying by it loses nothing.
 _HASH_FACTOR = np.int64(-0x61C8864680B583EB)
@@ -57,18 +64,18 @@ class Entries:
 
     Attributes:
         rows: int64, the record that each is in.
-        names: int64, the number of its feature's name.
         kinds: int64, the tag of its list, or ``NO_KIND``.
         filled: bool, whether its list has a value.
-        starts: int64, where the list's run of numbers or first byte string begins.
+        tagged: bool, whether these are numbers with a tag each.
+        starts: int64, where the list's run of numbers or first byte string begins, or these numbers.
         sizes: int64, how many bytes that has.
         ends: int64, where the entry ends.
     """
 
     rows: Ints
-    names: Ints
     kinds: Ints
     filled: Bools
+    tagged: Bools
     starts: Ints
     sizes: Ints
     ends: Ints
@@ -81,50 +88,68 @@ class Entries:
         """The entries for which ``chosen`` is true."""
         return self if chosen.all() else self.take(chosen)
 
-    def by_name(self) -> Iterator[tuple[int, Entries]]:
-        """Each name's number, and its entries; they must be in the order of the numbers."""
-        edges = [0, *(np.flatnonzero(np.diff(self.names)) + 1).tolist(), len(self.names)]
-        for start, end in pairwise(edges):
-            if start < end:
-                yield int(self.names[start]), self.take(slice(start, end))
 
-
-def find_entries(frames: Frames, rows: range, names: Names, doubtful: Bools) -> Entries:
-    """The entries of these records, by name and then by record.
+def find_entries(frames: Frames, rows: range, doubtful: Bools) -> dict[str, Entries]:
+    """The entries of these records by name, each in the order of the records.
 
     Args:
         frames: the records.
         rows: those of them to look at.
-        names: the names of features; new ones are added.
         doubtful: bool, which records are doubtful; is set for those that are. What is said of these means nothing.
     """
     words = unaligned(frames, np.int64)
     owners, places, ends = _walk(words, frames, np.arange(rows.start, rows.stop), doubtful)
     tags, keys, sizes, sound = open_fields(words, places)
-    sound &= (tags == FIRST_TAG) & (keys + sizes <= ends)
+    sound &= (tags == FIRST_TAG) & (keys + sizes <= ends) & (sizes <= MAX_NAME_BYTES)
     sizes = np.where(sound, sizes, 0)
-    numbers = names.numbers(words, keys, sizes)
-    kinds, filled, starts, sizes, fits = _find_values(words, keys + sizes, ends)
-    sound &= fits & (numbers >= 0)
-    doubtful[owners[~sound]] = True
+    order, edges = _by_name(words, keys, sizes, owners - rows.start)
+    if len(edges) > MAX_FEATURES + 1:
+        doubtful[owners] = True
+        return {}
+    kinds, filled, tagged, starts, lengths, fits = _find_values(words, keys + sizes, ends)
+    doubtful[owners[~(sound & fits)]] = True
 
-    order = _order(numbers, owners - rows.start, len(rows))
-    entries = Entries(owners, numbers, kinds, filled, starts, sizes, ends).take(order)
-    same = (entries.names[1:] == entries.names[:-1]) & (entries.rows[1:] == entries.rows[:-1])
-    doubtful[entries.rows[1:][same]] = True  # a name stands twice
-    return entries
+    entries = Entries(owners, kinds, filled, tagged, starts, lengths, ends).take(order)
+    found: dict[str, Entries] = {}
+    for begin, end in pairwise(edges):
+        group, first = entries.take(slice(begin, end)), order[begin]
+        name = words[keys[first] : keys[first] + sizes[first]].astype(np.uint8).tobytes()
+        twice = group.rows[1:] == group.rows[:-1]
+        doubtful[group.rows[1:][twice]] = True
+        try:
+            if found.setdefault(name.decode(), group) is group:
+                continue
+        except UnicodeDecodeError:
+            pass
+        doubtful[group.rows] = True  # no name, or one with the same hash as another
+    return found
 
 
-def _order(names: Ints, rows: Ints, row_count: int) -> Ints:
-    """What puts the entries in the order of their names, and those of one name in the order of the records."""
-    keys = names * row_count + rows
-    if keys.max(initial=0) < 1 << 16:
-        return np.argsort(keys.astype(np.uint16), kind="stable")  # of sixteen bits, a radix sort
-    by_row = np.argsort(rows.astype(np.uint16), kind="stable")
-    return by_row[np.argsort(names[by_row].astype(np.uint16), kind="stable")]
+def _by_name(words: Ints, starts: Ints, sizes: Ints, rows: Ints) -> tuple[Ints, list[int]]:
+    """What puts entries in the order of their names' hashes, and those of one name in the order of the records.
+
+    Also the edges of the runs of one name in this order.
+    """
+    hashes, parts = sizes * _HASH_FACTOR, [sizes]
+    for begin in range(0, int(sizes.max(initial=0)), _WORD_BYTES):
+        longer: Ints | slice = np.flatnonzero(sizes > begin)
+        part = np.zeros(len(sizes), np.int64)
+        part[longer] = (
+            words[starts[longer] + begin] & _FIRST_BYTES[np.minimum(sizes[longer] - begin, _WORD_BYTES)]
+        )
+        hashes = (hashes ^ part) * _HASH_FACTOR
+        parts.append(part)
+    order = np.argsort(rows.astype(np.uint16), kind="stable")  # of sixteen bits, a radix sort
+    for digit in (32, 48):
+        order = order[np.argsort((hashes[order] >> digit).astype(np.uint16), kind="stable")]
+    differ = np.zeros(max(len(order) - 1, 0), np.bool_)
+    for part in parts:
+        part = part[order]
+        differ |= part[1:] != part[:-1]
+    return order, [0, *(np.flatnonzero(differ) + 1).tolist(), len(order)] if len(order) else []
 
 
-def _find_values(words: Ints, positions: Ints, ends: Ints) -> tuple[Ints, Bools, Ints, Ints, Bools]:
+def _find_values(words: Ints, positions: Ints, ends: Ints) -> Sequence[npt.NDArray[Any]]:
     """What follows the names.
 
     Most values are so short that each length on the way to them takes one byte, and are one run or one byte string.
@@ -136,7 +161,7 @@ def _find_values(words: Ints, positions: Ints, ends: Ints) -> tuple[Ints, Bools,
         ends: where its entry ends.
 
     Returns:
-        As in :class:`Entries`: kinds, filled, starts, sizes. Last, bool, whether all that is sound.
+        As in :class:`Entries`: kinds, filled, tagged, starts, sizes. Last, bool, whether all that is sound.
     """
     rest = ends - positions
     fields = words[positions]
@@ -144,23 +169,21 @@ def _find_values(words: Ints, positions: Ints, ends: Ints) -> tuple[Ints, Bools,
     differences = (fields ^ (rest * _SHORT_FACTORS + _SHORT_SUM)) & _SHORT_MASK
     short = (differences == 0) & (rest >= 6) & (rest < 0x82) & _IS_KIND[kinds]
     short &= (kinds != FLOAT_LIST) | (rest & 3 == 2)
-    filled, sound = short.copy(), short.copy()
-    starts, sizes = positions + 6, rest - 6
+    found = kinds, short.copy(), np.zeros_like(short), positions + 6, rest - 6, short
     others = np.flatnonzero(~short)
     if len(others):
-        found = _descend(words, positions[others], ends[others])
-        for array, values in zip((kinds, filled, starts, sizes, sound), found, strict=True):
+        for array, values in zip(found, _descend(words, positions[others], ends[others]), strict=True):
             array[others] = values
-    return kinds, filled, starts, sizes, sound
+    return found
 
 
-def _descend(words: Ints, positions: Ints, ends: Ints) -> tuple[Ints, Bools, Ints, Ints, Bools]:
+def _descend(words: Ints, positions: Ints, ends: Ints) -> Sequence[npt.NDArray[Any]]:
     """What follows the names, from the feature to the list to the values; as :func:`_find_values`.
 
     What is not sound may claim to lie elsewhere; it is not followed beyond its end.
     """
     tags, features, sizes, sound = open_fields(words, np.minimum(positions, ends))
-    sound &= (tags == _VALUE_TAG) & (features + sizes == ends)
+    sound &= (tags == VALUE_TAG) & (features + sizes == ends)
     features = np.minimum(features, ends)
 
     kinds, lists, sizes, opened = open_fields(words, features)
@@ -173,8 +196,10 @@ def _descend(words: Ints, positions: Ints, ends: Ints) -> tuple[Ints, Bools, Int
     filled = ~null & (lists < ends)
     fits = (starts + sizes == ends) & ((kinds != FLOAT_LIST) | (sizes & 3 == 0))
     fits |= (starts + sizes < ends) & (kinds == BYTES_LIST)
-    sound &= ~filled | opened & (tags == FIRST_TAG) & fits
-    return kinds, filled, starts, sizes, sound
+    tagged = filled & (tags == _NUMBER_TAGS[kinds])
+    run = filled & ~tagged
+    sound &= ~run | opened & (tags == FIRST_TAG) & fits
+    return kinds, filled, tagged, np.where(run, starts, lists), np.where(run, sizes, ends - lists), sound
 
 
 def _walk(words: Ints, frames: Frames, rows: Ints, doubtful: Bools) -> Sequence[Ints]:
@@ -237,92 +262,3 @@ def unaligned(frames: Frames, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
 def where(chosen: Bools, *arrays: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
     """The elements for which ``chosen`` is true."""
     return arrays if chosen.all() else [array[chosen] for array in arrays]
-
-
-# ---- Names --------------------------------------------------------------------------------------------
-
-# Eight bytes of names: which names have them, and the bytes, filled up with zeros.
-_Part = tuple["Ints | slice", Ints]
-
-
-class Names:
-    """The names of the features met so far; each has a number, its index in ``known``."""
-
-    def __init__(self) -> None:
-        self._set([])
-
-    def numbers(self, words: Ints, starts: Ints, sizes: Ints) -> Ints:
-        """int64, the number of the name that lies at each place; -1 where there is none, or are too many."""
-        parts = _parts(words, starts, sizes)
-        hashes = _hash(sizes, parts)
-        numbers = self._look_up(hashes, sizes, parts)
-        unknown = np.flatnonzero(numbers < 0)
-        if not len(unknown):
-            return numbers
-        fresh = unknown[np.unique(hashes[unknown], return_index=True)[1]]
-        if len(self.known) + len(fresh) > MAX_FEATURES:
-            self._set([])
-            fresh = np.unique(hashes, return_index=True)[1]
-        self._learn(words[starts[index] : starts[index] + sizes[index]] for index in fresh.tolist())
-        return self._look_up(hashes, sizes, parts)
-
-    def _look_up(self, hashes: Ints, sizes: Ints, parts: Sequence[_Part]) -> Ints:
-        if not self.known:
-            return np.full(len(hashes), -1)
-        numbers = self._by_hash[_last_not_above(self._hashes, hashes)]
-        same = self._sizes[numbers] == sizes
-        for (part, bits), known in zip(parts, self._words.T, strict=False):
-            same[part] &= known[numbers[part]] == bits
-        return np.where(same, numbers, -1)
-
-    def _learn(self, found: Iterable[Ints]) -> None:
-        """Add names while there is room; each is given by the words that begin at its bytes."""
-        names = dict.fromkeys(self.known)
-        for words in found:
-            try:
-                name = words.astype(np.uint8).tobytes().decode()
-            except UnicodeDecodeError:
-                continue
-            if len(words) <= MAX_NAME_BYTES and len(names) < MAX_FEATURES:
-                names[name] = None
-        self._set(list(names))
-
-    def _set(self, names: list[str]) -> None:
-        self.known = names
-        encoded = [name.encode() for name in names]
-        self._sizes = np.array([len(name) for name in encoded], np.int64)
-        width = (int(self._sizes.max(initial=0)) // _WORD_BYTES + 1) * _WORD_BYTES
-        table = np.array([name.ljust(width, b"\0") for name in encoded], np.dtype((bytes, width)))
-        self._words = table.view(np.int64).reshape(len(names), width // _WORD_BYTES)
-        unaligned: Ints = np.ndarray(max(table.nbytes - 7, 0), np.int64, table, strides=1)
-        hashes = _hash(self._sizes, _parts(unaligned, width * np.arange(len(names)), self._sizes))
-        self._by_hash = np.argsort(hashes)
-        self._hashes = hashes[self._by_hash]
-
-
-def _last_not_above(ascending: Ints, values: Ints) -> Ints:
-    """The index of the last element that does not exceed each value; 0 where all do."""
-    if len(ascending) > _FEW_NAMES:
-        return np.maximum(ascending.searchsorted(values, "right") - 1, 0)
-    indices = np.zeros(len(values), np.int8)
-    for element in ascending[1:]:
-        indices += values >= element
-    return indices.astype(np.int64)
-
-
-def _parts(words: Ints, starts: Ints, sizes: Ints) -> list[_Part]:
-    """Names in parts of eight bytes."""
-    parts: list[_Part] = []
-    for begin in range(0, int(sizes.max(initial=0)), _WORD_BYTES):
-        longer = sizes > begin
-        part = slice(None) if longer.all() else np.flatnonzero(longer)
-        there = np.minimum(sizes[part] - begin, _WORD_BYTES)
-        parts.append((part, words[starts[part] + begin] & _FIRST_BYTES[there]))
-    return parts
-
-
-def _hash(sizes: Ints, parts: Sequence[_Part]) -> Ints:
-    hashes = sizes * _HASH_FACTOR
-    for part, bits in parts:
-        hashes[part] = (hashes[part] ^ bits) * _HASH_FACTOR
-    return hashes

@@ -14,22 +14,16 @@ same values.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from converters.formats.tfrecord.entry_walk import (
-    BYTES_LIST,
-    FIRST_TAG,
-    FLOAT_LIST,
-    INT64_LIST,
     NO_KIND,
     Bools,
     Entries,
-    Ints,
-    Names,
     find_entries,
     open_fields,
     unaligned,
@@ -37,16 +31,22 @@ from converters.formats.tfrecord.entry_walk import (
 )
 from converters.formats.tfrecord.framing import Frames
 from converters.formats.tfrecord.strict_parser import (
+    BYTES_LIST,
+    FIRST_TAG,
+    FLOAT_LIST,
+    INT64_LIST,
+    KINDS,
     MAX_FEATURES,
     ExampleError,
     Feature,
     FeatureKind,
+    Ints,
+    Values,
     byte_values,
     decode_varints,
     parse_example,
+    untagged,
 )
-
-_Floats = npt.NDArray[np.float32]
 
 # Fewer records, or lists of byte strings, are done faster one by one.
 _MIN_RECORDS = 8
@@ -58,12 +58,7 @@ _MAX_RECORDS = 1024
 # Values are copied record by record where there are so many on average, and one by one where there are fewer.
 _LONG_LIST = 64
 
-_KINDS: dict[int, FeatureKind] = {
-    BYTES_LIST: "bytes_list",
-    FLOAT_LIST: "float_list",
-    INT64_LIST: "int64_list",
-}
-_TAGS = {kind: tag for tag, kind in _KINDS.items()}
+_ARRAYS = ("starts", "sizes", "integers", "floats")
 
 
 class RecordError(ValueError):
@@ -97,25 +92,33 @@ class KindError(RecordError):
         self.first_kind = first_kind
 
 
-@dataclass(frozen=True, eq=False)
-class FeatureValues:
-    """The values that one feature has in the records of some frames; all arrays are contiguous.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FeatureValues(Values):
+    """The values that one feature has in the records of some frames, record by record; all arrays are contiguous.
+
+    Byte strings begin in the frames' buffer. The kind is None where no record sets one.
 
     Attributes:
-        kind: which list holds them; None where no record sets a kind.
         counts: int64, number of values in each record; -1 where the feature is absent or has no kind.
-        starts: int64, for a bytes_list, where in the frames' buffer each value begins, record by record.
-        sizes: int64, length of each of these values in bytes.
-        integers: int64, for an int64_list, the values of all records.
-        floats: float32, for a float_list, the values of all records, bit for bit.
     """
 
-    kind: FeatureKind | None
     counts: Ints
-    starts: Ints
-    sizes: Ints
-    integers: Ints
-    floats: _Floats
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Part(FeatureValues):
+    """The same in some of the records, in which the feature is of one kind.
+
+    Attributes:
+        rows: int64, the records, in ascending order.
+        first: the first of these, and a number that rises from one feature of that record to the next.
+    """
+
+    rows: Ints
+    first: tuple[int, int]
+
+
+_Parts = dict[str, list[_Part]]
 
 
 class BatchParser:
@@ -126,7 +129,6 @@ class BatchParser:
     """
 
     def __init__(self, ignored: Collection[str] = ()) -> None:
-        self._names = Names()
         self._ignored = frozenset(ignored)
 
     def parse(self, frames: Frames) -> dict[str, FeatureValues]:
@@ -136,56 +138,28 @@ class BatchParser:
             RecordError: a record is malformed, or the records have more than ``MAX_FEATURES`` features.
             KindError: a feature has two kinds. Of several errors, that of the first record is raised.
         """
-        parts: dict[str, list[_Column]] = {}
+        parts: _Parts = {}
         doubtful = np.zeros(len(frames.starts), np.bool_)
         for start in range(0, len(doubtful), _MAX_RECORDS):
-            rows = range(start, min(start + _MAX_RECORDS, len(doubtful)))
-            self._parse_in_step(frames, rows, doubtful, parts)
-        error = _parse_strictly(frames, np.flatnonzero(doubtful), parts)
-        columns = {name: _joined(several) for name, several in parts.items()}
-        in_order = sorted(columns.keys() - self._ignored, key=lambda name: columns[name].first)
-        _raise_first(error, columns, in_order, frames)
-        return {name: columns[name].feature_values(len(doubtful)) for name in in_order}
-
-    def _parse_in_step(
-        self, frames: Frames, rows: range, doubtful: Bools, parts: dict[str, list[_Column]]
-    ) -> None:
-        """Add the features of these records to ``parts``, except those of records that it marks as doubtful."""
-        if len(rows) < _MIN_RECORDS:
-            doubtful[rows.start : rows.stop] = True
-            return
-        entries = find_entries(frames, rows, self._names, doubtful)
-        while True:
-            entries = entries.where(~doubtful[entries.rows])
-            doubts = np.count_nonzero(doubtful)
-            columns = {number: _read(group, frames, doubtful) for number, group in entries.by_name()}
-            if np.count_nonzero(doubtful) == doubts:
-                break
-        for number, column in columns.items():
-            parts.setdefault(self._names.known[number], []).append(column)
+            _parse_in_step(frames, range(start, min(start + _MAX_RECORDS, len(doubtful))), doubtful, parts)
+        errors = _parse_strictly(frames, np.flatnonzero(doubtful), parts)
+        names = sorted(parts.keys() - self._ignored, key=lambda name: min(part.first for part in parts[name]))
+        if len(names) > MAX_FEATURES:
+            name, row = names[MAX_FEATURES], min(part.first for part in parts[names[MAX_FEATURES]])[0]
+            message = f"with {name!r} the records have more than {MAX_FEATURES} features."
+            errors.append(RecordError(row, message, _position(name, row, frames)))
+        errors += [error for name in names for error in _two_kinds(name, parts[name], frames)]
+        if errors:
+            raise min(errors, key=lambda error: (error.row, error.position))
+        return {name: _joined(parts[name], len(doubtful)) for name in names}
 
 
-def _raise_first(
-    error: RecordError | None, columns: dict[str, _Column], in_order: Sequence[str], frames: Frames
-) -> None:
-    """Raise what is wrong with the first record of which something is."""
-    errors = [] if error is None else [error]
-    if len(in_order) > MAX_FEATURES:
-        name, row = in_order[MAX_FEATURES], columns[in_order[MAX_FEATURES]].first[0]
-        message = f"with {name!r} the records have more than {MAX_FEATURES} features."
-        errors.append(RecordError(row, message, _position(name, row, frames)))
-    for name in in_order:
-        column = columns[name]
-        if (column.kinds == column.kinds[0]).all():
-            continue
-        rows, kinds = where(column.kinds != NO_KIND, column.rows, column.kinds)
-        others = np.flatnonzero(kinds != kinds[:1])
-        if len(others):
-            row, kind, first_kind = int(rows[others[0]]), _KINDS[int(kinds[others[0]])], _KINDS[int(kinds[0])]
-            position = _position(name, row, frames)
-            errors.append(KindError(row, position, name, kind, int(rows[0]), first_kind))
-    if errors:
-        raise min(errors, key=lambda error: (error.row, error.position))
+def _two_kinds(name: str, parts: Sequence[_Part], frames: Frames) -> Iterator[KindError]:
+    kinds = sorted((part.first[0], part.kind) for part in parts if part.kind is not None)
+    for row, kind in kinds:
+        if kind != kinds[0][1]:
+            yield KindError(row, _position(name, row, frames), name, kind, *kinds[0])
+            break
 
 
 def _position(name: str, row: int, frames: Frames) -> int:
@@ -199,102 +173,71 @@ def _data(frames: Frames, row: int) -> memoryview:
     return memoryview(frames.buffer)[start : start + int(frames.sizes[row])]
 
 
-# ---- Values -------------------------------------------------------------------------------------------
+def _joined(parts: Sequence[_Part], records: int) -> FeatureValues:
+    """What the parts say of one feature, of as many records as the frames have."""
+    counts = np.full(records, -1)
+    for part in parts:
+        counts[part.rows] = part.counts
+    filled = [part for part in parts if part.kind] or parts[:1]
+    arrays = {name: [getattr(part, name) for part in filled] for name in _ARRAYS}
+    if len(filled) == 1:
+        return FeatureValues(
+            kind=filled[0].kind, counts=counts, **{name: one for name, (one,) in arrays.items()}
+        )
+    joined = {name: np.concatenate(several) for name, several in arrays.items()}
+    rows = np.concatenate([np.repeat(part.rows, part.counts) for part in filled])
+    if (rows[1:] < rows[:-1]).any():
+        order = np.argsort(rows, kind="stable")
+        joined = {name: array[order] if len(array) else array for name, array in joined.items()}
+    return FeatureValues(kind=filled[0].kind, counts=counts, **joined)
 
 
-def _no_integers() -> Ints:
-    return np.zeros(0, np.int64)
+# ---- Many records at once -----------------------------------------------------------------------------
 
 
-def _no_floats() -> _Floats:
-    return np.zeros(0, np.float32)
+def _parse_in_step(frames: Frames, rows: range, doubtful: Bools, parts: _Parts) -> None:
+    """Add the features of these records to ``parts``, except those of records that it marks as doubtful."""
+    if len(rows) < _MIN_RECORDS:
+        doubtful[rows.start : rows.stop] = True
+        return
+    entries = find_entries(frames, rows, doubtful)
+    doubts = -1
+    while doubts < doubtful.sum():
+        doubts = int(doubtful.sum())
+        entries = {name: group.where(~doubtful[group.rows]) for name, group in entries.items()}
+        found = {
+            name: [*_read(group, frames, doubtful)] for name, group in entries.items() if len(group.rows)
+        }
+    for name, several in found.items():
+        parts.setdefault(name, []).extend(several)
 
 
-@dataclass(frozen=True, eq=False)
-class _Column:
-    """One feature in the records that have it.
-
-    Attributes:
-        rows: int64, the records, in ascending order.
-        first: the first of these, and a number that rises from one feature of that record to the next.
-        kinds: int64, for each of the records, the tag of the list, or ``NO_KIND``.
-        counts: int64, for each of the records, the number of values; -1 where there is no kind.
-        starts: int64; this and the others are as in :class:`FeatureValues`. Where kinds differ, there are none.
-        sizes: int64.
-        integers: int64.
-        floats: float32.
-    """
-
-    rows: Ints
-    first: tuple[int, int]
-    kinds: Ints
-    counts: Ints
-    starts: Ints = field(default_factory=_no_integers)
-    sizes: Ints = field(default_factory=_no_integers)
-    integers: Ints = field(default_factory=_no_integers)
-    floats: _Floats = field(default_factory=_no_floats)
-
-    def feature_values(self, records: int) -> FeatureValues:
-        """The same for all of the frames' records, of which there are so many."""
-        counts = np.full(records, -1)
-        counts[self.rows] = self.counts
-        kind = _KINDS.get(int(self.kinds.max()))
-        return FeatureValues(kind, counts, self.starts, self.sizes, self.integers, self.floats)
-
-
-def _joined(parts: Sequence[_Column]) -> _Column:
-    """The columns that one feature has in different records as one."""
-    if len(parts) == 1:
-        return parts[0]
-    rows = np.concatenate([part.rows for part in parts])
-    owners = np.concatenate([np.repeat(part.rows, np.maximum(part.counts, 0)) for part in parts])
-    in_order = bool((rows[1:] > rows[:-1]).all())
-
-    def join(name: str, rows: Ints) -> npt.NDArray[Any]:
-        joined = np.concatenate([getattr(part, name) for part in parts])
-        if in_order or len(joined) != len(rows):  # where another kind has the values, there are none
-            return joined
-        return joined[np.argsort(rows, kind="stable")]
-
-    return _Column(
-        join("rows", rows),
-        min(part.first for part in parts),
-        join("kinds", rows),
-        join("counts", rows),
-        *(join(name, owners) for name in ("starts", "sizes", "integers", "floats")),
-    )
-
-
-def _read(group: Entries, frames: Frames, doubtful: Bools) -> _Column:
-    """The values of one feature; marks records whose values are not sound, and then means nothing."""
-    first = int(group.rows[0]), int(group.ends[0])
-    kind = int(group.kinds.max())
-    filled = group.where(group.filled)
-    if (filled.kinds == kind).all():
-        counts, values = _READERS[kind](filled, frames, doubtful)
-    else:  # an error, but that of a record that is damaged may come first
-        for each, reader in _READERS.items():
-            reader(filled.where(filled.kinds == each), frames, doubtful)
-        counts, values = np.zeros(len(filled.rows), np.int64), {}
-    if filled is not group:
-        filled_counts, counts = counts, -(group.kinds == NO_KIND).astype(np.int64)
-        counts[group.filled] = filled_counts
-    return _Column(group.rows, first, group.kinds, counts, **values)
+def _read(group: Entries, frames: Frames, doubtful: Bools) -> Iterator[_Part]:
+    """The values of one feature by kind; marks records whose values are not sound, and then means nothing."""
+    for kind in set(group.kinds.tolist()):
+        some = group.where(group.kinds == kind)
+        first = int(some.rows[0]), int(some.ends[0])
+        counts, values = _READERS[kind](some, frames, doubtful)
+        yield _Part(kind=KINDS.get(kind), counts=counts, rows=some.rows, first=first, **values)
 
 
 _Read = tuple[Ints, dict[str, npt.NDArray[Any]]]
 
 
 def _read_nothing(group: Entries, frames: Frames, doubtful: Bools) -> _Read:
-    return _no_integers(), {}
+    return np.full(len(group.rows), -1), {}
 
 
 def _read_floats(group: Entries, frames: Frames, doubtful: Bools) -> _Read:
+    if group.tagged.any():
+        return _read_tagged(group, frames, doubtful)
     counts = group.sizes >> 2
     return counts, {"floats": _gather(frames, np.uint32, group.starts, counts).view(np.float32)}
 
 
 def _read_integers(group: Entries, frames: Frames, doubtful: Bools) -> _Read:
+    if group.tagged.any():
+        return _read_tagged(group, frames, doubtful)
     encoded = _gather(frames, np.uint8, group.starts, group.sizes)
     integers, faults = decode_varints(encoded)
     if len(integers) == len(encoded):
@@ -308,15 +251,31 @@ def _read_integers(group: Entries, frames: Frames, doubtful: Bools) -> _Read:
     return counts, {"integers": integers}
 
 
+def _read_tagged(group: Entries, frames: Frames, doubtful: Bools) -> _Read:
+    """Numbers of lists in which each has a tag; where that does not hold for all lists, they are doubtful."""
+    encoded = _gather(frames, np.uint8, group.starts, group.sizes)
+    if group.kinds[0] == FLOAT_LIST:
+        counts, rests = np.divmod(group.sizes, 5)
+    else:
+        edges = np.concatenate([[0], np.cumsum(group.sizes)])
+        counts, rests = np.divmod(np.diff(np.concatenate([[0], np.cumsum(encoded < 0x80)])[edges]), 2)
+    if (group.tagged | ~group.filled).all() and not rests.any():
+        values = untagged(encoded, int(group.kinds[0]))
+        if values is not None:
+            return counts, {"floats" if group.kinds[0] == FLOAT_LIST else "integers": values}
+    doubtful[group.rows[group.tagged]] = True
+    return counts, {}
+
+
 def _read_bytes(group: Entries, frames: Frames, doubtful: Bools) -> _Read:
+    lists = np.flatnonzero(group.filled)
     more = np.flatnonzero(group.starts + group.sizes < group.ends)
-    if not len(more):
-        return np.ones(len(group.rows), np.int64), {"starts": group.starts, "sizes": group.sizes}
-    lists = np.arange(len(group.rows))
-    found = [(lists, group.starts, group.sizes), *_cut(group, more, frames, doubtful)]
+    if len(lists) == len(group.rows) and not len(more):
+        return np.ones(len(lists), np.int64), {"starts": group.starts, "sizes": group.sizes}
+    found = [(lists, group.starts[lists], group.sizes[lists]), *_cut(group, more, frames, doubtful)]
     lists, starts, sizes = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     order = np.argsort(lists, kind="stable")
-    return np.bincount(lists), {"starts": starts[order], "sizes": sizes[order]}
+    return np.bincount(lists, minlength=len(group.rows)), {"starts": starts[order], "sizes": sizes[order]}
 
 
 def _cut(group: Entries, lists: Ints, frames: Frames, doubtful: Bools) -> Iterator[tuple[Ints, Ints, Ints]]:
@@ -333,7 +292,7 @@ def _cut(group: Entries, lists: Ints, frames: Frames, doubtful: Bools) -> Iterat
         lists, positions, ends = where(positions < ends, lists, positions, ends)
     for number, position, end in zip(lists.tolist(), positions.tolist(), ends.tolist(), strict=True):
         try:
-            starts, sizes = byte_values(memoryview(frames.buffer), position, end, "")
+            starts, sizes = byte_values(memoryview(frames.buffer), [(position, end)], "")
         except ExampleError:
             doubtful[group.rows[number]] = True
         else:
@@ -367,39 +326,38 @@ def _gather(frames: Frames, dtype: npt.DTypeLike, starts: Ints, counts: Ints) ->
 # ---- Records parsed one by one ------------------------------------------------------------------------
 
 
-def _parse_strictly(frames: Frames, rows: Ints, parts: dict[str, list[_Column]]) -> RecordError | None:
+def _parse_strictly(frames: Frames, rows: Ints, parts: _Parts) -> list[RecordError]:
     """Add the features of these records to ``parts``, up to a record that is refused; returns why it is."""
-    error = None
-    found: dict[str, list[tuple[int, Feature]]] = {}
+    errors = []
+    found: dict[str, dict[FeatureKind | None, list[tuple[int, Feature]]]] = {}
     for row in rows.tolist():
         try:
             features = parse_example(_data(frames, row)).features
         except ExampleError as refused:
-            error = RecordError(row, f"{refused.message}.", refused.position)
+            errors.append(RecordError(row, f"{refused.message}.", refused.position))
             break
         for name, feature in features.items():
-            found.setdefault(name, []).append((row, feature))
+            found.setdefault(name, {}).setdefault(feature.kind, []).append((row, feature))
         if len(found) > MAX_FEATURES:
             break
-    for name, parsed in found.items():
-        parts.setdefault(name, []).append(_strict_column(parsed, frames.starts))
-    return error
+    for name, by_kind in found.items():
+        for kind, parsed in by_kind.items():
+            parts.setdefault(name, []).append(_strict_part(kind, parsed, frames.starts))
+    return errors
 
 
-def _strict_column(parsed: Sequence[tuple[int, Feature]], record_starts: Ints) -> _Column:
+def _strict_part(kind: FeatureKind | None, parsed: Sequence[tuple[int, Feature]], starts: Ints) -> _Part:
     """One feature of records that the strict parser read."""
-    rows = np.array([row for row, _ in parsed])
     features = [feature for _, feature in parsed]
-    counts = [-1 if feature.kind is None else feature.count for feature in features]
-    return _Column(
-        rows,
-        (int(rows[0]), features[0].position),
-        np.array([NO_KIND if feature.kind is None else _TAGS[feature.kind] for feature in features]),
-        np.array(counts),
-        _one_array([feature.starts + record_starts[row] for row, feature in parsed]),
-        _one_array([feature.sizes for feature in features]),
-        _one_array([feature.integers for feature in features]),
-        _one_array([feature.floats for feature in features]),
+    return _Part(
+        kind=kind,
+        rows=np.array([row for row, _ in parsed]),
+        first=(parsed[0][0], features[0].position),
+        counts=np.array([-1 if kind is None else feature.count for feature in features]),
+        starts=_one_array([feature.starts + starts[row] for row, feature in parsed]),
+        sizes=_one_array([feature.sizes for feature in features]),
+        integers=_one_array([feature.integers for feature in features]),
+        floats=_one_array([feature.floats for feature in features]),
     )
 
 

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from converters.dataset.arrays import binary_parts
-from converters.dataset.filenames import folded, unsafe_name
+from converters.dataset.filenames import folded, plain_lines, unsafe_name
 from converters.dataset.image_header import ENCODINGS, NO_IMAGE, ImageHeaderReader
 from converters.dataset.image_names import IMAGE_SUFFIXES, stem_of
 from converters.dataset.schema import SIZES, Role
 from converters.errors import DataError, Location
-from converters.formats.tfrecord.columns import values_array
+from converters.formats.tfrecord.columns import row_of, values_array
 from converters.formats.tfrecord.fast_parser import FeatureValues
 from converters.formats.tfrecord.file_names import split_words
 from converters.formats.tfrecord.framing import Frames
@@ -41,9 +41,8 @@ _SIZE_WORDS: Mapping[Role, frozenset[str]] = {
     "width": frozenset({"width", "cols", "columns", "w"}),
     "depth": frozenset({"depth", "channels", "channel", "c"}),
 }
-# Names of many files, one a line, of which most can be told at one look: safe, and free of what may be a split's word.
-_PLAIN_NAMES = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_-]{0,99}(?:\.[A-Za-z0-9_-]{1,50})?\n)*+")
-_SPECIAL_PARTS = ("train", "val", "dev", "test", "\ncon", "\nprn", "\naux", "\nnul", "\ncom", "\nlpt")
+# What a name must have that speaks of a split.
+_SPLIT_WORDS = ("train", "val", "dev", "test")
 _IMAGE_SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})\n")
 _FILE_NAMES = ("filename", "file_name", "fname", "image_name", "img_name", "image_filename", "file", "name", "image_id",
                "img_id", "image_key", "source_id", "id", "key")  # fmt: skip
@@ -117,16 +116,10 @@ class FileNames:
 
     def add(self, split: str, names: list[str], locate: Locate) -> None:
         """Take the names that a batch has."""
-        joined = "\n".join([*names, ""])
-        lowered = "\n" + joined.lower()
-        single_lines = joined.count("\n") == len(names)
-        if (
-            single_lines
-            and _PLAIN_NAMES.fullmatch(joined)
-            and not any(part in lowered for part in _SPECIAL_PARTS)
-        ):
+        lines = plain_lines(names)
+        if lines is not None and not any(word in lines for word in _SPLIT_WORDS):
             self.claim.borne += len(names)
-            stems = _IMAGE_SUFFIX.sub("\n", lowered).split("\n")[1:-1]
+            stems = _IMAGE_SUFFIX.sub("\n", lines).split("\n")[1:-1]
         else:
             stems = [stem_of(name) for name in names]
             sound = [
@@ -208,10 +201,16 @@ class FeatureFacts:
 
 
 class FactsBuilder:
-    """Adds up what the batches of a config show."""
+    """Adds up what the batches of a config show.
 
-    def __init__(self) -> None:
+    Args:
+        without: features that may have two kinds; these are then ``left_out``, with one of the kinds.
+    """
+
+    def __init__(self, without: Collection[str] = ()) -> None:
         self.features: dict[str, FeatureFacts] = {}
+        self.left_out: dict[str, FeatureKind] = {}
+        self._without = without
         self.records: Counter[str] = Counter()
         self.pairs: dict[str, TextPairs] = {}
         self._headers: dict[str, ImageHeaderReader] = {}
@@ -228,90 +227,89 @@ class FactsBuilder:
         Raises:
             DataError: a feature is of another kind than in an earlier record, or there are too many features.
         """
-        self._check_kinds(values, locate)
+        values = self._of_one_kind(values, locate)
         self.records[split] += len(frames.starts)
         if len(self.features.keys() | values.keys()) > MAX_FEATURES:
             raise DataError(f"the records have more than {MAX_FEATURES} features.", locate(0))
-        arrays: dict[str, pa.Array] = {}
+        texts: dict[str, pa.Array] = {}
         image_sizes: dict[str, npt.NDArray[np.int32]] = {}  # by record; 0 where there is none
         for name, found in values.items():
             facts = self.features.setdefault(name, FeatureFacts(name))
-            rows = np.flatnonzero(found.counts >= 0)
-            if found.kind is None or not len(rows):
+            if found.kind is None:
                 continue
-            _add_counts(facts, split, found, rows, locate)
+            at = partial(_locate_value, found, locate)
+            _add_counts(facts, split, found, locate)
             if found.kind == "bytes_list":
-                sizes = self._add_bytes(facts, split, found, rows, frames, locate, arrays)
-                if sizes is not None:
-                    image_sizes[name] = np.zeros((len(found.counts), 3), np.int32)
-                    image_sizes[name][rows] = sizes
-            elif found.kind == "int64_list":
-                _add_integers(facts, split, found, rows, locate)
-            elif not facts.example and len(found.floats):
-                facts.example = shown_numbers(found.floats[: max(1, int(found.counts[rows[0]]))].tolist())
+                array = self._add_bytes(facts, split, found, frames, at, image_sizes)
+                if array is not None:
+                    texts[name] = array
+                continue
+            if not facts.example and found.counts.any():
+                numbers = found.integers if found.kind == "int64_list" else found.floats
+                first = found.counts[found.counts >= 0][0]
+                facts.example = shown_numbers(numbers[: max(1, first)].tolist())
+            if len(found.integers):
+                _add_integers(facts, split, found.integers, at)
         for name, found in values.items():
             facts = self.features[name]
             if (role := facts.size_role) and facts.single and found.kind == "int64_list":
                 _add_sizes(facts, SIZES.index(role), found, image_sizes, locate)
-        self._add_pairs(values, arrays, frames)
+        self._add_pairs(values, texts)
 
-    def _check_kinds(self, values: Mapping[str, FeatureValues], locate: Locate) -> None:
+    def _of_one_kind(self, values: Mapping[str, FeatureValues], locate: Locate) -> dict[str, FeatureValues]:
+        """The values of features that have been of one kind so far."""
         for name, found in values.items():
             facts = self.features.get(name)
             if facts is None or facts.kind is None or found.kind in (None, facts.kind):
                 continue
-            row = int(np.argmax(found.counts >= 0))
-            raise TwoKindsError(name, found.kind, locate(row), facts.kind, facts.first)
+            if name not in self._without:
+                row = int(np.argmax(found.counts >= 0))
+                raise TwoKindsError(name, found.kind, locate(row), facts.kind, facts.first)
+            self.left_out[name] = found.kind
+        for name in self.left_out:
+            self.features.pop(name, None)
+        return {name: found for name, found in values.items() if name not in self.left_out}
 
     def _add_bytes(
         self,
         facts: FeatureFacts,
         split: str,
         found: FeatureValues,
-        rows: _Ints,
         frames: Frames,
-        locate: Locate,
-        arrays: dict[str, pa.Array],
-    ) -> npt.NDArray[np.int32] | None:
-        """Take byte strings; the sizes of those that are images, where a record has one value each."""
+        at: Locate,
+        image_sizes: dict[str, npt.NDArray[np.int32]],
+    ) -> pa.Array | None:
+        """Take byte strings and, of images, one a record, their sizes; returns them if all so far are text."""
         look = facts.single and not facts.image.hopeless
         if not len(found.sizes) or (facts.text.against and not look and facts.example):
             return None
         array = values_array(found, pa.binary(), frames)
-        owners = np.repeat(np.arange(len(found.counts)), np.maximum(found.counts, 0))
-        sizes = None
         if look:
             headers = self._headers.setdefault(facts.name, ImageHeaderReader()).try_read(array)
             images = headers.encodings != NO_IMAGE
-            facts.image.add(
-                images, lambda value: locate(int(owners[value])), lambda value: shown_bytes(array[value])
-            )
+            facts.image.add(images, at, lambda value: shown_bytes(array[value]))
             for number in np.flatnonzero(np.bincount(headers.encodings[images], minlength=1)):
                 facts.encodings[ENCODINGS[number]] += int((headers.encodings == number).sum())
             if images.any():
-                sizes = headers.sizes
-                least, most = sizes[images].min(axis=0), sizes[images].max(axis=0)
-                facts.smallest = least if facts.smallest is None else np.minimum(facts.smallest, least)
-                facts.largest = most if facts.largest is None else np.maximum(facts.largest, most)
+                image_sizes[facts.name] = np.zeros((len(found.counts), 3), np.int32)
+                image_sizes[facts.name][found.counts >= 0] = headers.sizes
+                so_far = [known for known in (facts.smallest, facts.largest) if known is not None]
+                facts.smallest = np.min([headers.sizes[images].min(axis=0), *so_far], axis=0)
+                facts.largest = np.max([headers.sizes[images].max(axis=0), *so_far], axis=0)
                 if not facts.example:
                     row = int(np.argmax(images))
-                    height, width, depth = sizes[row].tolist()
+                    height, width, depth = headers.sizes[row].tolist()
                     facts.example = f"{ENCODINGS[headers.encodings[row]]}, {width} x {height} x {depth}"
-        if not facts.example:
-            facts.example = shown_bytes(array[0])
+        facts.example = facts.example or shown_bytes(array[0])
         if not facts.text.against:
-            _add_text(facts.text, array, lambda value: locate(int(owners[value])))
-        if not facts.text.against:
-            arrays[facts.name] = array
-            if facts.single and facts.name_rank is not None:
-                _add_names(
-                    facts, split, array.view(pa.string()).to_pylist(), lambda value: locate(int(rows[value]))
-                )
-        return sizes
+            _add_text(facts.text, array, at)
+        if facts.text.against:
+            return None
+        if facts.single and facts.name_rank is not None:
+            _add_names(facts, split, array.view(pa.string()).to_pylist(), at)
+        return array
 
-    def _add_pairs(
-        self, values: Mapping[str, FeatureValues], texts: Mapping[str, pa.Array], frames: Frames
-    ) -> None:
+    def _add_pairs(self, values: Mapping[str, FeatureValues], texts: Mapping[str, pa.Array]) -> None:
         """Take the texts that stand beside labels."""
         for name, found in values.items():
             if not name.endswith("label") or found.kind != "int64_list":
@@ -319,9 +317,8 @@ class FactsBuilder:
             beside = name.removesuffix("label") + "text"
             text = values.get(beside)
             pairs = self.pairs.setdefault(name, TextPairs(beside))
-            if text is None or text.kind != "bytes_list":
-                pairs.broken = pairs.broken or bool((found.counts > 0).any())
-            elif not np.array_equal(np.maximum(found.counts, 0), np.maximum(text.counts, 0)):
+            counts = np.zeros(1) if text is None or text.kind != "bytes_list" else text.counts
+            if (np.maximum(found.counts, 0) != np.maximum(counts, 0)).any():
                 pairs.broken = True
             elif len(found.integers) and not pairs.broken:
                 pairs.add(found.integers, texts.get(beside))
@@ -347,17 +344,9 @@ class TextPairs:
             self.broken = True
             self.texts.clear()
             return
-        different, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-        known = [
-            self.texts.setdefault(int(label), texts[int(row)].as_py())
-            for label, row in zip(different, first, strict=True)
-        ]
-        edges, data = binary_parts(texts)
-        sizes = np.array([len(text) for text in known])[inverse]
-        same = np.array_equal(sizes, np.diff(edges)) and b"".join(
-            [known[number] for number in inverse.tolist()]
-        ) == bytes(data[edges[0] : edges[-1]])
-        self.broken = not same or len(self.texts) > MAX_LABELS
+        for label, text in set(zip(labels.tolist(), texts.to_pylist(), strict=True)):
+            self.broken |= self.texts.setdefault(label, text) != text
+        self.broken |= len(self.texts) > MAX_LABELS
 
     @property
     def label_names(self) -> dict[int, str] | None:
@@ -370,35 +359,36 @@ class TextPairs:
         return names if usable and not self.broken and len(set(names.values())) == len(names) > 0 else None
 
 
-def _add_counts(facts: FeatureFacts, split: str, found: FeatureValues, rows: _Ints, locate: Locate) -> None:
-    assert found.kind is not None
-    counts = found.counts[rows]
+def _locate_value(found: FeatureValues, locate: Locate, value: int) -> Location:
+    """Where the record is that has a value, given by its number."""
+    return locate(row_of(found, value))
+
+
+def _add_counts(facts: FeatureFacts, split: str, found: FeatureValues, locate: Locate) -> None:
+    counts = found.counts[found.counts >= 0]
     least, most = int(counts.min()), int(counts.max())
     if facts.kind is None:
-        facts.kind, facts.first, facts.least, facts.most = found.kind, locate(int(rows[0])), least, most
+        facts.kind, facts.first = found.kind, locate(int(np.argmax(found.counts >= 0)))
+        facts.least, facts.most = least, most
     facts.least, facts.most = min(facts.least, least), max(facts.most, most)
-    facts.present[split] += len(rows)
+    facts.present[split] += len(counts)
 
 
-def _add_integers(facts: FeatureFacts, split: str, found: FeatureValues, rows: _Ints, locate: Locate) -> None:
-    integers = found.integers
-    if not len(integers):
-        return
+def _add_integers(facts: FeatureFacts, split: str, integers: _Ints, at: Locate) -> None:
     low, high = int(integers.min()), int(integers.max())
-    facts.low = low if facts.low is None else min(low, facts.low)
-    facts.high = high if facts.high is None else max(high, facts.high)
-    if not facts.example:
-        facts.example = shown_numbers(integers[: max(1, int(found.counts[rows[0]]))].tolist())
+    facts.low, facts.high = _range(low, high, facts.low, facts.high)
     if facts.labels is not None:
         facts.labels = _counted(facts.labels, integers, low, high)
     if facts.least == facts.most > 1 and facts.low >= 0 and facts.high <= 1:
         sums = integers.reshape(-1, facts.most).sum(axis=1)
-        least, most = int(sums.min()), int(sums.max())
-        facts.sums = (
-            (least, most) if facts.sums is None else (min(least, facts.sums[0]), max(most, facts.sums[1]))
-        )
+        facts.sums = _range(int(sums.min()), int(sums.max()), *(facts.sums or (None, None)))
     if facts.single and facts.name_rank is not None:
-        _add_names(facts, split, list(map(str, integers.tolist())), lambda value: locate(int(rows[value])))
+        _add_names(facts, split, list(map(str, integers.tolist())), at)
+
+
+def _range(low: int, high: int, lowest: int | None, highest: int | None) -> tuple[int, int]:
+    """The least and the greatest of further numbers and, where there are any, of those before."""
+    return min(low, low if lowest is None else lowest), max(high, high if highest is None else highest)
 
 
 def _counted(counts: Counter[int], integers: _Ints, low: int, high: int) -> Counter[int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -11,10 +12,19 @@ from converters.dataset.image_header import sniff
 from converters.dataset.source_facts import Compression
 from converters.formats.tfrecord.compression import WINDOW_BITS, StoredFile, compression_of
 from converters.formats.tfrecord.framing import HEADER_BYTES, is_header
-from converters.formats.tfrecord.strict_parser import ExampleError, parse_example
+from converters.formats.tfrecord.strict_parser import (
+    FIRST_TAG,
+    VALUE_TAG,
+    Data,
+    ExampleError,
+    fields,
+    parse_example,
+    parse_feature,
+)
 from converters.storage.object_store import Place
 
 _HEAD_BYTES = 4096
+_MANY_FIELDS = 10
 
 _MAGICS = {
     b"version https://git-lfs": "a Git LFS pointer, in place of the file itself (git lfs pull fetches it)",
@@ -78,7 +88,7 @@ def look_at_bytes(head: bytes) -> Look:
             inflated = inflate.decompress(head, _HEAD_BYTES)
         if is_header(inflated):
             return Look("tfrecord", compression)
-        if not inflated and inflate.eof:
+        if not inflated and inflate.eof and not inflate.unused_data:
             return Look("empty", compression)
     if compression == "gzip":
         words = file_words(inflated) if inflated else None
@@ -115,105 +125,69 @@ def file_words(head: bytes) -> str | None:
 # ---- Records ------------------------------------------------------------------------------------------
 
 
-def record_words(data: bytes | memoryview) -> str | None:
-    """What a record is that is no Example, where that can be told.
+def record_words(data: Data) -> str | None:
+    """What a record is that is no Example, where that is clear; of others, the parser's error tells more.
 
     Not for records that may be damaged: another message may be anything.
     """
-    data = bytes(data[: 1 << 20]) if len(data) > 1 << 20 else bytes(data)
+    with suppress(ExampleError):
+        parse_example(data)
+        return None
     if is_sequence_example(data):
         return "a tf.train.SequenceExample"
-    fields = _fields(data)
-    if fields is not None and _has_features(fields):
-        return None
-    if fields is not None:
-        numbers = sorted({number for number, _ in fields})
-        return f"a protobuf message of another type (fields {', '.join(map(str, numbers[:10]))})"
-    return file_words(data)
-
-
-def is_sequence_example(data: bytes) -> bool:
-    """Whether these are ``context`` (Features) and ``feature_lists``: a map of lists of Features."""
-    fields = _fields(data)
-    if not fields or not {1, 2} >= {number for number, _ in fields}:
-        return False
-    lists = [content for number, content in fields if number == 2]
-    context = [content for number, content in fields if number == 1]
-    if len(lists) != 1 or len(context) > 1 or lists[0] is None:
-        return False
-    entries = _fields(lists[0])
-    return entries is not None and all(_is_feature_list(content) for _, content in entries)
-
-
-def _has_features(fields: list[tuple[int, bytes | None]]) -> bool:
-    """Whether these are an Example's, whatever is wrong with its features: a map of names to messages."""
-    if [number for number, _ in fields] != [1] or not (entries := _fields(fields[0][1] or b"")):
-        return False
-    inner = [_fields(entry or b"") if number == 1 else None for number, entry in entries]
-    return all(entry and sorted(number for number, _ in entry) in ([1], [1, 2]) for entry in inner)
-
-
-def _is_feature_list(entry: bytes | None) -> bool:
-    fields = None if entry is None else _fields(entry)
-    if not fields or [number for number, _ in fields] not in ([1], [1, 2]):
-        return False
-    features = [] if len(fields) == 1 else _fields(fields[1][1] or b"")
-    return features is not None and all(number == 1 and _is_feature(content) for number, content in features)
-
-
-def _is_feature(content: bytes | None) -> bool:
-    if content is None:
-        return False
-    # A map entry of an Example, and around it the Example, so that the strict parser can say what it thinks.
-    entry = b"\x0a\x00\x12" + _length(content) + content
-    features = b"\x0a" + _length(entry) + entry
+    numbers: set[int] = set()
     try:
-        parse_example(b"\x0a" + _length(features) + features)
+        for tag, content in _parts(data):
+            if tag == FIRST_TAG and _has_map_entry(content):
+                return None
+            if len(numbers) < _MANY_FIELDS:
+                numbers.add(tag >> 3)
+    except ExampleError:
+        return file_words(bytes(data[:_HEAD_BYTES]))
+    return f"a protobuf message of another type (fields {', '.join(map(str, sorted(numbers)))})"
+
+
+def is_sequence_example(data: Data) -> bool:
+    """Whether these are ``context`` (Features) and ``feature_lists``: a map of lists of Features."""
+    has_lists = False
+    try:
+        for tag, content in _parts(data):
+            if tag == VALUE_TAG and all(
+                inner == FIRST_TAG and _is_feature_list(entry) for inner, entry in _parts(content)
+            ):
+                has_lists = True
+            elif tag != FIRST_TAG or (content and not _has_map_entry(content)):
+                return False
     except ExampleError:
         return False
+    return has_lists
+
+
+def _is_feature_list(entry: Data) -> bool:
+    for tag, content in _parts(entry):
+        if tag == VALUE_TAG:
+            for inner, feature in _parts(content):
+                if inner != FIRST_TAG:
+                    return False
+                parse_feature(feature, [(0, len(feature))], "", 0)
+        elif tag != FIRST_TAG:
+            return False
     return True
 
 
-def _length(content: bytes) -> bytes:
-    size, encoded = len(content), bytearray()
-    while size > 0x7F:
-        encoded.append(size & 0x7F | 0x80)
-        size >>= 7
-    return bytes([*encoded, size])
+def _has_map_entry(features: Data) -> bool:
+    """Whether an Example's features may be meant, whatever is wrong with them."""
+    try:
+        return any(
+            tag == FIRST_TAG and any(inner in (FIRST_TAG, VALUE_TAG) for inner, _ in _parts(entry))
+            for tag, entry in _parts(features)
+        )
+    except ExampleError:
+        return False
 
 
-def _fields(data: bytes) -> list[tuple[int, bytes | None]] | None:
-    """The fields of any message: number, and content where it is delimited. None if the bytes are no message."""
-    found: list[tuple[int, bytes | None]] = []
-    position = 0
-    while position < len(data):
-        tag, position = _varint(data, position)
-        number, wire = tag >> 3, tag & 7
-        content: bytes | None = None
-        if wire == 0:
-            _, position = _varint(data, position)
-        elif wire == 2:
-            size, position = _varint(data, position)
-            content = data[position : position + size]
-            position += size
-        elif wire in (1, 5):
-            position += 8 if wire == 1 else 4
-        else:
-            return None
-        if not 0 < number < 1 << 29 or not 0 < position <= len(data):
-            return None
-        found.append((number, content))
-    return found
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """The varint at ``position`` and where it ends; an end beyond the data where there is none."""
-    value = shift = 0
-    while position < len(data) and shift < 70:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-    return value, len(data) + 1
+def _parts(message: Data) -> Iterator[tuple[int, Data]]:
+    """The tag and the content of each field of a message."""
+    view = memoryview(message)
+    for _, tag, start, end in fields(view, 0, len(view)):
+        yield tag, view[start:end]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,22 +10,19 @@ import pyarrow as pa
 
 from converters.dataset.description import Split
 from converters.dataset.shard import Shard
-from converters.formats.readme import refuse_names, write_readme, write_terms
-from converters.formats.shard_files import new_shard_file, shard_files
 from converters.formats.tfrecord.columns import ColumnReader
-from converters.formats.tfrecord.describe import refuse_shared_features, tensorflow_loading, write_description
+from converters.formats.tfrecord.describe import ExampleFiles, tensorflow_loading
 from converters.formats.tfrecord.encoder import ExampleEncoder, feature_schema
 from converters.formats.tfrecord.reader import RangeReader, SourceRange, read_columns
 from converters.formats.tfrecord.witnesses import confirm_output
 from converters.formats.tfrecord.writer import TFRecordWriter
+from converters.storage.hashing_reader import FileReader
 
 if TYPE_CHECKING:
     from converters.dataset.report import Report
 
-_SUFFIX = ".tfrecord"
 
-
-class TFRecordFormat:
+class TFRecordFormat(ExampleFiles):
     """TFRecord files of Examples, one per shard: <config>/<split>-00000-of-0000N.tfrecord, and a dataset.json.
 
     Features stand in the order of their names, and the files are not compressed. A source that is written so comes
@@ -36,22 +33,14 @@ class TFRecordFormat:
     """
 
     name = "tfrecord"
+    suffix = ".tfrecord"
 
     def __init__(self, *, index: bool = False) -> None:
         self.index = index
 
-    def refuse(self, splits: Sequence[Split]) -> None:
-        """Refuse columns that would be held by one feature, and names that mean something else.
-
-        Raises:
-            CallError: there are some.
-        """
-        refuse_names(splits, self.name)
-        refuse_shared_features(splits)
-
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
         """Write a shard's records to one file."""
-        path = new_shard_file(folder, shard, _SUFFIX)
+        path = self.new_file(folder, shard)
         index = path.with_suffix(".idx") if self.index else None
         encoder = ExampleEncoder(shard.split.schema)
         with TFRecordWriter(path, index) as writer:
@@ -60,23 +49,21 @@ class TFRecordFormat:
                     writer.write(example)
         return [path] if index is None else [path, index]
 
-    def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
-        """Read back the records of a split, as strictly as those of a source."""
+    def read_file(self, files: FileReader, path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
+        """As strictly as the records of a source are read."""
+        size = path.stat().st_size
+        if not size:
+            return  # all records of the shard were quarantined
         columns = ColumnReader(feature_schema(split.schema))
-        for path in shard_files(folder, split, _SUFFIX):
-            size = path.stat().st_size
-            if not size:
-                continue  # all records of the shard were quarantined
-            index = path.with_suffix(".idx") if self.index else None
-            # A record may be as long as its file: nothing is allocated for a length beyond the end.
-            reader = RangeReader(SourceRange(path, 0, size, 0, index=index), max(1, size))
-            for frames in reader.frames():
-                batch = read_columns(columns, str(path), frames)
-                confirm_output(frames, batch, split.schema)
-                yield batch
+        index = path.with_suffix(".idx") if self.index else None
+        # A record may be as long as its file: nothing is allocated for a length beyond the end.
+        reader = RangeReader(SourceRange(path, 0, size, 0, index=index), max(1, size))
+        for frames in reader.frames():
+            batch = read_columns(columns, str(path), frames)
+            confirm_output(frames, batch, split.schema)
+            yield batch
+        files.seen(path, size, reader.sha256)
 
-    def finish(self, report: Report, folder: Path) -> None:
-        """Write the terms, a README, and the description with which the files convert again anywhere."""
-        write_terms(report, folder)
-        write_readme(report, folder, {}, loading=tensorflow_loading(report))
-        write_description(report, folder, _SUFFIX)
+    def loading(self, report: Report) -> str:
+        """How TensorFlow reads the files of a split."""
+        return tensorflow_loading(report)

@@ -38,9 +38,6 @@ _MASK_DELTA = 0xA282EAD8
 _CUT_OR_EXTENDED = "The file is cut short or has something appended: copy it again from where you got it."
 _COPY_AGAIN = "The file is damaged: copy it again from where you got it."
 
-# The checksum of a long record is computed in such pieces: google_crc32c takes bytes only, and copies are costly.
-_CRC_PIECE_BYTES = 1 << 20
-
 
 class ByteStream(Protocol):
     """What the framing reads from: ``read(n)`` gives up to n bytes, and ``b""`` only at the end."""
@@ -95,11 +92,8 @@ def _masked_all(crcs: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
 
 
 def masked_crc_of_long(data: memoryview) -> int:
-    """The same of data that may be long, of which it copies only a piece at once."""
-    crc = 0
-    for start in range(0, len(data), _CRC_PIECE_BYTES):
-        crc = google_crc32c.extend(crc, bytes(data[start : start + _CRC_PIECE_BYTES]))
-    return _masked(crc)
+    """The same of data that may be long; google_crc32c takes an array without a copy."""
+    return _masked(google_crc32c.value(np.frombuffer(data, np.uint8)))
 
 
 def frame(data: bytes) -> bytes:
@@ -289,11 +283,12 @@ def _check_data(frames: Frames, path: str) -> None:
     Raises:
         DataError: of the first record whose checksum does not hold.
     """
-    buffer, ends = frames.buffer, frames.starts + frames.sizes
+    octets, ends = np.frombuffer(frames.buffer, np.uint8), frames.starts + frames.sizes
     spans = zip(frames.starts.tolist(), ends.tolist(), strict=True)
-    crcs = np.fromiter((google_crc32c.value(buffer[start:end]) for start, end in spans), np.uint32, len(ends))
+    # google_crc32c takes a part of an array without a copy.
+    crcs = np.fromiter((google_crc32c.value(octets[start:end]) for start, end in spans), np.uint32, len(ends))
     computed = _masked_all(crcs)
-    footers = np.frombuffer(buffer, np.uint8)[ends[:, None] + np.arange(FOOTER_BYTES)]
+    footers = octets[ends[:, None] + np.arange(FOOTER_BYTES)]
     stored = footers.view("<u4")[:, 0]
     wrong = np.flatnonzero(computed != stored)
     if len(wrong):

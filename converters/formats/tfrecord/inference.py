@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from converters.dataset.description import MAX_COLUMN_NAME_BYTES, described_columns
@@ -66,20 +66,12 @@ class InferredColumn:
 
     def to_json(self) -> dict[str, Any]:
         """The same as a JSON object."""
-        return {
-            "feature": self.feature,
-            "column": None if self.column is None else self.column.name,
-            "type": None if self.column is None else type_name(self.column.type),
-            "role": None if self.column is None else self.column.role,
-            "nearly": self.nearly,
-            "kind": self.kind,
-            "least": self.least,
-            "most": self.most,
+        column = self.column
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {
+            "column": None if column is None else column.name,
+            "type": None if column is None else type_name(column.type),
+            "role": None if column is None else column.role,
             "absent": dict(self.absent),
-            "example": self.example,
-            "why": self.why,
-            "images": self.images,
-            "labels": self.labels,
         }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from converters.dataset.shard import Progress
@@ -49,26 +49,17 @@ class InferencePass:
         Raises:
             DataError: a file is damaged or changes, its records are no Examples, or a feature is of two kinds.
         """
-        builder, parser = FactsBuilder(), _Parser(frozenset(self.without))
+        builder = FactsBuilder(self.without)
         for split in splits:
             for file in split.files:
-                self._read(file, split.split.name, builder, parser)
-        return infer_columns(config, builder, self.label_maps, parser.left_out, self.without)
+                self._read(file, split.split.name, builder)
+        return infer_columns(config, builder, self.label_maps, builder.left_out, self.without)
 
-    def _read(self, file: SourceFile, split: str, builder: FactsBuilder, parser: _Parser) -> None:
+    def _read(self, file: SourceFile, split: str, builder: FactsBuilder) -> None:
         path = str(file.path)
         for frames in self._frames(file):
-            while True:
-                try:
-                    values = parser.parse(path, frames)
-                    builder.add(split, values, frames, partial(frame_location, path, frames))
-                except TwoKindsError as error:
-                    if error.name not in self.without:
-                        raise
-                    parser.leave_out(error.name, error.kind)
-                    builder.features.pop(error.name, None)
-                else:
-                    break
+            values = _parse(path, builder.left_out, frames, self.without)
+            builder.add(split, values, frames, partial(frame_location, path, frames))
             if self.progress is not None:
                 self.progress(INFERRED, len(frames.starts))
         if file_state(file.path) != (file.size, file.version):
@@ -82,16 +73,10 @@ class InferencePass:
         )
         if self.quarantine and not file.may_be_empty:
             self._refuse_other_records(source)
-            parser = _Parser(frozenset(self.without))
-            found = examine(
-                file.path,
-                file.compression,
-                file.index,
-                partial(parser.check, str(file.path)),
-                self.max_record_bytes,
-            )
+            check = partial(_parse, str(file.path), {})
+            found = examine(file.path, file.compression, file.index, check, self.max_record_bytes)
             index = None if found.index_problem else file.index
-            source = replace(source, lost=found.lost, index=index, any_header=True)
+            source = replace(source, lost=found.lost, index=index)
         with closing(RangeReader(source, self.max_record_bytes, hashed=False).frames()) as frames:
             yield from frames
 
@@ -111,58 +96,37 @@ def refuse_other_records(path: str, frames: Frames) -> None:
     Raises:
         DataError: it is.
     """
-    if frames.first_record:
-        return
-    first = replace(frames, starts=frames.starts[:1], sizes=frames.sizes[:1])
-    try:
-        BatchParser().parse(first)
-    except RecordError:
-        if words := record_words(first.data(0)):
-            raise DataError(
-                f"the records are no tf.train.Example: the first is {words}.",
-                Location(path, 0, 0),
-                "Only files of tf.train.Example can be converted.",
-            ) from None
+    if not frames.first_record and (words := record_words(frames.data(0))):
+        raise DataError(
+            f"the records are no tf.train.Example: the first is {words}.",
+            Location(path, 0, 0),
+            "Only files of tf.train.Example can be converted.",
+        )
 
 
-@dataclass
-class _Parser:
-    """Parses records, whose features may be of two kinds if they are left out."""
+def _parse(
+    path: str, left_out: dict[str, FeatureKind], frames: Frames, without: Collection[str] | None = None
+) -> dict[str, FeatureValues]:
+    """The values of each feature but those left out, which are added to where a feature has two kinds.
 
-    without: frozenset[str]
-    left_out: dict[str, FeatureKind] = field(default_factory=dict)
-    _parser: BatchParser = field(default_factory=BatchParser)
+    Args:
+        path: the file.
+        left_out: features that are left out because they have two kinds, and one of these.
+        frames: the records.
+        without: which features may have two kinds; None: all, for that is no damage.
 
-    def leave_out(self, name: str, kind: FeatureKind) -> None:
-        """Leave a feature of two kinds out from now on."""
-        self.left_out[name] = kind
-        self._parser = BatchParser(self.left_out)
-
-    def parse(self, path: str, frames: Frames) -> dict[str, FeatureValues]:
-        """The values of each feature.
-
-        Raises:
-            DataError: a record is malformed, or a feature has two kinds.
-        """
-        while True:
-            try:
-                return self._parser.parse(frames)
-            except KindError as error:
-                if error.name in self.without:
-                    self.leave_out(error.name, error.kind)
-                    continue
+    Raises:
+        DataError: a record is malformed, or another feature has two kinds.
+    """
+    while True:
+        try:
+            return BatchParser(left_out).parse(frames)
+        except KindError as error:
+            if without is not None and error.name not in without:
                 here, before = (frame_location(path, frames, row) for row in (error.row, error.first_row))
                 raise TwoKindsError(error.name, error.kind, here, error.first_kind, before) from None
-            except RecordError as error:
-                if frames.first_record + error.row == 0:
-                    refuse_other_records(path, frames)
-                at = frame_location(path, frames, error.row, error.position)
-                raise DataError(error.message, at) from None
-
-    def check(self, path: str, frames: Frames) -> None:
-        """See :data:`converters.formats.tfrecord.recovery.Check`; a feature of two kinds is no damage."""
-        try:
-            self.parse(path, frames)
-        except TwoKindsError as error:
-            self.leave_out(error.name, error.kind)
-            self.check(path, frames)
+            left_out[error.name] = error.kind
+        except RecordError as error:
+            if error.row == 0:
+                refuse_other_records(path, frames)
+            raise DataError(error.message, frame_location(path, frames, error.row, error.position)) from None

@@ -14,8 +14,8 @@ _PBTXT = re.compile(r".*\.pbtxt", re.IGNORECASE | re.DOTALL)
 _LABELS = re.compile(r"labels?\.txt", re.IGNORECASE)
 _NUMBERED = re.compile(r"\s*(-?\d+)\s*:\s*(.*\S)\s*")
 _TOKEN = re.compile(
-    r"""\s*(?:\#[^\n]*|(?P<word>[A-Za-z_]\w*)|(?P<number>[-+]?\d+)
-    |(?P<text>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|(?P<mark>[{}<>:;,\[\]])|(?P<float>[-+.\w]+))""",
+    r"""\s*(?:\#[^\n]*|(?P<open>\w+)\s*:?\s*[{<]|(?P<close>[}>])|[;,]
+    |(?P<key>\w+)\s*:\s*(?:(?P<number>-?\d+)|(?P<text>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|[-+.\w]+))""",
     re.VERBOSE,
 )
 
@@ -79,25 +79,22 @@ def parse_pbtxt(text: str) -> tuple[dict[int, str], bool] | None:
     The name that people read, ``display_name``, counts where all have one, and no two the same.
     """
     items: list[dict[str, int | str]] = []
-    depth, key = 0, ""
-    text = text.rstrip()
-    position = 0
+    depth, position, text = 0, 0, text.rstrip()
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
             return None
         position = match.end()
-        word, mark = match["word"], match["mark"]
-        if mark in ("{", "<"):
-            if depth == 0 and key == "item":
+        if match["open"]:
+            if depth == 0 and match["open"] == "item":
                 items.append({})
             depth += 1
-        elif mark in ("}", ">"):
+        elif match["close"]:
             depth -= 1
-        elif word:
-            key = word
-        elif depth == 1 and items and key and (match["number"] or match["text"]):
-            items[-1][key] = int(match["number"]) if match["number"] else _unquoted(match["text"])
+        elif depth == 1 and items and match["number"]:
+            items[-1][match["key"]] = int(match["number"])
+        elif depth == 1 and items and match["text"]:
+            items[-1][match["key"]] = _unquoted(match["text"])
     if depth or not items or not all(isinstance(item.get("id"), int) for item in items):
         return None
     for field in ("display_name", "name"):
@@ -118,17 +115,8 @@ def _usable(names: Mapping[int, int | str], count: int) -> bool:
 
 
 def _unquoted(text: str) -> str:
-    """A string of protobuf's text form: with the escapes of C."""
-    escapes = {"n": "\n", "t": "\t", "r": "\r"}
-
-    def replaced(match: re.Match[str]) -> str:
-        code = match[1]
-        return chr(int(code, 8)) if code.isdigit() else escapes.get(code, code)
-
-    plain = re.sub(r"\\([0-7]{1,3}|.)", replaced, text[1:-1])
-    if "\\" in text and not plain.isascii():
-        try:  # octal escapes are those of UTF-8 bytes
-            return plain.encode("latin-1").decode()
-        except UnicodeError:
-            return plain
-    return plain
+    """A string of protobuf's text form: with the escapes of C, octal ones for the bytes of UTF-8."""
+    try:
+        return text[1:-1].encode().decode("unicode_escape").encode("latin-1").decode()
+    except UnicodeError:
+        return text[1:-1]

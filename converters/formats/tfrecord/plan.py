@@ -86,7 +86,7 @@ def _whole_file(file: SourceFile, damage: FileDamage | None) -> SourceRange:
     if damage is None:
         return whole
     index = file.index if damage.indexed else None
-    return replace(whole, index=index, lost=damage.lost, any_header=True)
+    return replace(whole, index=index, lost=damage.lost)
 
 
 def _cuts(files: Sequence[SourceRange], max_shard_bytes: int, max_record_bytes: int) -> array[int]:

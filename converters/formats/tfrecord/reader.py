@@ -52,7 +52,6 @@ class SourceRange:
         compression: of the file; a compressed file is one range.
         index: the file's ``.idx``, where there is one.
         lost: damaged ranges in it, in order, that are passed over; what lies between them is read as strictly.
-        any_header: whether a gzip header that no writer writes is passed over too; no record is in it.
         may_be_empty: whether it may hold no record.
     """
 
@@ -63,7 +62,6 @@ class SourceRange:
     compression: Compression = "none"
     index: Place | None = None
     lost: tuple[LostRange, ...] = ()
-    any_header: bool = False
     may_be_empty: bool = False
 
 
@@ -118,9 +116,7 @@ class RangeReader:
             stream: ByteStream = file
             if source.compression != "none":
                 stored = stored_stream(file, source.lost, file.path)
-                stream = DecompressedStream(
-                    stored, source.compression, file.path, any_header=source.any_header
-                )
+                stream = DecompressedStream(stored, source.compression, file.path)
             lost = 0
             for part in sound_parts(stream, source.start, source.lost, file.path):
                 if checker is not None:

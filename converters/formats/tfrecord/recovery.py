@@ -38,7 +38,7 @@ from converters.formats.tfrecord.framing import (
 from converters.formats.tfrecord.index import IndexChecker, IndexDisagreesError
 from converters.storage.object_store import Place
 
-Check = Callable[[Frames], None]
+Check = Callable[[Frames], object]
 """Raises a DataError if a record of the frames is not what it must be."""
 
 # The budget: how many bytes may be held against a checksum. A damaged range counts as many as that takes time;
@@ -57,14 +57,12 @@ class Examination:
         stream_bytes: size of the file, decompressed; where the compression is damaged, of what inflates.
         lost: the damaged ranges, in order.
         index_problem: why the index was not used, where it contradicts the file; None otherwise.
-        header_problem: what is wrong with the header of the compression, where that harms no record; None otherwise.
     """
 
     records: int
     stream_bytes: int
     lost: tuple[LostRange, ...]
     index_problem: str | None
-    header_problem: str | None
 
 
 def examine(
@@ -88,7 +86,7 @@ def examine(
         chunk_bytes: how much is read at once.
 
     Raises:
-        DataError: nothing in the file is sound, it cannot be read, it expands beyond reason, or so much in it is
+        DataError: nothing in the file is sound, it cannot be read, or so much in it is
             damaged or looks like a record that examining it would take too long.
     """
     attempt = partial(_examine, path, compression, check, max_record_bytes, chunk_bytes)
@@ -123,8 +121,7 @@ def _examine(
             Location(str(path)),
             "It may be no TFRecord file, or not of this dataset. Copy it again, or move it away to convert the rest.",
         )
-    header_problem = None if stream is None else stream.header_problem
-    return Examination(examiner.records, examiner.window.end, lost, None, header_problem)
+    return Examination(examiner.records, examiner.window.end, lost, None)
 
 
 @dataclass

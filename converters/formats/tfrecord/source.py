@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pyarrow as pa
 
@@ -40,24 +40,25 @@ from converters.dataset.source import (
 from converters.dataset.source_facts import SourceFacts
 from converters.errors import CallError, DataError, Location
 from converters.formats.tfrecord.columns import ColumnReader
-from converters.formats.tfrecord.damage_scan import ExaminedSource, examine_source
 from converters.formats.tfrecord.descriptions import Described, describe
 from converters.formats.tfrecord.discovery import FoundSource, find_source, passed_over_note
 from converters.formats.tfrecord.framing import OVERHEAD_BYTES
-from converters.formats.tfrecord.inference import InferredConfig
-from converters.formats.tfrecord.inference_pass import InferencePass
 from converters.formats.tfrecord.label_maps import find_label_maps
 from converters.formats.tfrecord.listing import Listing, list_source
 from converters.formats.tfrecord.plan import plan_shards
 from converters.formats.tfrecord.quarantine_folder import differing_range, write_quarantine
 from converters.formats.tfrecord.reader import RangeReader, SourceRange, frame_location, read_columns
-from converters.formats.tfrecord.tensorflow import SecondReader, require_tensorflow
 from converters.formats.tfrecord.witnesses import Joined, Witnesses, joined_texts
 from converters.storage.file_list import OutputFile
 from converters.storage.files import file_state
 from converters.storage.object_store import Place, side_by_side
 from converters.storage.signals import held_interrupts
 from converters.storage.tree import file_digest, hash_ranges
+
+if TYPE_CHECKING:
+    # What most runs do without is imported where it is used.
+    from converters.formats.tfrecord.damage_scan import ExaminedSource
+    from converters.formats.tfrecord.inference import InferredConfig
 
 Reader = Literal["native", "tensorflow"]
 
@@ -147,6 +148,8 @@ class TFRecordShardReader:
                 checker.check(batch, partial(frame_location, path, frames))
                 witnesses.take(frames)
                 if reading.reader == "tensorflow":
+                    from converters.formats.tfrecord.tensorflow import SecondReader
+
                     # Started only when a first batch was found sound: TensorFlow crashes on some files that are not.
                     second = second or SecondReader(piece, schema, len(batch))
                     second.confirm(batch, frames.first_record)
@@ -249,6 +252,8 @@ class TFRecordSource:
         """Cut the files into shards; damaged ranges are looked for first where they are to be passed over."""
         reading = self._reading
         if self._on_error == "quarantine":
+            from converters.formats.tfrecord.damage_scan import examine_source
+
             self._examined = examine_source(
                 self._found,
                 reading.labels,
@@ -375,7 +380,7 @@ def open_tfrecords(
         max_record_bytes: the longest record that is accepted.
         without: columns that are left out.
         paranoid: whether every file is hashed once more at the end.
-        allow_mismatch: whether a split may be absent that must be there by what is published.
+        allow_mismatch: whether a split may be absent that must be there by what is published, and a file empty.
         progress: told of the records that columns are inferred from.
 
     Raises:
@@ -388,6 +393,8 @@ def open_tfrecords(
     if on_error not in get_args(OnError):
         raise CallError(f"on_error is {on_error!r}; it can be fail or quarantine.")
     if reader == "tensorflow":
+        from converters.formats.tfrecord.tensorflow import require_tensorflow
+
         if on_error == "quarantine":
             raise CallError(
                 "--reader tensorflow does not go with --on-error quarantine: TensorFlow stops at the first damage."
@@ -397,7 +404,7 @@ def open_tfrecords(
         require_tensorflow()
     listing = list_source(place)
     described = describe(listing) if description is None else Described(description)
-    found = find_source(listing, described.description, configs, splits)
+    found = find_source(listing, described.description, configs, splits, allow_empty=allow_mismatch)
     if described.complete and not configs and not splits and not allow_mismatch:
         _refuse_incomplete(found)
     found = replace(
@@ -407,13 +414,14 @@ def open_tfrecords(
         ),
         passed_over=tuple(name for name in found.passed_over if name not in described.files),
     )
-    inference = InferencePass(
+    found, inferred = _with_inferred(
+        found,
+        listing,
         without=without,
         max_record_bytes=max_record_bytes,
         quarantine=on_error == "quarantine",
         progress=progress,
     )
-    found, inferred = _with_inferred(found, listing, inference)
     return TFRecordSource(
         found,
         inferred=inferred,
@@ -446,14 +454,18 @@ def _refuse_incomplete(found: FoundSource) -> None:
 
 
 def _with_inferred(
-    found: FoundSource, listing: Listing, inference: InferencePass
+    found: FoundSource,
+    listing: Listing,
+    **options: Any,  # noqa: ANN401  # of the pass
 ) -> tuple[FoundSource, tuple[InferredConfig, ...]]:
     """The source with the columns of those configs that are asked for and have none yet."""
     unknown = dict.fromkeys(there.split.config for there in found.splits if not there.split.schema.columns)
     if not unknown:
         return found, ()
+    from converters.formats.tfrecord.inference_pass import InferencePass
+
     label_maps = find_label_maps(found.folder, listing.beside)
-    inference = replace(inference, label_maps=label_maps)
+    inference = InferencePass(label_maps=label_maps, **options)
     inferred = tuple(
         inference.infer(
             config, [there for there in (*found.splits, *found.others) if there.split.config == config]

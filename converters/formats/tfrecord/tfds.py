@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from converters.dataset.decode import DecodeError, load_json
+from converters.dataset.description import read_json
 from converters.dataset.members import same_name
 from converters.errors import CallError
 from converters.storage.files import read_bounded
@@ -110,12 +110,7 @@ def tfds_description(folder: Place, names: Collection[str]) -> tuple[dict[str, A
 
 
 def _read(path: Place) -> dict[str, Any]:
-    try:
-        document = load_json(read_bounded(path, _MAX_BYTES), str(path))
-    except OSError as error:
-        raise CallError(f"{path}: cannot be read: {error.strerror}.") from error
-    except DecodeError as error:
-        raise CallError(f"{error}.") from None
+    document = read_json(path, _MAX_BYTES)
     if not isinstance(document, dict):
         raise CallError(f"{path}: not what TensorFlow Datasets writes: expected an object.")
     return document

@@ -174,34 +174,34 @@ _NULL: _Feature = (0, ())
 def _features(example: memoryview) -> dict[str, _Feature]:
     """The features of an Example by their names."""
     found: dict[str, _Feature] = {}
-    for _, entries in _fields(example):
-        for _, entry in _fields(entries):
-            (_, name), (_, feature) = _fields(entry)
-            lists = [(kind, _values(kind, content)) for kind, content in _fields(feature)]
-            found[bytes(name).decode()] = lists[0] if lists else _NULL
+    entries = [entry for _, features in _fields(example) for _, entry in _fields(features)]
+    for entry in entries:
+        parts = [*_fields(entry)]
+        name = b"".join(content for number, content in parts if number == 1)
+        lists = [values for number, feature in parts if number == 2 for values in _fields(feature)]
+        kind = lists[0][0] if lists else 0
+        fields = (value for _, content in lists for _, value in _fields(content))
+        found[name.decode()] = (kind, _values(kind, fields)) if kind else _NULL
     return found
 
 
-def _values(kind: int, content: memoryview) -> list[bytes | memoryview] | None:
+def _values(kind: int, fields: Iterator[Any]) -> list[bytes | memoryview] | None:
     """The values of a list; None if they are too many."""
-    fields = [value for _, value in islice(_fields(content), _MAX_VALUES + 1)]
-    if len(fields) > _MAX_VALUES:
-        return None
-    if kind != _INTEGERS:
-        return fields
-    numbers: list[int] = []
-    for value in fields:
-        if isinstance(value, int):
-            numbers.append(value)
-            continue
-        position = 0
-        if len(value) > _MAX_VALUES:
-            return None
-        while position < len(value):
-            number, position = _number(value, position)
-            numbers.append(number)
-    # Of a negative one, it is the two's complement.
-    return [struct.pack(f"<{len(numbers)}Q", *numbers)]
+    if kind == _INTEGERS:
+        fields = (
+            struct.pack("<Q", number)  # of a negative one, it is the two's complement
+            for value in fields
+            for number in ([value] if isinstance(value, int) else _numbers(value))
+        )
+    found = [*islice(fields, _MAX_VALUES + 1)]
+    return found if len(found) <= _MAX_VALUES else None
+
+
+def _numbers(run: memoryview) -> Iterator[int]:
+    position = 0
+    while position < len(run):
+        number, position = _number(run, position)
+        yield number
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:

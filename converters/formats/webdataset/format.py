@@ -15,18 +15,12 @@ from converters.dataset.description import Split
 from converters.dataset.image_header import SUFFIXES
 from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError
-from converters.formats.readme import (
-    code,
-    datasets_loading,
-    example_split,
-    refuse_names,
-    write_readme,
-    write_terms,
-)
-from converters.formats.shard_files import data_files
+from converters.formats.readme import code, datasets_loading, example_split
+from converters.formats.shard_files import ShardFiles
 from converters.formats.webdataset.files import JSON, SEVERAL, Layout, problems
 from converters.formats.webdataset.reading import Archive
 from converters.formats.webdataset.writing import write_archive
+from converters.storage.hashing_reader import FileReader
 
 if TYPE_CHECKING:
     from converters.dataset.report import Report
@@ -34,7 +28,7 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"(.+)-\d{6,}\.tar")
 
 
-class WebDatasetFormat:
+class WebDatasetFormat(ShardFiles):
     """Tar archives, one per shard: <config>/<split>-000000.tar with KEY.jpg and KEY.json, for webdataset and datasets.
 
     The key is the name of the image where that is known and fits, else the record's number. Further images are
@@ -46,6 +40,7 @@ class WebDatasetFormat:
     """
 
     name = "webdataset"
+    suffix = ".tar"
 
     def __init__(self, *, image_suffix: str | None = None) -> None:
         if image_suffix is not None and f".{image_suffix}" not in SUFFIXES.values():
@@ -59,7 +54,7 @@ class WebDatasetFormat:
         Raises:
             CallError: there is one, or a name that ``datasets`` would not take.
         """
-        refuse_names(splits, self.name)
+        super().refuse(splits)
         for split in splits:
             if (problem := next(problems(split.schema), None)) is not None:
                 name, reason = problem
@@ -70,23 +65,31 @@ class WebDatasetFormat:
 
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
         """Write a shard's records to one archive."""
-        path = folder / shard.config / f"{shard.split.name}-{shard.index:06d}.tar"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self.new_file(folder, shard)
         with path.open("x+b") as file:
             write_archive(file, batches, shard, self.image_suffix)
         return [path]
 
-    def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
-        """Read back the records of a split."""
-        for path in _archives(folder, split):
-            archive = Archive(path, split, first)
-            yield from archive.batches()
-            archive.check_suffixes(self.image_suffix)
-            first += archive.records
+    def new_file(self, folder: Path, shard: Shard) -> Path:
+        """As its readers number them: ``<split>-000000.tar``."""
+        path = super().new_file(folder, shard)
+        return path.with_name(f"{shard.split.name}-{shard.index:06d}{self.suffix}")
+
+    def paths(self, folder: Path, split: Split) -> list[Path]:
+        """The archives of a split, in the order of their numbers."""
+        found = [(_NAME.fullmatch(path.name), path) for path in (folder / split.config).iterdir()]
+        named = [path for match, path in found if match and match[1] == split.name]
+        return sorted(named, key=lambda path: (len(path.name), path.name))
+
+    def read_file(self, files: FileReader, path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
+        """The names of images are checked when all are read."""
+        archive = Archive(path, split, first)
+        yield from archive.batches()
+        archive.check_suffixes(self.image_suffix)
 
     def summarize(self, folder: Path, shard: Shard) -> dict[str, list[str]]:
         """See :meth:`~converters.formats.webdataset.reading.Archive.suffixes`."""
-        (path,) = _archives(folder, shard.split)
+        (path,) = self.paths(folder, shard.split)
         return Archive(path, shard.split, shard.first_record).suffixes()
 
     def finish(self, report: Report, folder: Path) -> None:
@@ -102,8 +105,11 @@ class WebDatasetFormat:
                     "different files, and programs that read WebDatasets would take these for different columns.",
                     advice="Name all alike with --image-suffix jpg.",
                 )
-        write_terms(report, folder)
-        write_readme(report, folder, data_files(report, ".tar"), loading=_loading(report))
+        super().finish(report, folder)
+
+    def loading(self, report: Report) -> str:
+        """How webdataset and `datasets` load a split, and which column is where."""
+        return _loading(report)
 
 
 def _suffixes(report: Report) -> dict[tuple[str, str], tuple[set[str], set[str]]]:
@@ -164,15 +170,3 @@ def _loading(report: Report) -> str:
     )
     where = f"Of each record of {code(split.config)}, {', '.join(files)}."
     return "\n\n".join((where, *mixed, *names, snippet, datasets_loading(split.config)))
-
-
-def _archives(folder: Path, split: Split) -> list[Path]:
-    found = [(_NAME.fullmatch(path.name), path) for path in (folder / split.config).iterdir()]
-    named = [path for match, path in found if match and match[1] == split.name]
-    return sorted(named, key=lambda path: (len(path.name), path.name))
-
-
-def _joint_suffix(found: Iterable[str], stated: str | None) -> str:
-    """What the names of a column's images end in, of which a shard has those with these suffixes."""
-    several = set(found)
-    return f".{stated}" if stated else next(iter(several)) if len(several) == 1 else SEVERAL

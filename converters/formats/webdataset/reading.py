@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -14,6 +13,7 @@ from converters.dataset.description import Split
 from converters.dataset.image_header import suffixes_by_magic
 from converters.dataset.image_names import IMAGE_SUFFIXES, is_stem_of, own_names, suffixes
 from converters.errors import DataError, Location
+from converters.formats.json_rows import json_row, typed
 from converters.formats.table import label_contradiction
 from converters.formats.webdataset.files import JSON, RAW, SEVERAL, Layout
 from converters.formats.webdataset.tar import read_members
@@ -135,30 +135,21 @@ class Archive:
 
     def _values(self, objects: Sequence[bytes]) -> dict[str, pa.Array]:
         """The columns in the JSON objects."""
-        rows = []
         names = [column.name for column in self._layout.values]
-        for row, data in enumerate(objects, self.records):
-            try:
-                values = json.loads(data)
-            except ValueError as error:
-                raise self._error(f"the JSON cannot be read: {error}", row) from None
-            if not isinstance(values, dict) or list(values) != names:
-                raise self._error(f"expected a JSON object with {', '.join(names)}", row)
-            rows.append(values)
+        rows = [json_row(data, names, self._at(row)) for row, data in enumerate(objects, self.records)]
         arrays = {}
-        for column in self._layout.values:
-            try:
-                arrays[column.name] = pa.array([row[column.name] for row in rows], column.type)
-            except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-                raise self._error(
-                    f"the values of {column.name} cannot be read: {error}", self.records
-                ) from None
+        for place, column in enumerate(self._layout.values):
+            values = [row[place] for row in rows]
+            arrays[column.name] = typed(column.name, values, column.type, self._at(self.records))
             if arrays[column.name].null_count and not column.nullable:
                 raise self._error(f"the column {column.name} has no value", self.records)
         return arrays
 
+    def _at(self, record: int) -> Location:
+        return Location(str(self._path), record)
+
     def _error(self, message: str, record: int) -> DataError:
-        return DataError(f"{message}.", Location(str(self._path), record))
+        return DataError(f"{message}.", self._at(record))
 
 
 def _is_key_of(key: str, record: int, own_name: str | None, longest: int) -> bool:

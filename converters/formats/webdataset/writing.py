@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import IO, Any
+from typing import IO
 
-import numpy as np
 import pyarrow as pa
 
-from converters.dataset.arrays import binary_views, list_parts, numbers, valid_rows
+from converters.dataset.arrays import binary_views
 from converters.dataset.description import Split
 from converters.dataset.image_names import suffixes
 from converters.dataset.labels import derived_label
-from converters.dataset.schema import Column, Schema
+from converters.dataset.schema import Schema
 from converters.dataset.shard import Shard
 from converters.errors import DataError, Location
+from converters.formats.json_rows import refuse_not_finite
 from converters.formats.webdataset.files import JSON, Layout, common_suffix, keys
 from converters.formats.webdataset.tar import TarWriter
 
@@ -45,6 +45,7 @@ def write_archive(
     for batch in batches:
         named_by = keys(shard.split, batch, first, layout)
         _refuse_same_keys(named_by, keys_seen, shard.split, first)
+        refuse_not_finite(shard.split, batch, first)
         files: list[tuple[str, Sequence[bytes | memoryview]]] = []
         for tail, column in layout.images.items():
             found = suffixes(batch.column(column.name))
@@ -53,7 +54,7 @@ def write_archive(
             files.append((tail + named[tail], binary_views(batch.column(column.name))))
         files += [(tail, binary_views(batch.column(column.name))) for tail, column in layout.raw.items()]
         if layout.has_json:
-            files.append((JSON, _json_objects(shard.split.schema, layout, batch, first)))
+            files.append((JSON, _json_objects(shard.split.schema, layout, batch)))
         names = [tail.encode() for tail, _ in files]
         for key, *contents in zip(named_by, *(contents for _, contents in files), strict=True):
             encoded = key.encode()
@@ -79,29 +80,12 @@ def _refuse_same_keys(keys: Sequence[str], seen: set[str], split: Split, first: 
         seen.add(key)
 
 
-def _json_objects(schema: Schema, layout: Layout, batch: pa.RecordBatch, first: int) -> list[bytes]:
+def _json_objects(schema: Schema, layout: Layout, batch: pa.RecordBatch) -> list[bytes]:
     """The JSON object of each record: all columns but images and bytes, in their order; numbers bit for bit."""
-    columns: list[list[Any]] = []
-    for column in layout.values:
-        array = derived_label(schema, batch) if column.derived else batch.column(column.name)
-        if pa.types.is_floating(column.value_type):
-            _refuse_not_finite(column, array, first)
-        columns.append(array.to_pylist())
+    columns = [
+        (derived_label(schema, batch) if column.derived else batch.column(column.name)).to_pylist()
+        for column in layout.values
+    ]
     names = [column.name for column in layout.values]
     rows = zip(*columns, strict=True) if columns else [()] * len(batch)
     return [_encode(dict(zip(names, row, strict=True))).encode() for row in rows]
-
-
-def _refuse_not_finite(column: Column, array: pa.Array, first: int) -> None:
-    counts, values = list_parts(array) if column.is_list else (None, array)
-    finite = np.isfinite(numbers(values))
-    if counts is None:
-        finite |= ~valid_rows(array)
-    if not finite.all():
-        place = int(np.argmin(finite))
-        row = place if counts is None else int(np.searchsorted(np.cumsum(counts), place, "right"))
-        raise DataError(
-            f"the column {column.name} has the value {numbers(values)[place]}, which JSON has not.",
-            Location(record=first + row),
-            f"Leave the column out: --without {column.name}.",
-        )

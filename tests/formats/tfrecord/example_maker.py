@@ -18,6 +18,8 @@ message_factory = pytest.importorskip("google.protobuf.message_factory", reason=
 DecodeError = pytest.importorskip("google.protobuf.message", reason=WHY).DecodeError
 
 BYTES, FLOATS, INTEGERS = 1, 2, 3
+SINGLE_TAGS = {FLOATS: b"\x0d", INTEGERS: b"\x08"}
+"""What stands before a number that is not packed."""
 
 # ---- By hand ------------------------------------------------------------------------------------------
 
@@ -29,6 +31,12 @@ def varint(value: int) -> bytes:
         out.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes([*out, value])
+
+
+def padded(encoded: bytes, size: int) -> bytes:
+    """A number in so many bytes, which are more than it needs."""
+    continued = bytes([*encoded[:-1], encoded[-1] | 0x80])
+    return continued + b"\x80" * (size - len(encoded) - 1) + b"\0"
 
 
 def field(number: int, payload: bytes) -> bytes:
@@ -298,8 +306,12 @@ class BatchMaker:
     def __init__(self, seed: int | str) -> None:
         self.random = random.Random(seed)
 
-    def batch(self, count: int, *, odd: float = 0.0, spoiled: float = 0.0) -> list[bytes]:
-        """Records of one dataset; some have other features or kinds (``odd``), some are damaged (``spoiled``)."""
+    def batch(self, count: int, *, odd: float = 0.0, spoiled: float = 0.0, loose: float = 0.0) -> list[bytes]:
+        """Records of one dataset.
+
+        Some have other features or kinds (``odd``), some are damaged (``spoiled``), some are encoded as no known
+        writer does, and yet as protobuf reads them (``loose``).
+        """
         chance = self.random
         names = chance.sample(NAMES, chance.choice([1, 2, 5, 12]))
         names += {chance.randbytes(chance.randrange(1, 12)).hex() for _ in range(chance.choice([0, 0, 1, 3]))}
@@ -314,8 +326,10 @@ class BatchMaker:
             if shuffled:
                 chance.shuffle(order)
             present = {name: columns[name] for name in order if chance.random() < columns[name].present}
-            features = {name: self._feature(column) for name, column in present.items()}
-            data = example(features)
+            if chance.random() < loose:
+                data = self._loose_example({name: self._values(column) for name, column in present.items()})
+            else:
+                data = example({name: self._feature(column) for name, column in present.items()})
             if chance.random() < 0.01:
                 data = chance.choice([b"", b"\x0a\x00"])
             records.append(self.spoiled(data) if chance.random() < spoiled else data)
@@ -334,40 +348,101 @@ class BatchMaker:
             bits=chance.choice([[1], [7, 8], [1, 14, 15], [7, 63, 64], [64]]),
         )
 
-    def _feature(self, column: _Column) -> bytes:
+    def _values(self, column: _Column) -> tuple[int, list[bytes]] | None:
+        """A kind, and how each value is encoded; None: no kind."""
         chance = self.random
         if chance.random() < column.null:
-            return b""
+            return None
         count = chance.choice(column.counts)
-        packed = chance.random() >= column.unpacked
-        if count == 0 and chance.random() < 0.5:
-            return field(column.kind, b"")
         if column.kind == BYTES:
-            return bytes_list(*(chance.randbytes(chance.choice(column.sizes)) for _ in range(min(count, 30))))
+            return BYTES, [chance.randbytes(chance.choice(column.sizes)) for _ in range(min(count, 30))]
         if column.kind == FLOATS:
-            values = (
+            return FLOATS, [
                 chance.choice(NANS) if chance.random() < 0.1 else chance.randbytes(4) for _ in range(count)
-            )
-            return float_list(*values, packed=packed)
+            ]
         numbers = (
             chance.choice(INTEGERS_OF_NOTE)
             if chance.random() < 0.02 and len(column.bits) > 1
             else chance.getrandbits(chance.choice(column.bits))
             for _ in range(count)
         )
-        return int64_list(*numbers, packed=packed)
+        return INTEGERS, [varint(number) for number in numbers]
+
+    def _feature(self, column: _Column) -> bytes:
+        chance = self.random
+        if (found := self._values(column)) is None:
+            return b""
+        kind, values = found
+        if not values and chance.random() < 0.5:
+            return field(kind, b"")
+        if kind == BYTES:
+            return bytes_list(*values)
+        if chance.random() >= column.unpacked:
+            return field(kind, field(1, b"".join(values)))
+        return field(kind, b"".join(SINGLE_TAGS[kind] + value for value in values))
+
+    # What follows is legal protobuf that no known writer writes.
+
+    def _loose_example(self, features: dict[str, tuple[int, list[bytes]] | None]) -> bytes:
+        entries = [
+            self._loose_entry(name.encode(), values)
+            for name, values in sorted(features.items(), key=lambda _: self.random.random())
+        ]
+        return self._in_pieces(1, entries)
+
+    def _loose_entry(self, name: bytes, found: tuple[int, list[bytes]] | None) -> bytes:
+        chance = self.random
+        feature = [] if found is None else [self._in_pieces(found[0], self._loose_values(*found))]
+        value = self._in_pieces(2, feature) if feature or chance.random() < 0.5 else b""
+        key = self._loose_field(1, name) if name or chance.random() < 0.5 else b""
+        return self._loose_field(1, b"".join(chance.sample([key, value], 2)))
+
+    def _loose_values(self, kind: int, values: list[bytes]) -> list[bytes]:
+        chance = self.random
+        if kind == BYTES:
+            return [self._loose_field(1, value) for value in values]
+        if kind == INTEGERS:
+            values = [self._padded(value, 10) for value in values]
+        if chance.random() < 0.3:
+            return [SINGLE_TAGS[kind] + value for value in values]
+        pieces = []
+        while values:
+            count = chance.randrange(4)
+            run, values = values[:count], values[count:]
+            if chance.random() < 0.5:
+                pieces.append(self._loose_field(1, b"".join(run)))
+            else:
+                pieces += [self._padded(SINGLE_TAGS[kind], 5) + value for value in run]
+        return pieces
+
+    def _in_pieces(self, number: int, parts: list[bytes]) -> bytes:
+        """A message field whose parts are shared out among several of it, which are merged."""
+        pieces = [parts]
+        if self.random.random() < 0.3:
+            cut = self.random.randrange(len(parts) + 1)
+            pieces = [parts[:cut], parts[cut:]]
+        return b"".join(self._loose_field(number, b"".join(piece)) for piece in pieces)
+
+    def _loose_field(self, number: int, payload: bytes) -> bytes:
+        tag, size = varint(number << 3 | 2), varint(len(payload))
+        return self._padded(tag, 5) + self._padded(size, 5) + payload
+
+    def _padded(self, encoded: bytes, most: int) -> bytes:
+        """A number in more bytes than it needs."""
+        more = self.random.randrange(most - len(encoded) + 1) if self.random.random() < 0.1 else 0
+        return encoded if not more else padded(encoded, len(encoded) + more)
 
     def spoiled(self, data: bytes) -> bytes:
         """A sound record with something changed: bytes of it, or of a part of it, with all lengths put right."""
         entries = [payload for _, payload in fields(dict(fields(data)).get(1, b""))]
         depth = self.random.randrange(6)
         if depth == 0 or not entries:
-            return self._changed(data)
+            return self.changed(data)
         number = self.random.randrange(len(entries))
         if depth == 1:
             entries.insert(self.random.randrange(len(entries) + 1), entries[number])
         elif depth == 2:
-            entries[number] = self._changed(entries[number])
+            entries[number] = self.changed(entries[number])
         else:
             (_, name), (_, feature) = fields(entries[number])
             entries[number] = field(1, name) + field(2, self._changed_within(feature, depth - 3))
@@ -376,11 +451,11 @@ class BatchMaker:
     def _changed_within(self, message: bytes, depth: int) -> bytes:
         """The message with its first field's payload changed, or, at a depth, that of the first field in it."""
         if depth == 0 or not message or message[0] & 7 != 2:
-            return self._changed(message)
+            return self.changed(message)
         (number, payload), *rest = fields(message)
         return b"".join(field(*each) for each in [(number, self._changed_within(payload, depth - 1)), *rest])
 
-    def _changed(self, data: bytes) -> bytes:
+    def changed(self, data: bytes) -> bytes:
         chance = self.random
         changed = bytearray(data)
         for _ in range(chance.choice([1, 1, 2])):

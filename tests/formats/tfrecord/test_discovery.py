@@ -249,11 +249,33 @@ def found(place, **options):
         ("data.record", "train"),
         ("no suffix at all", "train"),
         ("pets_train_val.record", "train_val"),
+        ("voc/trainval-00000-of-00001", "trainval"),
+        ("coco_minival.record", "minival"),
+        ("coco_testdev.record", "testdev"),
+        ("testdata.tfrecords", "test"),
     ],
 )
 def test_splits_come_from_the_words_of_names(tmp_path, name, split):
     put(tmp_path, name)
     assert found(tmp_path) == {split: [name]}
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (["svhn_extra.tfrecords", "svhn_test.tfrecords", "svhn_train.tfrecords"], ["train", "test", "extra"]),
+        (
+            ["reid32_query-0.tfrecord", "reid32_train-0.tfrecord", "reid32_train-1.tfrecord"],
+            ["train", "query"],
+        ),
+        (["train/a-1.tfrecord", "unlabelled/a-1.tfrecord"], ["train", "unlabelled"]),
+        (["all.tfrecord", "train.tfrecord"], ["train"]),
+        (["boats.tfrecord", "boats_test.tfrecord"], ["train", "test"]),
+    ],
+)
+def test_a_word_in_the_place_of_a_split_is_one(tmp_path, names, splits):
+    put(tmp_path, *names)
+    assert list(found(tmp_path)) == splits
 
 
 def test_a_source_called_like_a_split_and_nothing_else_is_that_split(tmp_path):
@@ -332,7 +354,8 @@ def test_kfer_s_features_with_other_labels_are_another_dataset(tmp_path, truth):
 SIDECARS = (
     "._train.tfrecord", "train.tfrecord:Zone.Identifier", "train.tfrecord.md5", "train.tfrecord.zip",
     ".train.tfrecord.icloud", "train.tfrecord~", ".train.tfrecord.crc", "README.tfrecord.md", ".DS_Store",
-    "train.tfrecord.crdownload", "label_map.pbtxt", "info.json",
+    "train.tfrecord.crdownload", "label_map.pbtxt", "info.json", ".train.tfrecord.aB3dEf",
+    "model.ckpt-200.data-00000-of-00001", "variables.data-00001-of-00002",
 )  # fmt: skip
 
 
@@ -342,9 +365,31 @@ def test_what_lies_beside_data_is_passed_over_and_listed(tmp_path):
         (tmp_path / name).write_text("something else than records\n")
     (tmp_path / ".cache").mkdir()
     put(tmp_path / ".cache", "train.tfrecord")
+    put(tmp_path, "events.out.tfevents.1577836800.host")  # framed as TFRecords are
     assert found(tmp_path) == {"train": ["train.tfrecord"]}
     (warning,) = open_tfrecords(tmp_path).warnings
-    assert set(warning.partition(": ")[2].split(", ")) == {*SIDECARS, ".cache/"}
+    events = "events.out.tfevents.1577836800.host"
+    assert set(warning.partition(": ")[2].split(", ")) == {*SIDECARS, ".cache/", events}
+
+
+def test_indexes_in_a_folder_of_their_own_have_the_names_of_the_files(tmp_path):
+    """As NVIDIA's examples lay them out."""
+    names = [f"train-{number:05d}-of-00002" for number in range(2)]
+    put(tmp_path, *(f"tfrecords/{name}" for name in names))
+    (tmp_path / "idx").mkdir()
+    for name in names:
+        size = (tmp_path / "tfrecords" / name).stat().st_size
+        (tmp_path / "idx" / name).write_text(f"0 {size}\n")
+    assert found(tmp_path) == {"train": [f"tfrecords/{name}" for name in names]}
+    assert "idx/train-00000-of-00002" in open_tfrecords(tmp_path).warnings[0]
+    (tmp_path / "idx" / names[0]).write_text("00 no index\n")
+    with pytest.raises(DataError, match="it is text"):
+        open_tfrecords(tmp_path)
+
+
+def test_a_file_is_known_by_its_content_though_its_name_is_a_checkpoint_s(tmp_path):
+    put(tmp_path, "train.data-00000-of-00001")
+    assert found(tmp_path) == {"train": ["train.data-00000-of-00001"]}
 
 
 WRONG = {
@@ -431,6 +476,35 @@ def test_missing_members_fail_unless_that_is_allowed(tmp_path, kfer_convert):
     assert verify(tmp_path / "out").failures() == []
 
 
+def test_a_file_and_its_copy_in_another_folder_are_refused(tmp_path):
+    put(tmp_path, "part-1.tfrecord", "old/part-1.tfrecord", "part-2.tfrecord")  # same names and sizes
+    assert found(tmp_path) == {"train": ["old/part-1.tfrecord", "part-1.tfrecord", "part-2.tfrecord"]}
+    (tmp_path / "backup").mkdir()
+    copied = (tmp_path / "part-2.tfrecord").read_bytes()
+    (tmp_path / "backup" / "part-2.tfrecord").write_bytes(copied)
+    with pytest.raises(DataError, match=r"backup/part-2\.tfrecord and part-2\.tfrecord are the same"):
+        open_tfrecords(tmp_path)
+    (tmp_path / "dataset.json").write_text(
+        '{"configs": {"c": {"splits": {"train": {"file": "**/*.tfrecord"}}}}}'
+    )
+    with pytest.raises(DataError, match="are the same"):
+        open_tfrecords(tmp_path)
+    (tmp_path / "backup").rename(tmp_path / "test")  # another split may have the same
+    (tmp_path / "dataset.json").unlink()
+    assert found(tmp_path)["test"] == ["test/part-2.tfrecord"]
+
+
+@pytest.mark.parametrize("numbers", [(0, 1, 2), (1, 2, 3), (0, 1, 2, 3)])
+def test_members_count_from_0_or_1_or_up_to_the_last_number(tmp_path, numbers):
+    put(tmp_path / "in", *(f"train-{number:05d}-of-00003" for number in numbers))
+    report = convert(tmp_path / "in", to="parquet", out=tmp_path / "out")
+    assert [check.result for check in report.splits[0].checks if check.name == "members"] == ["passed"]
+    if len(numbers) > 3:
+        (tmp_path / "in" / "train-00001-of-00003").unlink()
+        with pytest.raises(ConverterError, match="members: train-00001-of-00003: not here"):
+            convert(tmp_path / "in", to="parquet", out=tmp_path / "again")
+
+
 def test_a_member_of_a_pattern_is_missing_too(tmp_path):
     put(tmp_path / "in", "train-00000-of-00002")
     (tmp_path / "in" / "dataset.json").write_text(
@@ -479,6 +553,36 @@ def test_an_empty_member_is_legal_where_the_published_number_fits(tmp_path):
                 convert(tmp_path / "in", to="parquet", out=out, on_error=on_error)
 
 
+def test_an_empty_file_is_one_of_no_record_if_that_is_said(tmp_path, kfer_convert):
+    put(tmp_path / "in", "train-00000-of-00002", "val.tfrecord")
+    for name in ("train-00001-of-00002", "test.tfrecord"):
+        (tmp_path / "in" / name).write_bytes(b"")
+    done = kfer_convert(tmp_path / "in", "--to", "parquet", "--out", tmp_path / "out")
+    assert done.status == 1
+    assert "the file is empty" in done.err
+    assert "--allow-mismatch" in done.err
+    report = convert(tmp_path / "in", to="parquet", out=tmp_path / "out", allow_mismatch=True)
+    assert [split.fingerprint.records for split in report.splits] == [1, 1, 0]
+    assert "no record of default/train is in train-00001-of-00002" in report.warnings
+    assert verify(tmp_path / "out", source=tmp_path / "in").failures() == []
+    for name in ("train-00000-of-00002", "val.tfrecord"):
+        (tmp_path / "in" / name).write_bytes(b"")
+    with pytest.raises(DataError, match="the file is empty"):
+        convert(tmp_path / "in", to="parquet", out=tmp_path / "again", allow_mismatch=True)
+
+
+def test_a_compressed_file_of_no_record_is_one(tmp_path):
+    """As Beam writes them where there are fewer records than files."""
+    put(tmp_path / "in", "train-00000-of-00002.gz", "test.tfrecord")
+    for name in ("train-00001-of-00002.gz", "val.tfrecord.gz"):
+        (tmp_path / "in" / name).write_bytes(gzip.compress(b""))
+    report = convert(tmp_path / "in", to="parquet", out=tmp_path / "out")
+    assert [split.fingerprint.records for split in report.splits] == [1, 0, 1]
+    (tmp_path / "in" / "val.tfrecord.gz").write_bytes(gzip.compress(b"")[:-1])
+    with pytest.raises(DataError, match="cut short"):
+        convert(tmp_path / "in", to="parquet", out=tmp_path / "again")
+
+
 # --- Names ---------------------------------------------------------------------------------------------
 
 
@@ -498,9 +602,17 @@ def test_names_are_the_same_in_either_unicode_form(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["train-12:30.tfrecords", "aux.tfrecords", "-t.tfrecords", ".hidden.tfrecords", "con"]
+    "name", ["train-12:30.tfrecords", "-t.tfrecords", ".hidden.tfrecords", "a|?* 'b", "con"]
 )
-def test_names_that_outputs_cannot_hold_are_refused(tmp_path, name):
+def test_names_that_other_systems_do_not_have_are_kept(tmp_path, name):
+    put(tmp_path / "in", name)
+    report = convert(tmp_path / "in", to="parquet", out=tmp_path / "out")
+    assert [facts.name for split in report.splits for facts in split.sources] == [name]
+    assert verify(tmp_path / "out", source=tmp_path / "in").failures() == []
+
+
+@pytest.mark.parametrize("name", ["a\\b.tfrecords", "a\tb.tfrecords", "a\udcffb.tfrecords"])
+def test_names_that_a_manifest_cannot_hold_are_refused(tmp_path, name):
     put(tmp_path, name)
     with pytest.raises(CallError, match="outputs cannot hold it"):
         open_tfrecords(tmp_path)

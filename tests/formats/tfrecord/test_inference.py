@@ -495,7 +495,14 @@ def test_sequence_examples_are_named(tmp_path):
         (picture(), "jpeg image"),
         (encode_features({"a" * 1001: [1]}), "name is longer"),
         (field(1, field(1, field(1, b"a") + field(2, b"")) * 2), "stands twice"),
-        (field(1, field(1, field(1, b"a"))), "expected the value of 'a'"),
+        (
+            field(1, field(1, field(1, b"a") + field(3, b"x"))),
+            "expected a feature's name or value, found field 3",
+        ),
+        (encode_features({"a": [1]}) + field(3, b"x"), "expected the Example's features, found field 3"),
+        (encode_features({"a": [1]}) + field(2, b"x"), "expected the Example's features, found field 2"),
+        (field(1, b"") + field(3, b"x"), "another type"),
+        (encode_features({"a": [1]})[:-1], "a field claims 12 bytes, 11 are left"),
     ],
 )
 def test_other_records_are_named(tmp_path, data, words):

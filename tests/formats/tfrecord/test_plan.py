@@ -11,10 +11,11 @@ from conftest import drop_published, write_frames
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from converters.convert.merge import WorkDone, merge_split
+from converters.convert.merge import merge_split
 from converters.dataset.damage import FileDamage, LostRange
 from converters.dataset.description import Split, kfer, load_description
 from converters.dataset.fingerprint import Part
+from converters.dataset.report import Work
 from converters.dataset.schema import Column, Schema
 from converters.dataset.shard import ShardResult, SliceFacts
 from converters.dataset.source import SourceFile, SourceSplit
@@ -175,7 +176,7 @@ def test_results_must_tile_the_source(tmp_path):
     results = [result_of(shard) for shard in source.plan(1)]
 
     def account(results):
-        merged = merge_split(found, results, WorkDone(), {})
+        merged = merge_split(found, results, Work(), {})
         return merged, source.account([merged.slices])
 
     with pytest.raises(DataError, match="changed while it was converted"):
@@ -207,7 +208,7 @@ def test_a_merge_holds_little_of_each_shard(tmp_path):
         tracemalloc.start()
         plan = plan_shards([found], 1)
         assert len(plan) == shards
-        merged = merge_split(found, map(result_of, plan), WorkDone(), {})
+        merged = merge_split(found, map(result_of, plan), Work(), {})
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert merged.output.records == shards

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from helpers.examples import FLOATS, INTEGERS, encode_features, field, framed, to_varint
+from helpers.examples import BYTES, FLOATS, INTEGERS, encode_features, field, framed, to_varint
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,6 +72,25 @@ def test_numbers_that_are_not_packed():
     ours, others = leaves_by_both([field(1, entries)])
     assert ours == others
     assert len(ours) == 1
+
+
+def test_whatever_protobuf_reads():
+    """Features in any order, without a name or a value, in pieces, packed and not, with padded lengths."""
+    mixed = field(1, to_varint(1) + b"\x82\x00") + b"\x08\x03" + field(1, to_varint(-4))
+    texts = field(2, field(BYTES, field(1, b"a"))) + field(2, field(BYTES, field(1, b"b")) * 2)
+    entries = [
+        field(1, field(2, field(INTEGERS, mixed)) + field(1, b"numbers")),
+        field(1, field(1, b"texts") + texts),
+        field(1, field(1, b"number")),
+        field(1, field(2, field(BYTES, field(1, b"nameless")))),
+    ]
+    data = b"".join(field(1, entry) for entry in entries)
+    size = len(entries[0])
+    data = data.replace(b"\x0a" + to_varint(size), b"\x0a" + bytes([size | 0x80, 0x80, 0]), 1)
+    schema = Schema((*SCHEMA, Column("nameless", pa.binary(), feature="")))
+    ours, others = leaves_by_both([data] * 3, schema)
+    assert ours == others
+    assert len(ours) == 3
 
 
 def test_records_of_very_many_integers_or_texts_are_none():

@@ -1,0 +1,195 @@
+"""Holds an output against what it was made from: read again, and nothing taken on the manifest's word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from typing import Any
+
+from converters.dataset.fingerprint import Fingerprint, Part, PartBuilder, merge
+from converters.dataset.manifest import MANIFEST, Manifest, StatedSplit
+from converters.dataset.quarantine import Quarantine
+from converters.dataset.report import Check, Report, SplitReport
+from converters.dataset.shard import Progress, SliceFacts
+from converters.dataset.source import Source, SourceSplit
+from converters.dataset.source_facts import SourceFacts
+from converters.errors import ConverterError
+from converters.formats.output_source import is_output, stated_options
+from converters.formats.sources import open_source
+from converters.formats.tfrecord.source import Reader, TFRecordSource
+from converters.storage.object_store import Place
+from converters.verify import compare
+
+SOURCE = "source"
+
+_SHOWN = 200
+
+
+def compare_with_source(
+    report: Report,
+    manifest: Manifest,
+    stored: Sequence[Fingerprint],
+    folder: Place,
+    reader: Reader,
+    progress: Progress | None,
+) -> Report:
+    """Read the originals again and compare them with the output, file by file and record by record.
+
+    They are opened by their own description: names, columns and splits are not taken from the manifest. ``stored`` are
+    the fingerprints of the splits without joined columns.
+    """
+    source = open_source(
+        folder,
+        configs=tuple(dict.fromkeys(entry.config for entry in manifest.splits)),
+        reader=reader,
+        max_record_bytes=manifest.options.max_record_bytes,
+        without=_left_out(manifest, folder),
+        allow_mismatch=True,
+    )
+    problems, warnings = list(report.problems), report.warnings
+    theirs, stated = source.description.document, manifest.dataset.document
+    name = source.description.name
+    if name != manifest.dataset.name and isinstance(source, TFRecordSource) and source.named_after_place:
+        warnings += (f"the dataset is called {manifest.dataset.name}, and its source {name} now",)
+        theirs = {**theirs, "name": manifest.dataset.name}
+        name = manifest.dataset.name
+    if (theirs, name) != (stated, manifest.dataset.name):
+        problems.append(
+            f"the description in {MANIFEST} is not the one of {folder}: {_difference(theirs, stated)}"
+        )
+    found = {found.split.title: found for found in source.splits}
+    digests = {file.path: file.sha256 for file in report.files}
+    splits = []
+    for split, entry, unjoined in zip(report.splits, manifest.splits, stored, strict=True):
+        original = found.get(split.split.title)
+        if original is None:
+            check = Check(SOURCE, "failed", f"{split.split.file} is not in {folder}")
+        else:
+            try:
+                # An output has joined columns, too.
+                expected = split.fingerprint if source.identified else unjoined
+                check = _compare_source(source, original, split, expected, manifest, entry, progress)
+                if check.result == "passed" and split.quarantine is not None:
+                    check = _compare_quarantine(source, original, split.quarantine, digests, check)
+            except ConverterError as error:
+                check = Check(SOURCE, "failed", str(error))
+        splits.append(replace(split, checks=(*split.checks, check)))
+    return replace(report, splits=tuple(splits), problems=tuple(problems), warnings=warnings)
+
+
+def _left_out(manifest: Manifest, folder: Place) -> tuple[str, ...]:
+    """The columns to leave out of a source, so that it has those of an output: of another output, what it still has."""
+    if not is_output(folder):
+        return manifest.options.without
+    return tuple(name for name in manifest.options.without if name not in stated_options(folder).without)
+
+
+def _difference(theirs: Any, stated: Any, place: str = "") -> str:  # noqa: ANN401  # JSON
+    """Where two JSON documents first differ, and how."""
+    if isinstance(theirs, dict) and isinstance(stated, dict):
+        for key in [*theirs, *stated]:
+            if theirs.get(key) != stated.get(key):
+                return _difference(theirs.get(key), stated.get(key), f"{place} {key}".strip())
+    if isinstance(theirs, list) and isinstance(stated, list) and len(theirs) == len(stated):
+        for number, (their, our) in enumerate(zip(theirs, stated, strict=True)):
+            if their != our:
+                return _difference(their, our, f"{place} {number}".strip())
+    return f"{place or 'it'} is {theirs!r:.{_SHOWN}} there and {stated!r:.{_SHOWN}} in the manifest"
+
+
+def _compare_quarantine(
+    source: Source,
+    original: SourceSplit,
+    quarantine: Quarantine,
+    digests: Mapping[str, str],
+    passed: Check,
+) -> Check:
+    """The bytes in quarantine must be the originals'."""
+    if not isinstance(source, TFRecordSource):
+        return passed  # the ranges are the originals'; another output has copies of them
+    piece = source.differing_range(original, quarantine, digests)
+    if piece is not None:
+        return Check(
+            SOURCE, "failed", f"the bytes of {piece.file} at byte {piece.offset} are not those in {piece.raw}"
+        )
+    if not quarantine.ranges:
+        return passed
+    return replace(
+        passed, reason=f"{passed.reason}, and so do the {len(quarantine.ranges)} quarantined ranges"
+    )
+
+
+def _compare_source(
+    source: Source,
+    original: SourceSplit,
+    split: SplitReport,
+    stored: Fingerprint,
+    manifest: Manifest,
+    entry: StatedSplit,
+    progress: Progress | None,
+) -> Check:
+    """Read a split of the source, and compare its columns, its records and its files with what the output says."""
+    theirs = [column.to_json() for column in original.split.schema]
+    ours = [column.to_json() for column in split.split.schema]
+    joined = {"img_id", "clip_id"} - {column["name"] for column in theirs}
+    if theirs != [column for column in ours if column["name"] not in joined]:
+        return Check(SOURCE, "failed", f"the columns are others: {_difference(theirs, ours)}")
+    facts: list[SliceFacts] = []
+    shards: list[int] = []
+    max_shard_bytes = manifest.options.max_shard_bytes
+
+    def parts() -> Iterator[Part]:
+        if isinstance(source, TFRecordSource):
+            plan = source.plan_around(original, split.quarantine, split.sources, max_shard_bytes)
+        else:
+            plan = source.plan(max_shard_bytes)
+        for shard in plan.of(original.split):
+            builder = PartBuilder(shard.first_record, original.split.schema)
+            shard_reader = source.reading.read(shard)
+            for batch in shard_reader:
+                first = shard.first_record + builder.records
+                compare.check_witnesses(shard_reader.witnesses, builder.add(batch), first, original.split)
+                if progress is not None:
+                    progress("read", len(batch))
+            facts.extend(shard_reader.facts)
+            shards.append(builder.records)
+            yield builder.part()
+
+    found = merge(parts(), original.split.schema)
+    if not joined:
+        stored = split.fingerprint  # the source has all columns: it is an output, too, or nothing was joined
+    if joined or found.identities_sha256 is None:
+        found, stored = replace(found, identities_sha256=None), replace(stored, identities_sha256=None)
+    if found != stored:
+        names = [
+            name for name in ("records", "labels_sha256") if getattr(found, name) != getattr(stored, name)
+        ]
+        return Check(
+            SOURCE, "failed", f"the source's {', '.join(names) or 'records_sha256'} is not the output's"
+        )
+    # What an output was made from was cut at its own size, and damage that is passed over may move a cut.
+    cut = isinstance(source, TFRecordSource) and not manifest.origin and split.quarantine is None
+    if cut and shards != [shard.records for shard in entry.shards]:
+        reason = f"shards of max_shard_bytes {max_shard_bytes} have other records than the manifest says"
+        return Check(SOURCE, "failed", reason)
+    account = source.account_of(original, facts)
+    for now, then in zip_longest(account.files, split.sources):
+        if now and then and isinstance(source, TFRecordSource) and _cuts(now) != _cuts(then):
+            now = source.cut_like(original, now, then)
+        if now is None or then is None or _identity(now) != _identity(then):
+            name = (now or then).name if now or then else ""
+            return Check(
+                SOURCE, "failed", f"{name}: the manifest states other facts of this file than it has"
+            )
+    return Check(SOURCE, "passed", f"{found.records:,} records read again from the source equal the output's")
+
+
+def _cuts(facts: SourceFacts) -> list[int]:
+    """Where the ranges end in which a file was read."""
+    return [end for end, _ in facts.ranges]
+
+
+def _identity(facts: SourceFacts) -> SourceFacts:
+    """What must be the same of a source file, whether or not its index and its checksum file are still beside it."""
+    return replace(facts, indexed=None, published=None, md5=None)
