@@ -38,9 +38,6 @@ def convert(
     allow_mismatch: bool = False,
     overwrite: bool = False,
     repair: bool = False,
-    class_folders: bool = False,
-    index: bool = False,
-    image_suffix: str | None = None,
     workers: int | None = None,
     engine: str = "local",
     engine_options: Mapping[str, Any] | None = None,
@@ -48,6 +45,7 @@ def convert(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     paranoid: bool = False,
     progress: Progress | None = None,
+    **format_options: object,
 ) -> Report:
     """Convert a source, prove the output equal to it, and publish the output.
 
@@ -67,9 +65,6 @@ def convert(
         allow_mismatch: publish although published facts differ; recorded in the manifest.
         overwrite: replace an output that exists, once the new one is proven.
         repair: mend an output that exists: make again the shards whose files are lost or changed, and no others.
-        class_folders: for ``jpeg``: lay single-label configs out for torchvision's ImageFolder.
-        index: for ``tfrecord``: write an index for DALI beside each file.
-        image_suffix: for ``webdataset``: what the names of images end in, such as ``jpg``; by default what is in them.
         workers: number of processes; the output's bytes do not depend on it. By default as many as there are cores, if
             there is enough to do for them.
         engine: where the work runs.
@@ -78,6 +73,10 @@ def convert(
         max_shard_bytes: most bytes of source that go into one output file or folder.
         paranoid: hash every source file once more at the end, though its state says that it did not change.
         progress: called with what was done to records ("read", "verified") and to how many.
+        **format_options: of the format's own: ``class_folders`` for ``jpeg`` lays single-label configs out for
+            torchvision's ImageFolder; ``index`` for ``tfrecord`` writes an index for DALI beside each file;
+            ``image_suffix`` for ``webdataset`` is what the names of images end in, such as ``jpg``, by default what is
+            in them.
 
     Returns:
         What was found; every check is in it.
@@ -98,15 +97,7 @@ def convert(
         on_error=on_error,
         decode=decode,
         allow_mismatch=allow_mismatch,
-        format_options={
-            name: value
-            for name, value in {
-                "class_folders": class_folders,
-                "index": index,
-                "image_suffix": image_suffix,
-            }.items()
-            if value
-        },
+        format_options={name: value for name, value in format_options.items() if value},
         max_record_bytes=max_record_bytes,
         max_shard_bytes=max_shard_bytes,
         paranoid=paranoid,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from io import StringIO
 from typing import TextIO
 
@@ -20,24 +21,19 @@ class Tolerant:
 
     def write(self, text: str) -> int:
         """Write a text; see the class."""
-        if self.error is None:
-            try:
-                return self._stream.write(text)
-            except (OSError, ValueError) as error:
-                self._fail(error)
+        self._attempt(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
         """Flush; see the class."""
-        if self.error is None:
-            try:
-                self._stream.flush()
-            except (OSError, ValueError) as error:
-                self._fail(error)
+        self._attempt(self._stream.flush)
 
-    def _fail(self, error: OSError | ValueError) -> None:
-        self.error = error if isinstance(error, OSError) else OSError(str(error))
-        self._stream = StringIO()  # opening a file could fail, too
+    def _attempt(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except (OSError, ValueError) as error:
+            self.error = error if isinstance(error, OSError) else OSError(str(error))
+            self._stream = StringIO()  # opening a file could fail, too
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
@@ -54,7 +50,6 @@ def close(out: Tolerant) -> OSError | None:
     """Flush both streams; what standard output failed with, a reader that went away aside."""
     out.flush()
     sys.stderr.flush()
-    sys.stdout = sys.stderr = (
-        StringIO()
-    )  # an output that is in place is a success, whatever can be opened now
+    # An output that is in place is a success, whatever can be opened now.
+    sys.stdout = sys.stderr = StringIO()
     return None if isinstance(out.error, BrokenPipeError) else out.error

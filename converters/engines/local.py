@@ -101,11 +101,8 @@ def _events(context: SpawnContext) -> _Events | None:
 def _death(pool: ProcessPoolExecutor, error: BrokenProcessPool) -> str:
     """What a worker died of, and what to do about it."""
     processes = list((pool._processes or {}).values())
-    codes = sorted(
-        {process.exitcode for process in processes if process.exitcode not in (None, 0, _ENDED_BY_US)}
-    )
-    if any(code is not None and code < 0 for code in codes):
-        names = " and ".join(signal.Signals(-code).name for code in codes if code is not None and code < 0)
+    codes = sorted({code for process in processes if (code := process.exitcode) and code != _ENDED_BY_US})
+    if names := " and ".join(signal.Signals(-code).name for code in codes if code < 0):
         memory = "; SIGKILL often means that memory ran out" if "SIGKILL" in names else ""
         return f"a worker process was ended by {names}{memory}. Try fewer --workers"
     if threading.current_thread() is threading.main_thread() and _main_is_unguarded():
@@ -141,7 +138,7 @@ class _Sharing:
     threads: ThreadPoolExecutor
     events: _Events
     progress: Progress | None
-    failed: list[Future[ShardResult]] = field(default_factory=list)
+    failed: list[BaseException] = field(default_factory=list)
 
     def run(self, shards: Sequence[Shard]) -> Iterator[ShardResult]:
         """The results of all shards, in order."""
@@ -155,7 +152,7 @@ class _Sharing:
                 futures: dict[int, Future[ShardResult]] = {}
                 # The largest begin first, so that none is left to one worker alone at the end.
                 for number in sorted(range(len(window)), key=lambda number: -window[number].source_bytes):
-                    futures[number] = self._submit(window[number])
+                    futures[number] = self.threads.submit(self._elsewhere, window[number])
                     taken.append((window[number], futures[number]))
                 waiting += [futures[number] for number in range(len(window))]
             elif taken:
@@ -168,20 +165,17 @@ class _Sharing:
                 wait([waiting[0]], _POLL_SECONDS)
             yield from self._ready(waiting)
 
-    def _submit(self, shard: Shard) -> Future[ShardResult]:
-        future = self.threads.submit(self._elsewhere, shard)
-        future.add_done_callback(
-            lambda done: None if done.cancelled() or not done.exception() else self.failed.append(done)
-        )
-        return future
-
     def _elsewhere(self, shard: Shard) -> ShardResult:
-        return self.pool.submit(_work, self.task, shard, self.progress is not None).result()
+        try:
+            return self.pool.submit(_work, self.task, shard, self.progress is not None).result()
+        except BaseException as error:
+            self.failed.append(error)
+            raise
 
     def _ready(self, waiting: deque[Future[ShardResult]]) -> Iterator[ShardResult]:
         """An error is raised, and results are passed on, as soon as this process looks up from its own work."""
         if self.failed:
-            self.failed[0].result()
+            raise self.failed[0]
         self._pass_on()
         while waiting and waiting[0].done():
             yield waiting.popleft().result()

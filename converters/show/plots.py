@@ -1,11 +1,19 @@
-"""The plots of a config, each with a table of the numbers that it shows."""
+"""The plots of a config, each with a table of the numbers that it shows.
+
+What stands where is in ``plots.json``: Vega-Lite's specifications, which lack only the values. The part of a plot that
+has the marks is 230 pixels wide, so that it fits a phone without being scaled. A name at an axis is cut at 100 pixels,
+and stands whole in the table. Around a plot is room, for browsers have other fonts than the one that names are measured
+with.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import vl_convert
@@ -20,33 +28,6 @@ if TYPE_CHECKING:
 _MAX_BARS = 40
 _MAX_MATRIX = 30
 _MAX_SIZES = 12
-_WIDTH = 230  # of the part of a plot that has the marks: so a plot fits a phone without being scaled
-_LABELS = 100  # pixels of a name at an axis; longer ones are cut there, and whole in the table
-_CELL = 24
-_AXIS = {f"{part}Color": "currentColor" for part in ("label", "title", "domain", "tick", "grid")} | {
-    "gridOpacity": 0.15,
-    "labelFontSize": 11,
-    "titleFontSize": 11,
-    "titleFontWeight": "normal",
-    "labelLimit": _LABELS,
-    "title": None,
-}
-_LEGEND = {
-    "labelColor": "currentColor",
-    "labelFontSize": 11,
-    "labelLimit": _WIDTH,
-    "orient": "top",
-    "columns": 3,
-}
-_CONFIG = {
-    "aria": False,
-    "axis": _AXIS,
-    "view": {"stroke": None},
-    "legend": _LEGEND | {"title": None},
-    "text": {"color": "currentColor"},
-}
-_COLOURS = 6  # of the style sheet
-_SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down")
 _MARK = re.compile(r'<path aria-label="([^"]*)" role="graphics-symbol" aria-roledescription="[^"]*"([^>]*)/>')
 
 Numbers = Mapping[str, Mapping[str, Any]]
@@ -169,31 +150,16 @@ def _values(names: Sequence[str], numbers: Numbers, form: str) -> list[dict[str,
 
 def _bars(title: str, summary: str, names: Sequence[str], numbers: Numbers, most: int = _MAX_BARS) -> Plot:
     """Bars by category, one for each split; the plot has the first ``most`` categories."""
-    splits, shown = list(numbers), list(names[:most])
+    shown = names[:most]
     if len(names) > len(shown):
         summary += f" The plot has the first {len(shown)} of {len(names):,}; the table has more."
     values = _values(shown, numbers, "{:,}")
-    longest = max((value["number"] for value in values), default=0)
+    spec = _specification("bars", values)
     # Room at the right for the number of the longest bar.
-    scale = {"domain": [0, longest * 1.25 or 1], "nice": False}
-    axis = {"tickCount": 4, "format": ",d"}
-    text = {"type": "text", "align": "left", "dx": 3, "fontSize": 9, "baseline": "middle"}
-    spec = {
-        "data": {"values": values},
-        "encoding": {
-            "y": {"field": "name", "type": "nominal", "sort": shown, "scale": {"paddingInner": 0.25}},
-            "yOffset": {"field": "split", "sort": splits},
-            "x": {"field": "number", "type": "quantitative", "scale": scale, "axis": axis},
-        },
-        "layer": [
-            {"mark": "bar", "encoding": {"color": _colour(splits), "description": {"field": "hint"}}},
-            {"mark": text, "encoding": {"text": {"field": "text"}}},
-        ],
-        "height": {"step": 10},
-    }
-    return Plot(
-        title, summary, _draw(spec), ("", *splits, "all"), [_row(name, numbers) for name in names[:1000]]
-    )
+    longest = max((value["number"] for value in values), default=0)
+    spec["encoding"]["x"]["scale"]["domain"] = [0, longest * 1.25 or 1]
+    rows = [_row(name, numbers) for name in names[:1000]]
+    return Plot(title, summary, _svg(spec), ("", *numbers, "all"), rows)
 
 
 def _row(name: str, numbers: Numbers) -> list[str]:
@@ -204,27 +170,14 @@ def _row(name: str, numbers: Numbers) -> list[str]:
 def _shares(splits: Sequence[InspectedSplit], names: Sequence[str]) -> Plot:
     """A dot for the share that each label has in each split, so that a skewed split shows."""
     shares = {split.split.name: {count.name: count.share for count in split.label_counts} for split in splits}
-    order, shown = list(shares), list(names[:_MAX_BARS])
     spread, widest = max((_spread(shares, name), name) for name in names)
     summary = "Share of the images of a split that have the label."
-    if len(order) > 1:
+    if len(shares) > 1:
         summary += f" Splits differ most in {widest}: by {100 * spread:.2f} percentage points."
-    shapes = {"domain": order, "range": [_SHAPES[number % len(_SHAPES)] for number in range(len(order))]}
-    spec = {
-        "data": {"values": _values(shown, shares, "{:.2%}")},
-        "mark": {"type": "point", "filled": True, "size": 40, "opacity": 0.9},
-        "encoding": {
-            "y": {"field": "name", "type": "nominal", "sort": shown, "axis": {"grid": True}},
-            "yOffset": {"field": "split", "sort": order},
-            "x": {"field": "number", "type": "quantitative", "axis": {"tickCount": 4, "format": "~%"}},
-            "color": _colour(order),
-            "shape": {"field": "split", "type": "nominal", "scale": shapes},
-            "description": {"field": "hint"},
-        },
-        "height": {"step": max(7, 18 // len(order))},
-    }
-    rows = [[name, *(f"{shares[split].get(name, 0):.2%}" for split in order)] for name in names[:1000]]
-    return Plot("Share of each label", summary, _draw(spec), ("", *order), rows)
+    spec = _specification("shares", _values(names[:_MAX_BARS], shares, "{:.2%}"))
+    spec["height"] = {"step": max(7, 18 // len(shares))}
+    rows = [[name, *(f"{found.get(name, 0):.2%}" for found in shares.values())] for name in names[:1000]]
+    return Plot("Share of each label", summary, _svg(spec), ("", *shares), rows)
 
 
 def _spread(shares: Numbers, name: str) -> float:
@@ -248,26 +201,9 @@ def _matrix(splits: Sequence[InspectedSplit], names: Sequence[str], totals: Mapp
         for one, other in (pair, pair[::-1])
         if one in shown and other in shown
     ]
-    scale, axis = {"domain": shown}, {"labelLimit": _LABELS, "domain": False, "ticks": False}
-    top = axis | {"orient": "top", "labelAngle": -60}
-    fade = {"type": "sqrt", "range": [0.04, 0.75]}
-    opacity = {"field": "number", "type": "quantitative", "scale": fade, "legend": None}
-    spec = {
-        "data": {"values": values},
-        "encoding": {
-            "x": {"field": "one", "type": "nominal", "scale": scale, "axis": top},
-            "y": {"field": "other", "type": "nominal", "scale": scale, "axis": axis},
-        },
-        "layer": [
-            {
-                "mark": {"type": "rect", "fill": "var(--c0)"},
-                "encoding": {"opacity": opacity, "description": {"field": "hint"}},
-            },
-            {"mark": {"type": "text", "fontSize": 8.5}, "encoding": {"text": {"field": "text"}}},
-        ],
-        "width": {"step": _CELL + 4},
-        "height": {"step": _CELL - 4},
-    }
+    spec = _specification("pairs", values)
+    for side in ("x", "y"):
+        spec["encoding"][side]["scale"] = {"domain": shown}
     ranked = found.most_common()
     first, most = ranked[0]
     summary = f"{len(ranked):,} pairs of labels occur; most often {' and '.join(first)} ({most:,})."
@@ -275,24 +211,18 @@ def _matrix(splits: Sequence[InspectedSplit], names: Sequence[str], totals: Mapp
         summary += f" The plot has the {len(shown)} most frequent labels; the table has more."
     rows = [_row(" + ".join(pair), by_split) for pair, _ in ranked[:1000]]
     head = ("", *by_split, "all")
-    return Plot("Labels that occur together", summary, _draw(spec), head, rows, wide=len(shown) > 8)
+    return Plot("Labels that occur together", summary, _svg(spec), head, rows, wide=len(shown) > 8)
 
 
-def _colour(splits: Sequence[str]) -> dict[str, Any]:
-    colours = [f"var(--c{number % _COLOURS})" for number in range(len(splits))]
-    return {"field": "split", "type": "nominal", "scale": {"domain": list(splits), "range": colours}}
+def _specification(kind: str, values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One of :file:`plots.json`, with the values to draw."""
+    found = json.loads(resources.files("converters.show").joinpath("plots.json").read_text("utf-8"))
+    return {**found["every"], **found[kind], "data": {"values": values}}
 
 
-def _draw(spec: Mapping[str, Any]) -> Markup:
+def _svg(spec: Mapping[str, Any]) -> Markup:
     """A plot as SVG; no URL is ever followed, and hints become titles that browsers show."""
-    whole = {
-        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-        "background": None,
-        # Browsers have other fonts than the one that names are measured with.
-        "padding": {"left": 20, "right": 14, "top": 18, "bottom": 5},
-        "width": _WIDTH,
-    }
-    svg = vl_convert.vegalite_to_svg(whole | dict(spec), config=_CONFIG, allowed_base_urls=[])
+    svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
     return Markup(_MARK.sub(r"<path\2><title>\1</title></path>", svg))  # Vega escapes all texts
 
 

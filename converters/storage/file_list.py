@@ -6,7 +6,6 @@ import heapq
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, chain, islice, pairwise
 from operator import attrgetter
 from typing import NamedTuple
@@ -96,6 +95,10 @@ class OutputFiles(MadeSequence[OutputFile]):
         start = self._ends[number - 1] if number else 0
         return self._paths[start : self._ends[number]].decode("utf-8", "surrogateescape")
 
+    def last_path(self) -> str:
+        """The path of the last of the files."""
+        return self.path(len(self) - 1)
+
     def of_paths(self, paths: Sequence[str], made: Callable[[str], OutputFile]) -> OutputFiles:
         """The files of these paths, which are in order; ``made`` gives those that are not here."""
         held, files, start = self._in_order(), OutputFiles(), 0
@@ -161,82 +164,49 @@ def add_run(runs: list[OutputFiles], files: OutputFiles) -> None:
     """Append files that are in the order of their paths to runs of such files, to the last one where they fit."""
     if not files:
         return
-    if not runs or runs[-1].path(len(runs[-1]) - 1) >= files.path(0):
+    if not runs or runs[-1].last_path() >= files.path(0):
         runs.append(OutputFiles())
     runs[-1].extend(files)
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """Files ``start`` to ``end`` of a run, not copied."""
-
-    run: OutputFiles
-    start: int
-    end: int
-
-    def __len__(self) -> int:
-        return self.end - self.start
-
-    def __iter__(self) -> Iterator[OutputFile]:
-        return self.run.between(self.start, self.end)
-
-    def last_path(self) -> str:
-        return self.run.path(self.end - 1)
-
-    def cut(self, path: str) -> tuple[_Piece, _Piece]:
-        """The files before one of this path, and those behind."""
-        at = bisect_left(range(self.end), path, self.start, key=self.run.path)
-        return _Piece(self.run, self.start, at), _Piece(self.run, at, self.end)
-
-
 class _Joined(MadeSequence[OutputFile]):
-    """Pieces of runs, one after the other."""
+    """Runs, one after the other; they are not copied."""
 
-    def __init__(self, pieces: Sequence[_Piece]) -> None:
-        self.pieces = pieces
+    def __init__(self, runs: Sequence[OutputFiles]) -> None:
+        self.runs = runs
 
     def __len__(self) -> int:
-        return sum(map(len, self.pieces))
+        return sum(map(len, self.runs))
 
     def make(self, number: int) -> OutputFile:
         """File ``number`` of all runs."""
-        for piece in self.pieces:
-            if number < len(piece):
-                return piece.run.make(piece.start + number)
-            number -= len(piece)
+        for run in self.runs:
+            if number < len(run):
+                return run.make(number)
+            number -= len(run)
         raise IndexError(number)
 
     def __iter__(self) -> Iterator[OutputFile]:
-        return chain.from_iterable(self.pieces)
+        return chain.from_iterable(self.runs)
 
 
 def merged_runs(runs: Iterable[OutputFiles]) -> Sequence[OutputFile]:
     """All files of runs, each in the order of its paths, in that order."""
     ordered = sorted(filter(None, runs), key=lambda run: run.path(0))
-    if all(before.path(len(before) - 1) < after.path(0) for before, after in pairwise(ordered)):
-        return _Joined([_whole(run) for run in ordered])
-    return OutputFiles(heapq.merge(*ordered, key=by_path))
+    if any(before.last_path() >= after.path(0) for before, after in pairwise(ordered)):
+        ordered = [OutputFiles(heapq.merge(*ordered, key=by_path))]
+    return _Joined(ordered)
 
 
 def with_added(files: Sequence[OutputFile], added: Iterable[OutputFile]) -> Sequence[OutputFile]:
-    """Files in the order of their paths, and a few more of other paths; nothing of those that are there is copied."""
-    if isinstance(files, _Joined):
-        pieces = list(files.pieces)
-    else:
-        pieces = [_whole(files if isinstance(files, OutputFiles) else OutputFiles(files))]
+    """Files in the order of their paths, and a few more of other paths. Only a run that one comes into is copied."""
+    runs = list(files.runs) if isinstance(files, _Joined) else list(filter(None, [OutputFiles(files)]))
     for file in added:
-        new = _whole(OutputFiles([file]))
-        place = next(
-            (place for place, piece in enumerate(pieces) if piece and piece.last_path() > file.path),
-            len(pieces),
-        )
-        if place == len(pieces):
-            pieces.append(new)
+        new = [OutputFiles([file])]
+        place = bisect_left(runs, file.path, key=OutputFiles.last_path)
+        if place < len(runs) and (run := runs[place]).path(0) < file.path:
+            cut = bisect_left(range(len(run)), file.path, key=run.path)
+            runs[place : place + 1] = [run.part(0, cut), *new, run.part(cut, len(run))]
         else:
-            before, behind = pieces[place].cut(file.path)
-            pieces[place : place + 1] = [before, new, behind]
-    return _Joined(pieces)
-
-
-def _whole(run: OutputFiles) -> _Piece:
-    return _Piece(run, 0, len(run))
+            runs[place:place] = new
+    return _Joined(runs)

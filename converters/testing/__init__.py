@@ -14,7 +14,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -103,20 +103,18 @@ def _write(target: Format, split: TestSplit, shard: Shard, folder: Path, title: 
 def _compare(
     target: Format, folder: Path, split: Split, batches: Sequence[pa.RecordBatch], first: int, title: str
 ) -> None:
-    expected = [leaf for batch in batches for leaf in record_leaves(batch, split.schema)]
-    found = []
+    read = [conform(batch, split.schema) for batch in target.read(folder, split, first)]
     checker = RecordChecker(split.schema)
-    for batch in _read(target, folder, split, first):
+    for batch in read:
         checker.check(batch, lambda row: Location(title, first + row))
-        found += record_leaves(batch, split.schema)
+    found, expected = _leaves(read, split), _leaves(batches, split)
     assert len(found) == len(expected), f"{title}: {len(expected)} records are read back as {len(found)}"
     wrong = [record for record, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1]]
     assert not wrong, f"{title}: record {wrong[0]} of {split.title} is read back with other values"
 
 
-def _read(target: Format, folder: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
-    for batch in target.read(folder, split, first):
-        yield conform(batch, split.schema)
+def _leaves(batches: Iterable[pa.RecordBatch], split: Split) -> list[bytes]:
+    return [leaf for batch in batches for leaf in record_leaves(batch, split.schema)]
 
 
 def _check_damage(target: Format, split: TestSplit, shard: Shard, folder: Path, title: str) -> None:
@@ -124,7 +122,7 @@ def _check_damage(target: Format, split: TestSplit, shard: Shard, folder: Path, 
 
     Bytes that are no part of a value may be without effect: of them, the digests of the files tell.
     """
-    leaves = [leaf for batch in split.records(shard) for leaf in record_leaves(batch, split.split.schema)]
+    leaves = _leaves(split.records(shard), split.split)
     values = [bytes(value) for value in split.long_values(shard)]
     for name in _files(folder):
         path = folder / name
@@ -135,18 +133,17 @@ def _check_damage(target: Format, split: TestSplit, shard: Shard, folder: Path, 
             changed = bytearray(data)
             changed[position] ^= 0x10
             path.write_bytes(changed)
-            same = _records(target, folder, split.split) == leaves
+            same = _read_back(target, folder, split.split) == leaves
             assert not (same and position in middles), f"{title}: byte {position} of {name} is not read back"
         path.write_bytes(data[: len(data) // 2])
-        assert _records(target, folder, split.split) != leaves, f"{title}: half of {name} is not read back"
+        assert _read_back(target, folder, split.split) != leaves, f"{title}: half of {name} is not read back"
         path.write_bytes(data)
 
 
-def _records(target: Format, folder: Path, split: Split) -> list[bytes] | None:
+def _read_back(target: Format, folder: Path, split: Split) -> list[bytes] | None:
     """The leaves of the records that are read back; None for an error."""
     try:
-        batches = list(_read(target, folder, split, 0))
-        return [leaf for batch in batches for leaf in record_leaves(batch, split.schema)]
+        return _leaves((conform(batch, split.schema) for batch in target.read(folder, split, 0)), split)
     except Exception:  # noqa: BLE001  # a format may raise anything: a run wraps it
         return None
 
@@ -174,22 +171,13 @@ def _finish(target: Format, dataset: TestDataset, written: Path, folder: Path, t
         builder = PartBuilder(0, split.split.schema)
         for batch in split.batches:
             builder.add(batch)
-        summaries = (
-            tuple(target.summarize(written / shard.key, shard) for shard in split.shards())
-            if isinstance(target, Summarizes)
-            else ()
-        )
         fingerprint = merge([builder.part()], split.split.schema)
-        reports.append(
-            SplitReport(
-                split.split,
-                (),
-                0,
-                fingerprint,
-                (),
-                summaries=summaries,
-            )
-        )
+        summaries = [
+            target.summarize(written / shard.key, shard)
+            for shard in split.shards()
+            if isinstance(target, Summarizes)
+        ]
+        reports.append(SplitReport(split.split, (), 0, fingerprint, (), summaries=tuple(summaries)))
     before = _digests(folder)
     target.finish(Report(dataset.description, target.name, str(folder), tuple(reports)), folder)
     after = _digests(folder)
