@@ -109,24 +109,23 @@ class OutputFiles(MadeSequence[OutputFile]):
 
     def _in_order(self) -> OutputFiles:
         """The same files in the order of their paths."""
-        paths = list(self.paths())
-        return self if paths == sorted(set(paths)) else OutputFiles(sorted(self, key=by_path))
+        if all(before < after for before, after in pairwise(self.paths())):
+            return self
+        return OutputFiles(sorted(self, key=by_path))
 
     def paths(self) -> Iterator[str]:
         """The paths of all."""
-        return self._paths_between(0, len(self))
+        for start in range(0, len(self), _AT_ONCE):
+            yield from self._some_paths(start, min(start + _AT_ONCE, len(self)))
 
-    def _paths_between(self, start: int, end: int) -> Iterator[str]:
-        for first in range(start, end, _AT_ONCE):
-            last = min(first + _AT_ONCE, end)
-            begin = self._ends[first - 1] if first else 0
-            data = self._paths[begin : self._ends[last - 1]]
-            text = data.decode("utf-8", "surrogateescape")
-            edges = pairwise([0, *(place - begin for place in self._ends[first:last])])
-            if len(text) == len(data):
-                yield from [text[place:after] for place, after in edges]
-            else:
-                yield from [data[place:after].decode("utf-8", "surrogateescape") for place, after in edges]
+    def _some_paths(self, start: int, end: int) -> list[str]:
+        begin = self._ends[start - 1] if start else 0
+        data = self._paths[begin : self._ends[end - 1]]
+        text = data.decode("utf-8", "surrogateescape")
+        edges = pairwise([0, *(place - begin for place in self._ends[start:end])])
+        if len(text) == len(data):
+            return [text[place:after] for place, after in edges]
+        return [data[place:after].decode("utf-8", "surrogateescape") for place, after in edges]
 
     def total_bytes(self) -> int:
         """Size of all."""
@@ -145,11 +144,12 @@ class OutputFiles(MadeSequence[OutputFile]):
 
     def between(self, start: int, end: int) -> Iterator[OutputFile]:
         """Files ``start`` to ``end``, as far as there are so many."""
-        end = min(end, len(self))
         width = 2 * _DIGEST_BYTES
-        digests = self._digests[_DIGEST_BYTES * start : _DIGEST_BYTES * end].hex()
-        texts = [digests[place : place + width] for place in range(0, len(digests), width)]
-        return map(OutputFile, self._paths_between(start, end), self._sizes[start:end], texts)
+        for first in range(start, min(end, len(self)), _AT_ONCE):
+            last = min(first + _AT_ONCE, end, len(self))
+            digests = self._digests[_DIGEST_BYTES * first : _DIGEST_BYTES * last].hex()
+            texts = [digests[place : place + width] for place in range(0, len(digests), width)]
+            yield from map(OutputFile, self._some_paths(first, last), self._sizes[first:last], texts)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, OutputFiles) and list(self) == list(other)
