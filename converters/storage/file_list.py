@@ -59,37 +59,34 @@ class OutputFiles(MadeSequence[OutputFile]):
         self._sizes.extend(sizes)
         self._digests += b"".join(digests)
 
-    def extend(self, others: OutputFiles) -> None:
-        """Append other files."""
-        base = len(self._paths)
-        self._paths += others._paths
-        self._ends.extend(base + end for end in others._ends)
-        self._sizes.extend(others._sizes)
-        self._digests += others._digests
+    def extend(self, others: OutputFiles, start: int = 0, end: int | None = None) -> None:
+        """Append files ``start`` to ``end`` of others, by default all; nothing is made of each."""
+        end = len(others) if end is None else end
+        first, last = (others._ends[number - 1] if number else 0 for number in (start, end))
+        base = len(self._paths) - first
+        self._paths += memoryview(others._paths)[first:last]
+        self._ends.extend(base + place for place in others._ends[start:end])
+        self._sizes.extend(others._sizes[start:end])
+        self._digests += memoryview(others._digests)[_DIGEST_BYTES * start : _DIGEST_BYTES * end]
 
-    def part(self, start: int, end: int) -> OutputFiles:
-        """Files ``start`` to ``end``; nothing is made of each."""
-        files = OutputFiles()
-        base = self._ends[start - 1] if start else 0
-        files._paths = self._paths[base : self._ends[end - 1] if end else 0]
-        files._ends = array("q", [place - base for place in self._ends[start:end]])
-        files._sizes = self._sizes[start:end]
-        files._digests = self._digests[_DIGEST_BYTES * start : _DIGEST_BYTES * end]
-        return files
-
-    def split_off(self, paths: Collection[str]) -> tuple[OutputFiles, list[OutputFile]]:
-        """The files but for those of these paths, and these; the files are in the order of their paths."""
-        kept, off, start = OutputFiles(), [], 0
+    def take_out(self, paths: Collection[str]) -> list[OutputFile]:
+        """Remove the files of these paths, and return them; the files are in the order of their paths."""
+        taken = []
         for path in sorted(paths):
-            number = bisect_left(range(len(self)), path, lo=start, key=self.path)
+            number = bisect_left(range(len(self)), path, key=self.path)
             if number < len(self) and self.path(number) == path:
-                kept.extend(self.part(start, number))
-                off.append(self.make(number))
-                start = number + 1
-        if not off:
-            return self, off
-        kept.extend(self.part(start, len(self)))
-        return kept, off
+                taken.append(self.make(number))
+                self._remove(number)
+        return taken
+
+    def _remove(self, number: int) -> None:
+        # In place: of a shard's files, which are many, a copy is as large as they are.
+        start = self._ends[number - 1] if number else 0
+        end = self._ends.pop(number)
+        for later in range(number, len(self)):
+            self._ends[later] -= end - start
+        del self._paths[start:end], self._sizes[number]
+        del self._digests[_DIGEST_BYTES * number : _DIGEST_BYTES * (number + 1)]
 
     def path(self, number: int) -> str:
         """The path of one of the files."""
@@ -101,10 +98,10 @@ class OutputFiles(MadeSequence[OutputFile]):
         held, files, start = self._in_order(), OutputFiles(), 0
         for path in sorted(set(paths).difference(held.paths())):
             at = bisect_left(range(len(held)), path, lo=start, key=held.path)
-            files.extend(held.part(start, at))
+            files.extend(held, start, at)
             files.add(*made(path))
             start = at
-        files.extend(held.part(start, len(held)))
+        files.extend(held, start)
         return files if len(files) == len(paths) else OutputFiles(map(made, paths))
 
     def _in_order(self) -> OutputFiles:

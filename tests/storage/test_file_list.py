@@ -66,6 +66,7 @@ def test_a_few_more_files_come_to_their_places(paths, more, runs):
     expected = [file(path) for path in sorted(paths | more)]
     assert list(files) == expected
     assert [files[number] for number in range(len(files))] == expected
-    kept, off = OutputFiles(expected).split_off(more)
+    kept = OutputFiles(expected)
+    off = kept.take_out(more)
     assert list(kept) == [file(path) for path in sorted(paths - more)]
     assert off == [file(path) for path in sorted(more)]
