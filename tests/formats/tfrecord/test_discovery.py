@@ -363,13 +363,14 @@ def test_what_lies_beside_data_is_passed_over_and_listed(tmp_path):
     put(tmp_path, "train.tfrecord")
     for name in SIDECARS:
         (tmp_path / name).write_text("something else than records\n")
-    (tmp_path / ".cache").mkdir()
-    put(tmp_path / ".cache", "train.tfrecord")
+    hidden = (".cache/", "_temporary/", "beam-temp-train-1a2b/")
+    for folder in hidden:
+        put(tmp_path, f"{folder}train.tfrecord")
     put(tmp_path, "events.out.tfevents.1577836800.host")  # framed as TFRecords are
     assert found(tmp_path) == {"train": ["train.tfrecord"]}
     (warning,) = open_tfrecords(tmp_path).warnings
     events = "events.out.tfevents.1577836800.host"
-    assert set(warning.partition(": ")[2].split(", ")) == {*SIDECARS, ".cache/", events}
+    assert set(warning.partition(": ")[2].split(", ")) == {*SIDECARS, *hidden, events}
 
 
 def test_indexes_in_a_folder_of_their_own_have_the_names_of_the_files(tmp_path):
