@@ -14,7 +14,7 @@ import pytest
 from conftest import drop_published, encode_record, read_records, tfrecords, write_frames, write_records
 from helpers.examples import encode_features
 
-from converters import convert, verify
+from converters import convert, inspect, verify
 from converters.errors import CallError, ConverterError, DataError
 from converters.formats.tfrecord.source import open_tfrecords
 from converters.storage.object_store import place
@@ -566,6 +566,7 @@ def test_an_empty_file_is_one_of_no_record_if_that_is_said(tmp_path, kfer_conver
     assert [split.fingerprint.records for split in report.splits] == [1, 1, 0]
     assert "no record of default/train is in train-00001-of-00002" in report.warnings
     assert verify(tmp_path / "out", source=tmp_path / "in").failures() == []
+    assert [split.records for split in inspect(tmp_path / "in").splits] == [1, 1, 0]
     for name in ("train-00000-of-00002", "val.tfrecord"):
         (tmp_path / "in" / name).write_bytes(b"")
     with pytest.raises(DataError, match="the file is empty"):
