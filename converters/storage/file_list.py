@@ -203,7 +203,10 @@ def with_added(files: Sequence[OutputFile], added: Iterable[OutputFile]) -> Sequ
         place = bisect_left(runs, file.path, key=OutputFiles.last_path)
         if place < len(runs) and (run := runs[place]).path(0) < file.path:
             cut = bisect_left(range(len(run)), file.path, key=run.path)
-            runs[place : place + 1] = [run.part(0, cut), *new, run.part(cut, len(run))]
+            before, behind = OutputFiles(), OutputFiles()
+            before.extend(run, 0, cut)
+            behind.extend(run, cut)
+            runs[place : place + 1] = [before, *new, behind]
         else:
             runs[place:place] = new
     return _Joined(runs)
