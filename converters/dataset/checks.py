@@ -19,6 +19,11 @@ from converters.errors import DataError, Location
 Locate = Callable[[int], Location]
 """Says where a row of a batch comes from."""
 
+_NO_IMAGE = (
+    "To keep such values, describe the column without its role (kfer-convert inspect --describe); "
+    "--on-error quarantine leaves the record out."
+)
+
 
 class RecordChecker:
     """Checks the records of one split.
@@ -53,7 +58,7 @@ class RecordChecker:
         try:
             found = self._headers.read(array).sizes
         except ImageError as error:
-            raise DataError(f"{column.name}: {error.message}", locate(error.row)) from None
+            raise DataError(f"{column.name}: {error.message}", locate(error.row), _NO_IMAGE) from None
         if column == self._schema.image:
             self._check_sizes(found, valid_rows(array), batch, locate)
         if self._decode:
