@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,6 +29,9 @@ from converters.cli.verify import verify
 from converters.errors import OUT_OF_MEMORY, ConverterError
 
 _OWN_OPTIONS = ("--help", "-h", "--version", "-V")
+
+_KEPT_BYTES = 16 << 20  # more than any buffer of a batch of small images
+_M_MMAP_THRESHOLD = -3  # <malloc.h>
 
 
 class _DefaultsToConvert(click.Group):
@@ -99,11 +104,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(EXIT_FAILED if lost is not None and printing and not status else status)
 
 
+def _spare_memory() -> None:
+    """Have this process and its workers give memory back that was freed."""
+    # Arrow's own allocators keep what was freed; the system's takes a fifth less memory here, in the same time.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    # The C library of most Linux systems keeps pieces of up to 32 MiB, once there were such; images of 20 MB then took
+    # twice as much. It reads the variable when a process starts, so this one is told by mallopt(3).
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(_KEPT_BYTES))
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+
+
 def _run(arguments: Sequence[str]) -> int:
     """Run the command line; its exit status."""
     as_json = "--json" in arguments
-    # Arrow's own allocators keep what was freed; the system's takes a fifth less memory here, in the same time.
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    _spare_memory()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
     try:

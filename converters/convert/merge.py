@@ -98,7 +98,7 @@ def merge_split(
         output.add(result.output)
         slices += result.slices
         own = {names[number]: path for path, names in joins.items()}
-        whole, others = result.files.split_off(own)
+        whole, others = result.files, result.files.take_out(own)
         if len(others) < len(own):
             raise ConverterError(f"{result.shard.key}: the format did not write all of {', '.join(own)}.")
         add_run(files, whole)

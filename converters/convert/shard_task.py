@@ -129,4 +129,5 @@ def _output_files(
         raise ConverterError(f"{min(taken)}: the format wrote a file of this name, which is kfer-convert's.")
     if unsafe := next((path for path in written if not safe_path(path)), None):
         raise ConverterError(f"{unsafe!r}: the format {name!r} wrote a file of a name that is not safe.")
+    del expected
     return seen.of_paths(written, lambda path: OutputFile(path, *hash_file(root + path)))

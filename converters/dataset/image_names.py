@@ -45,18 +45,15 @@ def image_names(
         with_split: whether names of numbers begin with the split's name.
     """
     stems = image_stems(split, batch, first, with_split=with_split)
-    images = batch.column(column.name)
+    found = suffixes(batch.column(column.name))
     if column != split.schema.image:
         tail = "_" + re.sub(r"[^\w-]", "_", column.name, flags=re.ASCII)
-        return [stem + tail + suffix for stem, suffix in zip(stems, suffixes(images), strict=True)]
+        return [stem + tail + suffix for stem, suffix in zip(stems, found, strict=True)]
     if "img_id" in split.schema.joined_names:
         # The authors' names keep the extension that they have.
-        img_ids = batch.column("img_id").to_pylist()
-        return [
-            name if name.lower().endswith((".jpg", ".jpeg")) else name + suffix
-            for name, suffix in zip(img_ids, suffixes(images), strict=True)
-        ]
-    return [stem + suffix for stem, suffix in zip(stems, suffixes(images), strict=True)]
+        names = zip(batch.column("img_id").to_pylist(), found, strict=True)
+        return [name if name.lower().endswith((".jpg", ".jpeg")) else name + suffix for name, suffix in names]
+    return [stem + suffix for stem, suffix in zip(stems, found, strict=True)]
 
 
 def image_stems(split: Split, batch: pa.RecordBatch, first: int, *, with_split: bool) -> list[str]:

@@ -41,8 +41,8 @@ BASE_TYPES: Mapping[str, pa.DataType] = {
     **{name: getattr(pa, name)() for name in _INTEGERS},
 }
 _TYPE = re.compile(r"(\w+)(?:\[([1-9]\d{0,8})?\])?")
-# Which of several images is *the* image; see design, "Decisions".
-_FIRST_IMAGES = ("image", "image/encoded", "image_raw", "img_raw")
+FIRST_IMAGES = ("image", "image/encoded", "image_raw", "img_raw")
+"""Which of several images is *the* image, by the names of columns and features."""
 
 
 def parse_type(text: str) -> pa.DataType:
@@ -170,7 +170,7 @@ class Schema:
     def images(self) -> tuple[Column, ...]:
         """The columns of encoded images; the first one is *the* image."""
         images = [column for column in self.columns if column.role == "image"]
-        order = {name: rank for rank, name in enumerate(_FIRST_IMAGES)}
+        order = {name: rank for rank, name in enumerate(FIRST_IMAGES)}
         return tuple(
             sorted(
                 images, key=lambda column: min(order.get(column.name, 9), order.get(column.feature or "", 9))

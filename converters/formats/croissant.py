@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from converters.dataset.description import About, Split
 from converters.dataset.schema import Column
-from converters.formats.readme import column_meaning, config_names, records_word
+from converters.formats.readme import column_meaning, config_names, records_word, write_text
 from converters.formats.table import features
 from converters.storage.file_list import OutputFile
 from converters.storage.tree import hash_file
@@ -66,9 +66,7 @@ def write_croissant(report: Report, split_names: Mapping[str, str], folder: Path
         if path.is_file() and path.name not in known
     ]
     document = croissant(report, split_names, [*others, *report.files])
-    with (folder / CROISSANT).open("x", encoding="utf-8", newline="\n") as file:
-        json.dump(document, file, indent=1, ensure_ascii=False)
-        file.write("\n")
+    write_text(folder / CROISSANT, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
 def croissant(report: Report, split_names: Mapping[str, str], files: Iterable[OutputFile]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from converters.formats.readme import (
     licence_yaml,
     one_line,
     records_word,
+    several_labels,
     to_yaml,
     write_terms,
     write_text,
@@ -159,8 +160,7 @@ class _ConfigCard:
     @property
     def several(self) -> bool:
         """Whether a record may have several labels."""
-        label = self.schema.label
-        return label is not None and (label.kind == "multi-label" or (label.kind is None and label.is_list))
+        return several_labels(self.schema.label)
 
     @property
     def labels_found(self) -> list[int]:

@@ -147,8 +147,10 @@ class OutputSource:
         self._folder = folder
         self.scratch: TemporaryDirectory[str] | None = None  # held as long as the source is
         self._entries = _wanted(manifest, configs, splits)
-        self._all_columns = {entry.title: manifest.split(entry) for entry in self._entries}
-        self._decode = decode
+        all_columns = {entry.title: manifest.split(entry) for entry in self._entries}
+        self.reading = OutputReading(
+            folder, manifest.format, manifest.options.format_options, all_columns, decode
+        )
         self.description: Description = manifest.dataset
         self.identified = manifest.options.labels
         self.without = (*manifest.options.without, *without)
@@ -157,16 +159,13 @@ class OutputSource:
         self.inferred: Sequence[ColumnTable] = ()
         total = sum(file.size for file in manifest.files)
         records = sum(entry.fingerprint.records for entry in manifest.splits)
+        sizes = [total * entry.fingerprint.records // max(1, records) for entry in self._entries]
         self.splits = tuple(
             SourceSplit(
-                _without(self._all_columns[entry.title], without),
-                (
-                    SourceFile(
-                        MANIFEST, folder / MANIFEST, total * entry.fingerprint.records // max(1, records), 0
-                    ),
-                ),
+                replace(split, schema=split.schema.without(without)),
+                (SourceFile(MANIFEST, folder / MANIFEST, size, 0),),
             )
-            for entry in self._entries
+            for split, size in zip(all_columns.values(), sizes, strict=True)
         )
         there = {entry.title for entry in manifest.splits}
         self.absent = tuple(
@@ -175,14 +174,6 @@ class OutputSource:
             if split.title not in there
             and (not configs or split.config in configs)
             and (not splits or split.name in splits)
-        )
-
-    @property
-    def reading(self) -> OutputReading:
-        """How its shards are read."""
-        manifest = self._manifest
-        return OutputReading(
-            self._folder, manifest.format, manifest.options.format_options, self._all_columns, self._decode
         )
 
     def inputs(self) -> dict[str, FileState]:
@@ -201,12 +192,12 @@ class OutputSource:
 
     def plan(self, max_shard_bytes: int) -> Plan:
         """The shards: as many records in each as make about so many bytes."""
-        return Plan(
-            [
-                _OutputSplitPlan.cut(found, self._entry(found).fingerprint.records, max_shard_bytes)
-                for found in self.splits
-            ]
-        )
+        plans = []
+        for found in self.splits:
+            records = self._entry(found).fingerprint.records
+            shards = max(1, min(records, -(-found.bytes // max_shard_bytes)))
+            plans.append(_OutputSplitPlan(found, records, shards))
+        return Plan(plans)
 
     def _entry(self, found: SourceSplit) -> StatedSplit:
         return next(entry for entry in self._entries if entry.title == found.split.title)
@@ -276,30 +267,23 @@ def _location(folder: Path, first: int, row: int) -> Location:
 
 @dataclass(frozen=True)
 class _OutputSplitPlan:
-    """How a split of an output is cut; ``cuts`` are the first records of its shards, and the end of the last."""
+    """How a split of an output is cut: ``count`` shards of as many records each, of ``records`` in all."""
 
-    split: Split
-    path: Path
-    size: int
-    cuts: tuple[int, ...]
-
-    @classmethod
-    def cut(cls, found: SourceSplit, records: int, max_shard_bytes: int) -> _OutputSplitPlan:
-        """Shards of as many records each."""
-        shards = max(1, min(records, -(-found.bytes // max_shard_bytes)))
-        cuts = tuple(records * number // shards for number in range(shards + 1))
-        return cls(found.split, Path(str(found.files[0].path)), found.bytes, cuts)
+    found: SourceSplit
+    records: int
+    count: int
 
     @property
-    def count(self) -> int:
-        """Number of shards."""
-        return len(self.cuts) - 1
+    def split(self) -> Split:
+        """The split."""
+        return self.found.split
 
     def shard(self, index: int) -> Shard:
         """Shard ``index`` of the split."""
-        start, end = self.cuts[index : index + 2]
-        size = self.size * (end - start) // max(1, self.cuts[-1])
-        return Shard(self.split, index, self.count, start, (OutputSlice(self.path, start, end),), size)
+        start, end = (self.records * number // self.count for number in (index, index + 1))
+        piece = OutputSlice(Path(str(self.found.files[0].path)), start, end)
+        size = self.found.bytes * (end - start) // max(1, self.records)
+        return Shard(self.split, index, self.count, start, (piece,), size)
 
 
 def _between(batches: Iterator[pa.RecordBatch], start: int, end: int) -> Iterator[pa.RecordBatch]:
@@ -312,10 +296,6 @@ def _between(batches: Iterator[pa.RecordBatch], start: int, end: int) -> Iterato
         first = last
         if first > end:
             return
-
-
-def _without(split: Split, names: tuple[str, ...]) -> Split:
-    return replace(split, schema=split.schema.without(names)) if names else split
 
 
 def _wanted(manifest: Manifest, configs: Sequence[str], splits: Sequence[str]) -> list[StatedSplit]:

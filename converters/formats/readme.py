@@ -1,6 +1,7 @@
 """The README and the terms that lie in every output, for formats that have no larger card.
 
-A format calls these in ``finish``, and :func:`refuse_names` in ``refuse``, which runs before anything is written::
+:class:`converters.formats.shard_files.ShardFiles` does what follows for formats of one file per shard. Others call
+these in ``finish``, and :func:`refuse_names` in ``refuse``, which runs before anything is written::
 
     def refuse(self, splits: Sequence[Split]) -> None:
         refuse_names(splits, self.name)
@@ -229,6 +230,11 @@ def column_meaning(column: Column) -> str:
     if column.role == "label" and column.is_list:
         return "the labels as they are stored in the source"
     return _MEANINGS[column.role]
+
+
+def several_labels(label: Column | None) -> bool:
+    """Whether a record may have several labels."""
+    return label is not None and (label.kind == "multi-label" or (label.kind is None and label.is_list))
 
 
 def records_word(splits: Sequence[Split]) -> str:

@@ -58,37 +58,34 @@ class OutputFiles(MadeSequence[OutputFile]):
         self._sizes.extend(sizes)
         self._digests += b"".join(digests)
 
-    def extend(self, others: OutputFiles) -> None:
-        """Append other files."""
-        base = len(self._paths)
-        self._paths += others._paths
-        self._ends.extend(base + end for end in others._ends)
-        self._sizes.extend(others._sizes)
-        self._digests += others._digests
+    def extend(self, others: OutputFiles, start: int = 0, end: int | None = None) -> None:
+        """Append files ``start`` to ``end`` of others, by default all; nothing is made of each."""
+        end = len(others) if end is None else end
+        first, last = (others._ends[number - 1] if number else 0 for number in (start, end))
+        base = len(self._paths) - first
+        self._paths += memoryview(others._paths)[first:last]
+        self._ends.extend(base + place for place in others._ends[start:end])
+        self._sizes.extend(others._sizes[start:end])
+        self._digests += memoryview(others._digests)[_DIGEST_BYTES * start : _DIGEST_BYTES * end]
 
-    def part(self, start: int, end: int) -> OutputFiles:
-        """Files ``start`` to ``end``; nothing is made of each."""
-        files = OutputFiles()
-        base = self._ends[start - 1] if start else 0
-        files._paths = self._paths[base : self._ends[end - 1] if end else 0]
-        files._ends = array("q", [place - base for place in self._ends[start:end]])
-        files._sizes = self._sizes[start:end]
-        files._digests = self._digests[_DIGEST_BYTES * start : _DIGEST_BYTES * end]
-        return files
-
-    def split_off(self, paths: Collection[str]) -> tuple[OutputFiles, list[OutputFile]]:
-        """The files but for those of these paths, and these; the files are in the order of their paths."""
-        kept, off, start = OutputFiles(), [], 0
+    def take_out(self, paths: Collection[str]) -> list[OutputFile]:
+        """Remove the files of these paths, and return them; the files are in the order of their paths."""
+        taken = []
         for path in sorted(paths):
-            number = bisect_left(range(len(self)), path, lo=start, key=self.path)
+            number = bisect_left(range(len(self)), path, key=self.path)
             if number < len(self) and self.path(number) == path:
-                kept.extend(self.part(start, number))
-                off.append(self.make(number))
-                start = number + 1
-        if not off:
-            return self, off
-        kept.extend(self.part(start, len(self)))
-        return kept, off
+                taken.append(self.make(number))
+                self._remove(number)
+        return taken
+
+    def _remove(self, number: int) -> None:
+        # In place: of a shard's files, which are many, a copy is as large as they are.
+        start = self._ends[number - 1] if number else 0
+        end = self._ends.pop(number)
+        for later in range(number, len(self)):
+            self._ends[later] -= end - start
+        del self._paths[start:end], self._sizes[number]
+        del self._digests[_DIGEST_BYTES * number : _DIGEST_BYTES * (number + 1)]
 
     def path(self, number: int) -> str:
         """The path of one of the files."""
@@ -104,32 +101,31 @@ class OutputFiles(MadeSequence[OutputFile]):
         held, files, start = self._in_order(), OutputFiles(), 0
         for path in sorted(set(paths).difference(held.paths())):
             at = bisect_left(range(len(held)), path, lo=start, key=held.path)
-            files.extend(held.part(start, at))
+            files.extend(held, start, at)
             files.add(*made(path))
             start = at
-        files.extend(held.part(start, len(held)))
+        files.extend(held, start)
         return files if len(files) == len(paths) else OutputFiles(map(made, paths))
 
     def _in_order(self) -> OutputFiles:
         """The same files in the order of their paths."""
-        paths = list(self.paths())
-        return self if paths == sorted(set(paths)) else OutputFiles(sorted(self, key=by_path))
+        if all(before < after for before, after in pairwise(self.paths())):
+            return self
+        return OutputFiles(sorted(self, key=by_path))
 
     def paths(self) -> Iterator[str]:
         """The paths of all."""
-        return self._paths_between(0, len(self))
+        for start in range(0, len(self), _AT_ONCE):
+            yield from self._some_paths(start, min(start + _AT_ONCE, len(self)))
 
-    def _paths_between(self, start: int, end: int) -> Iterator[str]:
-        for first in range(start, end, _AT_ONCE):
-            last = min(first + _AT_ONCE, end)
-            begin = self._ends[first - 1] if first else 0
-            data = self._paths[begin : self._ends[last - 1]]
-            text = data.decode("utf-8", "surrogateescape")
-            edges = pairwise([0, *(place - begin for place in self._ends[first:last])])
-            if len(text) == len(data):
-                yield from [text[place:after] for place, after in edges]
-            else:
-                yield from [data[place:after].decode("utf-8", "surrogateescape") for place, after in edges]
+    def _some_paths(self, start: int, end: int) -> list[str]:
+        begin = self._ends[start - 1] if start else 0
+        data = self._paths[begin : self._ends[end - 1]]
+        text = data.decode("utf-8", "surrogateescape")
+        edges = pairwise([0, *(place - begin for place in self._ends[start:end])])
+        if len(text) == len(data):
+            return [text[place:after] for place, after in edges]
+        return [data[place:after].decode("utf-8", "surrogateescape") for place, after in edges]
 
     def total_bytes(self) -> int:
         """Size of all."""
@@ -148,11 +144,12 @@ class OutputFiles(MadeSequence[OutputFile]):
 
     def between(self, start: int, end: int) -> Iterator[OutputFile]:
         """Files ``start`` to ``end``, as far as there are so many."""
-        end = min(end, len(self))
         width = 2 * _DIGEST_BYTES
-        digests = self._digests[_DIGEST_BYTES * start : _DIGEST_BYTES * end].hex()
-        texts = [digests[place : place + width] for place in range(0, len(digests), width)]
-        return map(OutputFile, self._paths_between(start, end), self._sizes[start:end], texts)
+        for first in range(start, min(end, len(self)), _AT_ONCE):
+            last = min(first + _AT_ONCE, end, len(self))
+            digests = self._digests[_DIGEST_BYTES * first : _DIGEST_BYTES * last].hex()
+            texts = [digests[place : place + width] for place in range(0, len(digests), width)]
+            yield from map(OutputFile, self._some_paths(first, last), self._sizes[first:last], texts)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, OutputFiles) and list(self) == list(other)
@@ -206,7 +203,10 @@ def with_added(files: Sequence[OutputFile], added: Iterable[OutputFile]) -> Sequ
         place = bisect_left(runs, file.path, key=OutputFiles.last_path)
         if place < len(runs) and (run := runs[place]).path(0) < file.path:
             cut = bisect_left(range(len(run)), file.path, key=run.path)
-            runs[place : place + 1] = [run.part(0, cut), *new, run.part(cut, len(run))]
+            before, behind = OutputFiles(), OutputFiles()
+            before.extend(run, 0, cut)
+            behind.extend(run, cut)
+            runs[place : place + 1] = [before, *new, behind]
         else:
             runs[place:place] = new
     return _Joined(runs)

@@ -352,7 +352,8 @@ def _inspect_split(
         files = _files(found.files, reader.facts)
         return InspectedSplit(split, files, found.note, "damaged", error=str(error))
     files = _files(found.files, reader.facts)
-    sources = [source_facts(file, [piece]) for file, piece in zip(found.files, reader.facts, strict=True)]
+    read = {piece.path: [piece] for piece in reader.facts}  # nothing is read of an empty file
+    sources = [source_facts(file, read.get(str(file.path), [])) for file in found.files]
     checks = tuple(
         replace(check, reason=check.reason.removesuffix(_NO_OUTPUT))
         for check in compare.compare(split, fingerprint, fingerprint, sources, identified=False)

@@ -66,6 +66,32 @@ def test_a_few_more_files_come_to_their_places(paths, more, runs):
     expected = [file(path) for path in sorted(paths | more)]
     assert list(files) == expected
     assert [files[number] for number in range(len(files))] == expected
-    kept, off = OutputFiles(expected).split_off(more)
+    kept = OutputFiles(expected)
+    off = kept.take_out(more)
     assert list(kept) == [file(path) for path in sorted(paths - more)]
     assert off == [file(path) for path in sorted(more)]
+
+
+@given(st.sets(st.text("abc/é", max_size=4)), st.lists(st.text("abc/é", max_size=4)))
+def test_files_that_were_not_read_are_made(wanted, seen):
+    def file(path):
+        return OutputFile(path, len(path), hashlib.sha256(path.encode()).hexdigest())
+
+    made = []
+    files = OutputFiles(map(file, seen)).of_paths(
+        sorted(wanted), lambda path: made.append(path) or file(path)
+    )
+    assert list(files) == [file(path) for path in sorted(wanted)]
+    if set(seen) <= wanted and len(set(seen)) == len(seen):
+        assert made == sorted(wanted - set(seen))
+
+
+def test_so_many_files_that_they_are_made_in_pieces():
+    files = [
+        OutputFile(f"é/{number}" if number % 3 else str(number), number, "ab" * 32)
+        for number in range(10_000)
+    ]
+    held = OutputFiles(files)
+    assert list(held) == files
+    assert list(held.paths()) == [file.path for file in files]
+    assert list(held.between(4000, 20_000)) == files[4000:]

@@ -6,6 +6,7 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
 from converters.formats.jpeg.metadata import Metadata, is_reserved
 from converters.formats.json_rows import refuse_not_finite
-from converters.formats.readme import refuse_names, write_readme, write_terms
+from converters.formats.readme import refuse_names, several_labels, write_readme, write_terms
 from converters.storage.hashing_reader import FileReader
 from converters.storage.tree import walk_files
 
@@ -176,7 +177,7 @@ class JpegFormat:
         count, total = 0, 0
         for path, number in tables.items():
             for rows in metadata.read(path, header=_has_header(number)):
-                reader = _RowReader(files, root, split, metadata, path, first)
+                reader = _RowReader(files, root, metadata, path, first)
                 stored = metadata.stored(rows, reader.location)
                 reader.check_places(rows, _stated_places(split, stored) if folders else number)
                 for name in metadata.file_columns.values():
@@ -197,31 +198,26 @@ class JpegFormat:
     def _class_folders(self, split: Split) -> list[str]:
         """The folders of the classes in stored order; none where the images are not sorted into classes."""
         label = split.schema.label
-        if not self.class_folders or label is None or not label.label_names:
-            return []
-        if label.kind == "multi-label" or (label.kind is None and label.is_list):
+        if not self.class_folders or label is None or not label.label_names or several_labels(label):
             return []
         width = max(2, len(str(len(label.label_names) - 1)))
         return [f"{number:0{width}d}_{name}" for number, name in enumerate(label.label_names)]
 
 
+@dataclass(frozen=True)
 class _RowReader:
-    """Reads the records of rows of a metadata file; the first of them is record ``first`` of the split."""
+    """Reads the records of rows of the metadata file ``path``; the first of them is record ``first`` of the split."""
 
-    def __init__(
-        self, files: FileReader, root: Path, split: Split, metadata: Metadata, path: Path, first: int
-    ) -> None:
-        self._read_files = files.read
-        self._root = str(root)
-        self._split = split
-        self._metadata = metadata
-        self._path = path
-        self._first = first
-        self._headers = ImageHeaderReader()
+    files: FileReader
+    root: Path
+    metadata: Metadata
+    path: Path
+    first: int
+    headers: ImageHeaderReader = field(default_factory=ImageHeaderReader)
 
     def location(self, row: int) -> Location:
         """Where a row is, by the number of its record in the split."""
-        return Location(str(self._path), self._first + row)
+        return Location(str(self.path), self.first + row)
 
     def check_places(self, rows: pa.RecordBatch, expected: list[str] | str | None) -> None:
         """Check the folders in which the files lie, before any is read.
@@ -230,7 +226,7 @@ class _RowReader:
             rows: the rows.
             expected: the folder of each; or the number of the shard; or nothing, where each may be of any shard.
         """
-        for name in self._metadata.file_columns.values():
+        for name in self.metadata.file_columns.values():
             for row, path in enumerate(rows.column(name).to_pylist()):
                 place, _, file = path.rpartition("/")
                 if isinstance(expected, list):
@@ -248,12 +244,12 @@ class _RowReader:
 
     def read(self, rows: pa.RecordBatch, stored: dict[str, pa.Array]) -> Iterator[pa.RecordBatch]:
         """The records, in batches of bounded size."""
-        files = [rows.column(name).to_pylist() for name in self._metadata.file_columns.values()]
+        files = [rows.column(name).to_pylist() for name in self.metadata.file_columns.values()]
         paths = files[0] if len(files) == 1 else list(chain.from_iterable(zip(*files, strict=True)))
         start = size = number = 0
         read: list[bytes] = []
         try:
-            for number, data in enumerate(self._read_files(self._root, paths), start=1):
+            for number, data in enumerate(self.files.read(str(self.root), paths), start=1):
                 read.append(data)
                 size += len(data)
                 full = size >= _BATCH_BYTES or len(read) >= _BATCH_FILES or number == len(paths)
@@ -267,25 +263,25 @@ class _RowReader:
             ) from error
 
     def _place(self, path: str) -> Location:
-        return Location(f"{self._root}{os.sep}{path}")
+        return Location(f"{self.root}{os.sep}{path}")
 
     def _batch(
         self, read: list[bytes], files: list[list[str]], stored: dict[str, pa.Array], start: int
     ) -> pa.RecordBatch:
         """The records from row ``start`` on; ``read`` has the images of the first, then of the second …."""
-        schema = self._split.schema
+        split, schema = self.metadata.split, self.metadata.schema
         columns = {
             image.name: binary_array(read[place :: len(files)]) for place, image in enumerate(schema.images)
         }
         columns |= {name: array.slice(start, len(files[0])) for name, array in stored.items()}
         if schema.image is not None:
             try:
-                sizes = self._headers.read(columns[schema.image.name]).sizes
+                sizes = self.headers.read(columns[schema.image.name]).sizes
             except ImageError as error:
                 raise DataError(error.message, self._place(files[0][error.row])) from None
             for part, role in enumerate(SIZES):
                 column = schema.role(role)
-                if column is not None and self._metadata.from_header(column):
+                if column is not None and self.metadata.from_header(column):
                     kind = column.type.to_pandas_dtype()
                     columns[column.name] = number_array(sizes[:, part].astype(kind), column.type)
         batch = pa.RecordBatch.from_arrays(
@@ -293,7 +289,7 @@ class _RowReader:
         )
         for image, paths in zip(schema.images, files, strict=True):
             names = [path.rpartition("/")[2] for path in paths]
-            row = first_misnamed(self._split, image, batch, self._first + start, names, with_split=False)
+            row = first_misnamed(split, image, batch, self.first + start, names, with_split=False)
             if row is not None:
                 raise DataError(
                     f"the file is {paths[row]!r}, which is not the name of this record's image.",

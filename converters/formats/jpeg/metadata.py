@@ -43,6 +43,7 @@ from converters.dataset.labels import derived_label, label_ranks
 from converters.dataset.schema import SIZES, Column, Schema
 from converters.errors import DataError, Location
 from converters.formats.json_rows import json_row, typed
+from converters.formats.readme import several_labels
 from converters.formats.table import label_contradiction
 from converters.storage.files import open_regular
 
@@ -136,7 +137,8 @@ class Metadata:
             if column in self.columns or (column.derived and not self._as_names(column)):
                 fields[column.name] = column.type
             if column == self.schema.label and self._name_column is not None:
-                fields[self._name_column] = pa.list_(pa.string()) if self._several else pa.string()
+                several = several_labels(self.schema.label)
+                fields[self._name_column] = pa.list_(pa.string()) if several else pa.string()
         if (label := self.schema.label) and self._as_names(label):
             fields |= dict.fromkeys(label.label_names, pa.uint8())
         return fields
@@ -156,14 +158,8 @@ class Metadata:
         label = self.schema.label
         if label is None or not label.label_names or self._as_names(label):
             return None
-        name = "label_names" if self._several else "label_name"
+        name = "label_names" if several_labels(label) else "label_name"
         return None if name in self.schema else name
-
-    @property
-    def _several(self) -> bool:
-        """Whether a record may have several labels."""
-        label = self.schema.label
-        return label is not None and (label.kind == "multi-label" or (label.kind is None and label.is_list))
 
     def rows(self, batch: pa.RecordBatch, paths: Mapping[str, Sequence[str]]) -> pa.RecordBatch:
         """The rows of records.
@@ -194,7 +190,7 @@ class Metadata:
         rows, ranks = label_ranks(label, array)
         for row, rank in zip(rows.tolist(), ranks.tolist(), strict=True):
             texts[row].append(label.label_names[rank])
-        if self._several:
+        if several_labels(label):
             return pa.array(texts, pa.list_(pa.string()))
         return pa.array([names[0] if names else None for names in texts], pa.string())
 

@@ -1,7 +1,8 @@
 """TFRecord files of ``tf.train.Example``, as a source and as an output, without TensorFlow.
 
-Promises: every byte of a file belongs to one checked record, or is an error that says where; what is accepted, protobuf
-and TensorFlow read alike. Enter by :func:`source.open_tfrecords` and :class:`format.TFRecordFormat`.
+Promises: every byte of a file belongs to one checked record, or is an error that says where; what protobuf reads of an
+Example is read alike, and what it would drop is an error. Enter by :func:`source.open_tfrecords` and
+:class:`format.TFRecordFormat`.
 
 =====================  ============================================================================================
 what is there          ``listing``, ``file_names`` and ``foreign`` look at files, ``discovery`` gives each to a split

@@ -132,7 +132,7 @@ def _by_name(words: Ints, starts: Ints, sizes: Ints, rows: Ints) -> tuple[Ints, 
     """
     hashes, parts = sizes * _HASH_FACTOR, [sizes]
     for begin in range(0, int(sizes.max(initial=0)), _WORD_BYTES):
-        longer: Ints | slice = np.flatnonzero(sizes > begin)
+        longer = np.flatnonzero(sizes > begin)
         part = np.zeros(len(sizes), np.int64)
         part[longer] = (
             words[starts[longer] + begin] & _FIRST_BYTES[np.minimum(sizes[longer] - begin, _WORD_BYTES)]

@@ -4,11 +4,10 @@ NumPy finds where every feature of every record lies (:mod:`converters.formats.t
 feature and in the order of the records, the values are gathered: integers are decoded, floats copied, byte strings
 located.
 
-Nothing is known of a dataset beforehand, and nothing is kept but the names of features, which save a look. A record
-that differs in any way from what is expected goes to the strict parser
-(:mod:`converters.formats.tfrecord.strict_parser`), which reads it or says what is wrong with it. So do long records,
-and records of which there are too few for a step to pay. What is accepted here, the strict parser accepts with the
-same values.
+Nothing is known of a dataset beforehand, and nothing is kept from one batch to the next. A record that differs in any
+way from what is expected goes to the strict parser (:mod:`converters.formats.tfrecord.strict_parser`), which reads it
+or says what is wrong with it. So do long records, and records of which there are too few for a step to pay. What is
+accepted here, the strict parser accepts with the same values.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ A record is: length (u64 little-endian), masked CRC32C of the length (u32), data
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class Frames:
         first_offset: byte offset in the file (decompressed) of the first record's header.
     """
 
-    buffer: bytes | bytearray
+    buffer: bytes | mmap.mmap
     starts: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
     first_record: int
@@ -298,21 +299,23 @@ def _check_data(frames: Frames, path: str) -> None:
 
 
 def _frames(
-    buffer: bytes | bytearray, starts: list[int], sizes: list[int], record: int, offset: int
+    buffer: bytes | mmap.mmap, starts: list[int], sizes: list[int], record: int, offset: int
 ) -> Frames:
     return Frames(buffer, np.array(starts, np.int64), np.array(sizes, np.int64), record, offset)
 
 
 def _read_long(
     stream: ByteStream, begun: bytes, needed: int, chunk_bytes: int, location: Location
-) -> bytearray:
+) -> mmap.mmap:
     """A whole record longer than a chunk, of which ``begun`` is there already; its checksum is checked."""
-    buffer = bytearray(begun)
-    while len(buffer) < needed:
-        piece = stream.read(min(chunk_bytes, needed - len(buffer)))
+    # Memory of its own, which is given back as a whole; no page of it is there before it is written to.
+    buffer = mmap.mmap(-1, needed)
+    filled = buffer.write(begun)
+    while filled < needed:
+        piece = stream.read(min(chunk_bytes, needed - filled))
         if not piece:
-            raise _cut_inside(len(buffer), needed, location)
-        buffer += piece
+            raise _cut_inside(filled, needed, location)
+        filled += buffer.write(piece)
     computed = masked_crc_of_long(memoryview(buffer)[HEADER_BYTES:-FOOTER_BYTES])
     stored = _FOOTER.unpack_from(buffer, needed - FOOTER_BYTES)[0]
     if computed != stored:

@@ -14,6 +14,7 @@ from typing import Any
 from converters.dataset.description import MAX_COLUMN_NAME_BYTES, described_columns
 from converters.dataset.labels import UNLABELLED
 from converters.dataset.schema import (
+    FIRST_IMAGES,
     SIZES,
     Column,
     Kind,
@@ -28,7 +29,6 @@ from converters.formats.tfrecord.feature_facts import Claim, FactsBuilder, Featu
 from converters.formats.tfrecord.label_maps import LabelMap
 from converters.formats.tfrecord.strict_parser import FeatureKind
 
-_IMAGES = ("image", "image/encoded", "image_raw", "img_raw")
 _LABELS = ("image/class/label", "image/object/class/label", "objects/label", "label", "class")
 _MAX_LABEL = 1 << 31
 _BASES: Mapping[FeatureKind, str] = {"float_list": "float32", "int64_list": "int64", "bytes_list": "binary"}
@@ -251,7 +251,7 @@ def _take_images(taken: Mapping[str, _Taken]) -> _Taken | None:
         elif facts.image.nearly:
             feature.nearly = "image"
             feature.why = f"nearly every value is an encoded image: {_contradicted(facts.image)}"
-    images = [name for name in (*_IMAGES, *taken) if name in taken and taken[name].role == "image"]
+    images = [name for name in (*FIRST_IMAGES, *taken) if name in taken and taken[name].role == "image"]
     return taken[images[0]] if images else None
 
 

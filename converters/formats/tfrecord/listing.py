@@ -13,6 +13,8 @@ from converters.storage.files import is_folder, is_there
 from converters.storage.object_store import ObjectPath, Place, list_objects
 
 _GLOB = re.compile(r"[*?\[]")
+# Hidden, or what Hadoop's and Beam's writers leave when they do not finish.
+_NOT_ENTERED = re.compile(r"\..*|_temporary|beam-temp-.*", re.DOTALL)
 _NO_SUCH_FOLDER = "there is no such folder. Name the folder that holds the TFRecord files."
 
 
@@ -25,7 +27,7 @@ class Listing:
         folder: the folder that all names are relative to.
         names: the files that are meant, with ``/``, sorted.
         beside: all files that are in the folder; they may say something about those that are meant.
-        hidden: folders whose names begin with a dot, and links to folders; nothing in them is looked at.
+        hidden: folders that are not entered: hidden ones, those of unfinished writers, and links to folders.
     """
 
     place: Place
@@ -95,7 +97,7 @@ def _names_below(folder: Place, *, deep: bool = True) -> tuple[tuple[str, ...], 
         names = [
             name
             for name in found
-            if (deep or "/" not in name) and not any(part.startswith(".") for part in name.split("/")[:-1])
+            if (deep or "/" not in name) and not any(map(_NOT_ENTERED.fullmatch, name.split("/")[:-1]))
         ]
     else:
         try:
@@ -115,7 +117,7 @@ def _walk(root: str, hidden: list[str], *, deep: bool) -> Iterator[str]:
                     yield prefix + entry.name
                 elif not deep:
                     continue
-                elif entry.name.startswith(".") or entry.is_symlink():
+                elif _NOT_ENTERED.fullmatch(entry.name) or entry.is_symlink():
                     hidden.append(f"{prefix}{entry.name}/")
                 else:
                     folders.append((entry.path, f"{prefix}{entry.name}/"))

@@ -23,7 +23,6 @@ import os
 import select
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
@@ -197,23 +196,18 @@ class _Process:
         _process.cache_clear()
 
     def _read_line(self, path: Path) -> bytes:
+        stdout = self._process.stdout
+        assert stdout is not None
         while b"\n" not in self._received:
-            self._receive(path)
-        line, _, self._received = self._received.partition(b"\n")
-        return line
-
-    def _receive(self, path: Path) -> None:
-        assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
-        deadline = time.monotonic() + SILENCE_SECONDS
-        while not select.select([descriptor], [], [], 1.0)[0]:
-            if time.monotonic() > deadline:
+            if not select.select([stdout], [], [], SILENCE_SECONDS)[0]:
                 self.close()
                 raise DataError(f"TensorFlow was silent for {SILENCE_SECONDS:.0f} s.", Location(str(path)))
-        data = os.read(descriptor, _PIPE_BYTES)
-        if not data:
-            raise self._died(path)
-        self._received += data
+            data = os.read(stdout.fileno(), _PIPE_BYTES)
+            if not data:
+                raise self._died(path)
+            self._received += data
+        line, _, self._received = self._received.partition(b"\n")
+        return line
 
     def _died(self, path: Path) -> DataError:
         status = self._process.wait()

@@ -327,7 +327,7 @@ class BatchMaker:
                 chance.shuffle(order)
             present = {name: columns[name] for name in order if chance.random() < columns[name].present}
             if chance.random() < loose:
-                data = self._loose_example({name: self._values(column) for name, column in present.items()})
+                data = self.loose_example({name: self._values(column) for name, column in present.items()})
             else:
                 data = example({name: self._feature(column) for name, column in present.items()})
             if chance.random() < 0.01:
@@ -383,7 +383,8 @@ class BatchMaker:
 
     # What follows is legal protobuf that no known writer writes.
 
-    def _loose_example(self, features: dict[str, tuple[int, list[bytes]] | None]) -> bytes:
+    def loose_example(self, features: dict[str, tuple[int, list[bytes]] | None]) -> bytes:
+        """A record of these features, each a kind, and how each value is encoded."""
         entries = [
             self._loose_entry(name.encode(), values)
             for name, values in sorted(features.items(), key=lambda _: self.random.random())

@@ -14,7 +14,7 @@ import pytest
 from conftest import drop_published, encode_record, read_records, tfrecords, write_frames, write_records
 from helpers.examples import encode_features
 
-from converters import convert, verify
+from converters import convert, inspect, verify
 from converters.errors import CallError, ConverterError, DataError
 from converters.formats.tfrecord.source import open_tfrecords
 from converters.storage.object_store import place
@@ -363,13 +363,14 @@ def test_what_lies_beside_data_is_passed_over_and_listed(tmp_path):
     put(tmp_path, "train.tfrecord")
     for name in SIDECARS:
         (tmp_path / name).write_text("something else than records\n")
-    (tmp_path / ".cache").mkdir()
-    put(tmp_path / ".cache", "train.tfrecord")
+    hidden = (".cache/", "_temporary/", "beam-temp-train-1a2b/")
+    for folder in hidden:
+        put(tmp_path, f"{folder}train.tfrecord")
     put(tmp_path, "events.out.tfevents.1577836800.host")  # framed as TFRecords are
     assert found(tmp_path) == {"train": ["train.tfrecord"]}
     (warning,) = open_tfrecords(tmp_path).warnings
     events = "events.out.tfevents.1577836800.host"
-    assert set(warning.partition(": ")[2].split(", ")) == {*SIDECARS, ".cache/", events}
+    assert set(warning.partition(": ")[2].split(", ")) == {*SIDECARS, *hidden, events}
 
 
 def test_indexes_in_a_folder_of_their_own_have_the_names_of_the_files(tmp_path):
@@ -565,6 +566,7 @@ def test_an_empty_file_is_one_of_no_record_if_that_is_said(tmp_path, kfer_conver
     assert [split.fingerprint.records for split in report.splits] == [1, 1, 0]
     assert "no record of default/train is in train-00001-of-00002" in report.warnings
     assert verify(tmp_path / "out", source=tmp_path / "in").failures() == []
+    assert [split.records for split in inspect(tmp_path / "in").splits] == [1, 1, 0]
     for name in ("train-00000-of-00002", "val.tfrecord"):
         (tmp_path / "in" / name).write_bytes(b"")
     with pytest.raises(DataError, match="the file is empty"):

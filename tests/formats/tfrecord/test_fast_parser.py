@@ -512,6 +512,11 @@ def test_names_with_the_same_hash():
         field(1, entry(one, int64_list(row)) + entry(other, bytes_list(b"%d" % row))) for row in range(20)
     ]
     read(records)
+    names = np.frombuffer(one + other + bytes(16), np.uint8)
+    words = np.ndarray(len(names) - 7, np.int64, names, strides=1)
+    rows = np.array([0, 0, 1, 1])
+    _, edges = entry_walk._by_name(words, np.array([0, 16, 0, 16]), np.full(4, 16), rows)
+    assert edges == [0, 1, 2, 3, 4]  # else, [0, 2, 4]
 
 
 def test_lengths_of_every_width(limits):

@@ -6,6 +6,8 @@ import struct
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from example_maker import BYTES, FLOATS, INTEGERS, BatchMaker, varint
+from helpers.examples import write_frames
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -116,3 +118,28 @@ def test_every_value_is_what_tensorflow_reads(tmp_path_factory, schemas):
                 for value in values
             ]
             assert stored == [record.get(name) for record in expected], name
+
+
+@pytest.mark.parametrize("count", [3, 60])
+def test_examples_that_no_known_writer_writes(tmp_path, count):
+    """Fields in any order, in pieces or absent, numbers packed or not, padded lengths: converted, and proven."""
+    maker = BatchMaker(count)
+    records = []
+    for row in range(count):
+        features = {
+            "image": (BYTES, [b"\xff\xd8" + bytes([row])]),
+            "label": (INTEGERS, [varint(row % 3)]),
+            "numbers": (INTEGERS, [varint(row * 1000 - 7), varint(5)]),
+            "floats": (FLOATS, [struct.pack("<f", row / 7)] * (row % 4)),
+            "texts": (BYTES, [b"a" * row, b"", b"b"][: row % 4]),
+            "maybe": (INTEGERS, [varint(row)]) if row % 2 else None,
+        }
+        records.append(maker.loose_example(features))
+    write_frames(tmp_path / "in.tfrecord", records, index=False)
+    convert(tmp_path / "in.tfrecord", to="parquet", out=tmp_path / "out")
+    table = pq.read_table(next((tmp_path / "out").rglob("*.parquet")), partitioning=None).to_pylist()
+    expected = read_by_tensorflow(tmp_path / "in.tfrecord")
+    assert len(table) == count
+    for row, record in zip(table, expected, strict=True):
+        single = {name: row[name] if isinstance(row[name], list) else [row[name]] for name in record}
+        assert {name: list(map(as_bytes, values)) for name, values in single.items()} == record
