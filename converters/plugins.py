@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
-from converters.errors import CallError
+from converters.errors import CallError, ConverterError
 
 
 def registered(group: str) -> dict[str, EntryPoint]:
@@ -19,6 +21,38 @@ def registered(group: str) -> dict[str, EntryPoint]:
 def _installed(group: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
     """Those found on the import path; finding them means reading a file of every package that is installed."""
     return {entry.name: entry for entry in sorted(entry_points(group=group))}
+
+
+def load(group: str, kind: str, name: str) -> Any:  # noqa: ANN401  # a class, or an object
+    """What is registered as ``name``; ``kind`` is what the group has, in a word.
+
+    Raises:
+        CallError: nothing of this name is installed, or it cannot be imported.
+    """
+    entries = registered(group)
+    if name not in entries:
+        raise CallError(f"no {kind} {name!r} is installed; there are {', '.join(entries)}.")
+    try:
+        return entries[name].load()
+    except ConverterError:
+        raise
+    except Exception as error:  # anything may be wrong with somebody else's module
+        raise CallError(
+            f"the {kind} {name!r} cannot be loaded: {type(error).__name__}: {error}. Is all it needs installed?"
+        ) from error
+
+
+def construct(kind: str, name: str, target: Any, options: Mapping[str, object]) -> Any:  # noqa: ANN401  # see load
+    """The object that a class makes with its options.
+
+    Raises:
+        CallError: it does not take these options.
+    """
+    try:
+        return target(**options)
+    except TypeError as error:
+        wanted = ", ".join(f"--{option.replace('_', '-')}" for option in options)
+        raise CallError(f"the {kind} {name!r} does not take {wanted or 'no options'}: {error}.") from error
 
 
 def require_extra(extra: str, what: str, *modules: str) -> None:

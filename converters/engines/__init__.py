@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Protocol, cast
 
-from converters.errors import CallError, ConverterError
-from converters.plugins import registered
+from converters.plugins import construct, load, registered
 
 if TYPE_CHECKING:
     from converters.dataset.shard import Progress, Shard, ShardResult, Task
@@ -55,19 +54,5 @@ def load_engine(name: str, workers: int | None, **options: object) -> Engine:
     Raises:
         CallError: no such engine is installed, it cannot be imported, or it does not take these options.
     """
-    entries = available_engines()
-    if name not in entries:
-        raise CallError(f"no engine {name!r} is installed; there are {', '.join(entries)}.")
-    try:
-        engine = entries[name].load()
-    except ConverterError:
-        raise
-    except Exception as error:  # anything may be wrong with somebody else's module
-        raise CallError(
-            f"the engine {name!r} cannot be loaded: {type(error).__name__}: {error}. Is all it needs installed?"
-        ) from error
-    try:
-        return cast("Engine", engine(workers=workers, **options))
-    except TypeError as error:
-        wanted = ", ".join(f"--{option.replace('_', '-')}" for option in options)
-        raise CallError(f"the engine {name!r} does not take {wanted or 'no options'}: {error}.") from error
+    engine = load(GROUP, "engine", name)
+    return cast("Engine", construct("engine", name, lambda **own: engine(workers=workers, **own), options))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from converters.errors import CallError
-from converters.plugins import registered
+from converters.plugins import construct, load, registered
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -139,28 +139,12 @@ def load_format(name: str, **options: object) -> Format:
     Raises:
         CallError: no such format is installed, it cannot be imported, or it does not take these options.
     """
-    target = _loaded(name)
+    target = load(GROUP, "format", name)
     if not callable(target):
         if options:
             raise CallError(f"the format {name!r} takes no options.")
         return cast("Format", target)
-    try:
-        return cast("Format", target(**options))
-    except TypeError as error:
-        wanted = ", ".join(f"--{option.replace('_', '-')}" for option in options)
-        raise CallError(f"the format {name!r} does not take {wanted or 'no options'}: {error}.") from error
-
-
-def _loaded(name: str) -> Any:  # noqa: ANN401  # a class, or an object
-    entries = available_formats()
-    if name not in entries:
-        raise CallError(f"no format {name!r} is installed; there are {', '.join(entries)}.")
-    try:
-        return entries[name].load()
-    except Exception as error:  # anything may be wrong with somebody else's module
-        raise CallError(
-            f"the format {name!r} cannot be loaded: {type(error).__name__}: {error}. Is all it needs installed?"
-        ) from error
+    return cast("Format", construct("format", name, target, options))
 
 
 def options_of(formats: Sequence[str], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -182,7 +166,7 @@ def options_of(formats: Sequence[str], given: Mapping[str, Any]) -> dict[str, di
 
 def _parameters(name: str) -> frozenset[str]:
     """The options that a format's constructor takes."""
-    target = _loaded(name)
+    target = load(GROUP, "format", name)
     return (
         frozenset(signature(target).parameters)
         if isinstance(target, type) and "__init__" in vars(target)

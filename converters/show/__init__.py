@@ -6,5 +6,5 @@ dataset runs or breaks anything in it, and that the same source and options give
 
 Vega-Lite draws the plots, through vl-convert: one wheel without dependencies, where matplotlib needs nine. Its SVG
 keeps text as text and takes CSS variables for colours, so that a plot follows light and dark, prints sharply and can
-be searched; and a plot is a few lines that say what stands where.
+be searched; and a plot is a specification in ``plots.json`` that says what stands where.
 """
