@@ -84,7 +84,14 @@ def first_misnamed(
     prefix = f"{split.name}_" if with_split else ""
     tail = "" if column == split.schema.image else "_" + "".join(map(_word_character, column.name))
     keeps_suffix = "img_id" in split.schema.joined_names and not tail
-    rows = zip(names, own_names(split, batch), suffixes_by_magic(images), valid_rows(images), strict=True)
+    own, endings = own_names(split, batch), suffixes_by_magic(images)
+    if own[:1] == [None]:  # and so have all
+        numbers = range(first, first + len(batch))
+        if list(names) == [
+            prefix + f"{number:08}{tail}{end}" for number, end in zip(numbers, endings, strict=True)
+        ]:
+            return None
+    rows = zip(names, own, endings, valid_rows(images), strict=True)
     for row, (name, own_name, suffix, there) in enumerate(rows):
         if not there or (keeps_suffix and name == own_name and own_name.lower().endswith((".jpg", ".jpeg"))):
             continue

@@ -20,6 +20,8 @@ from converters.dataset.arrays import (
 from converters.dataset.schema import Column, Schema
 
 UNLABELLED = -1
+
+_SET_BITS = 64
 """What TensorFlow Datasets stores where a label is not known."""
 
 
@@ -92,14 +94,19 @@ def count_label_sets(column: Column, array: pa.Array) -> Counter[str]:
     rows, ranks = label_ranks(column, array)
     counts = np.bincount(rows, minlength=len(array))
     sets: Counter[str] = Counter()
-    alone = counts[rows] == 1
-    found, times = np.unique(ranks[alone], return_counts=True)
-    sets.update(dict(zip(map(str, found.tolist()), times.tolist(), strict=True)))
     if empty := int((counts == 0).sum()):
         sets[""] = empty
-    if not alone.all():
-        edges = np.concatenate([[0], np.cumsum(counts)])[np.flatnonzero(counts > 1)]
-        several = ranks.tolist()
-        for start, count in zip(edges.tolist(), counts[counts > 1].tolist(), strict=True):
-            sets[",".join(map(str, sorted(set(several[start : start + count]))))] += 1
+    starts = (np.cumsum(counts) - counts)[counts > 0]
+    if len(column.label_names) <= _SET_BITS:
+        # A set is a number with a bit for each of its labels; there are few different ones.
+        bits = np.uint64(1) << ranks.astype(np.uint64)
+        found = (
+            np.unique(np.bitwise_or.reduceat(bits, starts), return_counts=True) if len(starts) else ((), ())
+        )
+        for number, times in zip(*map(list, found), strict=True):
+            sets[",".join(str(rank) for rank in range(_SET_BITS) if int(number) >> rank & 1)] = int(times)
+        return sets
+    several = ranks.tolist()
+    for start, count in zip(starts.tolist(), counts[counts > 0].tolist(), strict=True):
+        sets[",".join(map(str, sorted(set(several[start : start + count]))))] += 1
     return sets
