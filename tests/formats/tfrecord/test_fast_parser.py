@@ -84,7 +84,7 @@ def test_sound_records_of_any_schema(limits, protobuf, seed, count, rest):
         assert theirs.keys() <= set(found.names)
 
 
-@with_examples(150)
+@with_examples(80)
 @given(seed=seeds, count=counts, rest=rests, loose=st.sampled_from([0.1, 1]))
 def test_what_protobuf_reads_is_read_however_it_is_encoded(limits, protobuf, seed, count, rest, loose):
     """Fields in any order or absent, messages in pieces, numbers packed or not, varints padded."""
@@ -117,7 +117,7 @@ def test_a_damaged_record_is_accepted_where_the_strict_parser_accepts_it(limits,
             assert mine == read_with_protobuf(protobuf, damaged)
 
 
-@with_examples(100)
+@with_examples(40)
 @given(seed=seeds, count=counts)
 def test_a_damaged_record_that_is_encoded_as_no_writer_does(limits, protobuf, seed, count):
     maker = BatchMaker(seed)
