@@ -83,6 +83,8 @@ def read_jpeg_header(data: bytes | memoryview) -> JpegHeader:
 def has_end(data: bytes | memoryview, start: int, mark: bytes) -> bool:
     """Whether ``mark`` stands anywhere from ``start`` on; looked for from the end, without a copy of all."""
     end = len(data)
+    if data[max(start, end - len(mark)) :] == mark:
+        return True  # as of nearly all
     while end - start >= len(mark):
         piece = max(start, end - _SEARCH_BYTES)
         if mark in bytes(data[piece:end]):

@@ -232,8 +232,8 @@ MUTATIONS = (
               Edit("dataset.labels:ranks_of", "ranks = values", "ranks = (values + 1) % len(column.label_names)"),
               "parquet:plain"),
     _mutation("fingerprint", "sets of labels by their first one",
-              Edit("dataset.labels:count_label_sets", 'sets[",".join(map(str, sorted(set(several[start : start + count]))))]',
-                   "sets[str(several[start])]"), "parquet:multi"),
+              Edit("dataset.labels:count_label_sets", "np.bitwise_or.reduceat(bits, starts)", "bits[starts]"),
+              "parquet:multi"),
     # --- Tables ------------------------------------------------------------------------------------
     _mutation("tables", "label shifted by one",
               Edit("dataset.labels:derived_label", "values[rows] = ranks", "values[rows] = (ranks + 1) % 3"),
