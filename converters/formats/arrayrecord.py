@@ -16,8 +16,8 @@ from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
 from converters.formats.readme import example_split
 from converters.formats.tfrecord.columns import ColumnReader
-from converters.formats.tfrecord.describe import ExampleFiles
 from converters.formats.tfrecord.encoder import ExampleEncoder, feature_schema
+from converters.formats.tfrecord.example_files import ExampleFiles
 from converters.formats.tfrecord.fast_parser import RecordError
 from converters.formats.tfrecord.framing import CHUNK_BYTES, Frames
 from converters.formats.tfrecord.witnesses import confirm_output

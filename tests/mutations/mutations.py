@@ -332,7 +332,7 @@ MUTATIONS = (
     _mutation("examples", "names sorted in dataset.json", Wrap("dataset.description:described_columns", _sorted_names),
               "tfrecord:multi arrayrecord:plain"),
     _mutation("examples", "a wrong number of records in dataset.json",
-              Edit("formats.tfrecord.describe:_published", '"records": fingerprint.records', '"records": fingerprint.records + 1'),
+              Edit("formats.tfrecord.example_files:_published", '"records": fingerprint.records', '"records": fingerprint.records + 1'),
               "tfrecord:multi"),
     # --- Cards -------------------------------------------------------------------------------------
     _mutation("cards", "class names sorted in the card",

@@ -6,13 +6,13 @@ Example is read alike, and what it would drop is an error. Enter by :func:`sourc
 
 =====================  ============================================================================================
 what is there          ``listing``, ``file_names`` and ``foreign`` look at files, ``discovery`` gives each to a split
-what is known of it    ``descriptions`` chooses: ``tfds``, ``label_maps``, ``checksums``, or ``inference`` (which reads
-                       all records by ``inference_pass`` and keeps ``feature_facts``)
+what is known of it    ``descriptions`` chooses: ``tfds``, ``label_maps``, ``checksum_files``, or ``inference`` (which
+                       reads all records by ``inference_pass`` and keeps ``feature_facts``)
 bytes to records       ``compression``, ``framing``, ``index``; ``reader`` puts them together
 records to columns     ``fast_parser`` (with ``entry_walk``) and ``strict_parser`` give features, ``columns`` columns;
                        ``witnesses`` and ``tensorflow`` read a second time
 in shards              ``plan`` cuts, ``source`` reads
 damage                 ``recovery`` finds what is sound, ``damage_scan`` and ``damage`` use it, ``quarantine_folder``
-the way back           ``encoder``, ``writer``, ``format`` and ``describe``
+the way back           ``encoder``, ``writer``, ``format`` and ``example_files``
 =====================  ============================================================================================
 """

@@ -14,7 +14,7 @@ from converters.dataset.filenames import safe_path
 from converters.dataset.members import COMPRESSED_SUFFIXES, is_pattern, member_sets, plain_name, same_name
 from converters.dataset.source import SourceFile, SourceSplit
 from converters.errors import CallError, DataError, Location
-from converters.formats.tfrecord.checksums import published_digests
+from converters.formats.tfrecord.checksum_files import published_digests
 from converters.formats.tfrecord.compression import StoredFile
 from converters.formats.tfrecord.file_names import is_sidecar_name
 from converters.formats.tfrecord.foreign import Look, look_at

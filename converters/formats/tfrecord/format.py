@@ -11,8 +11,8 @@ import pyarrow as pa
 from converters.dataset.description import Split
 from converters.dataset.shard import Shard
 from converters.formats.tfrecord.columns import ColumnReader
-from converters.formats.tfrecord.describe import ExampleFiles, tensorflow_loading
 from converters.formats.tfrecord.encoder import ExampleEncoder, feature_schema
+from converters.formats.tfrecord.example_files import ExampleFiles, tensorflow_loading
 from converters.formats.tfrecord.reader import RangeReader, SourceRange, read_columns
 from converters.formats.tfrecord.witnesses import confirm_output
 from converters.formats.tfrecord.writer import TFRecordWriter

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +48,7 @@ class WebDatasetFormat(ShardFiles):
             known = ", ".join(suffix[1:] for suffix in SUFFIXES.values())
             raise CallError(f"image_suffix is {image_suffix!r}; it can be {known}.")
         self.image_suffix = image_suffix
+        self._suffixes: dict[Path, dict[str, list[str]]] = {}  # of what was read, until somebody asks
 
     def refuse(self, splits: Sequence[Split]) -> None:
         """Refuse columns that cannot be in a WebDataset.
@@ -83,14 +85,17 @@ class WebDatasetFormat(ShardFiles):
 
     def read_file(self, files: FileReader, path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
         """The names of images are checked when all are read."""
-        archive = Archive(path, split, first)
+        archive = Archive(files, path, split, first)
         yield from archive.batches()
         archive.check_suffixes(self.image_suffix)
+        self._suffixes[path] = archive.suffixes()
 
     def summarize(self, folder: Path, shard: Shard) -> dict[str, list[str]]:
         """See :meth:`~converters.formats.webdataset.reading.Archive.suffixes`."""
         (path,) = self.paths(folder, shard.split)
-        return Archive(path, shard.split, shard.first_record).suffixes()
+        if path not in self._suffixes:
+            deque(self.read_file(FileReader(), path, shard.split, shard.first_record), maxlen=0)
+        return self._suffixes.pop(path)
 
     def finish(self, report: Report, folder: Path) -> None:
         """Write the terms, and a README that tells `datasets` of configs and splits.

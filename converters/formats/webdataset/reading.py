@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -11,28 +12,29 @@ import pyarrow as pa
 from converters.dataset.arrays import binary_array
 from converters.dataset.description import Split
 from converters.dataset.image_header import suffixes_by_magic
-from converters.dataset.image_names import IMAGE_SUFFIXES, is_stem_of, own_names, suffixes
+from converters.dataset.image_names import IMAGE_SUFFIXES, is_stem_of, own_names
 from converters.errors import DataError, Location
 from converters.formats.json_rows import json_row, typed
 from converters.formats.table import label_contradiction
 from converters.formats.webdataset.files import JSON, RAW, SEVERAL, Layout
 from converters.formats.webdataset.tar import read_members
+from converters.storage.hashing_reader import FileReader
 
 _BATCH_ROWS = 1000
 _BATCH_BYTES = 8 << 20
-_MAGIC_BYTES = 2  # which are all that names go by
+_READ_BYTES = 1 << 20
 
 
 class Archive:
-    """Reads the records of one archive; the first is record ``first`` of the split.
+    """Reads the records of one archive through ``files``; the first is record ``first`` of the split.
 
     Attributes:
         records: how many were read.
     """
 
-    def __init__(self, path: Path, split: Split, first: int) -> None:
+    def __init__(self, files: FileReader, path: Path, split: Split, first: int) -> None:
         self.records = 0
-        self._path, self._split, self._first = path, split, first
+        self._files, self._path, self._split, self._first = files, path, split, first
         self._layout = Layout.of(split.schema)
         self._named: dict[str, str] = {}  # what the names of images end in, by the first record
         self._seen: dict[str, set[str]] = {tail: set() for tail in self._layout.images}
@@ -57,15 +59,11 @@ class Archive:
             yield self._batch(keys, rows)
 
     def suffixes(self) -> dict[str, list[str]]:
-        """What the names of each column's images end in, and then the suffixes that are those of what is in them."""
-        heads: list[set[bytes]] = [set() for _ in self._layout.images]
-        for _, files in self._rows():
-            for seen, data in zip(heads, files, strict=False):
-                seen.add(data[:_MAGIC_BYTES])
+        """Of what was read: what the names of each column's images end in, and the suffixes of what is in them."""
         return {
-            column.name: [self._named[tail], *sorted(set(suffixes(binary_array(list(seen)))))]
-            for (tail, column), seen in zip(self._layout.images.items(), heads, strict=True)
-            if seen
+            column.name: [self._named[tail], *sorted(self._seen[tail])]
+            for tail, column in self._layout.images.items()
+            if tail in self._named
         }
 
     def check_suffixes(self, stated: str | None) -> None:
@@ -83,7 +81,8 @@ class Archive:
 
     def _rows(self) -> Iterator[tuple[str, list[bytes]]]:
         """The key of each record, and the contents of its files in the order of the layout."""
-        with self._path.open("rb") as file:
+        with self._files.open(self._path) as raw:
+            file = io.BufferedReader(raw, _READ_BYTES)  # type: ignore[type-var]  # what is open is raw
             members = read_members(file, str(self._path), self._path.stat().st_size)
             record = 0
             while files := list(islice(members, self._layout.files)):
