@@ -13,7 +13,6 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from types import TracebackType
 from typing import IO, Self
 
 from converters.dataset.source_facts import Compression
@@ -90,9 +89,7 @@ class StoredFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._file.close()
 
 

@@ -71,9 +71,15 @@ _FREE_LABEL_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class TFRecordReading:
-    """How the records of a TFRecord source are read; see :class:`TFRecordSource` for each part.
+    """How the records of a TFRecord source are read.
 
-    ``lost_rows`` are the rows of label CSVs whose records are lost, by the split's title.
+    Attributes:
+        labels: folder of the authors' label CSVs, where given.
+        without: what is left out: columns, by their names or those of their features; in a source, features.
+        reader: who reads the records.
+        decode: whether every image is decoded.
+        max_record_bytes: the longest record that is accepted.
+        lost_rows: the rows of label CSVs whose records are lost, by the split's title.
     """
 
     labels: Path | None = None
@@ -166,13 +172,9 @@ class TFRecordSource:
 
     Args:
         found: the files.
+        reading: how their records are read.
         inferred: what was inferred of the configs that nothing describes.
-        labels: folder of the authors' label CSVs, where given.
-        reader: who reads the records.
         on_error: what damage means.
-        decode: whether every image is decoded.
-        max_record_bytes: the longest record that is accepted.
-        without: columns that are left out, by their names or those of their features.
         paranoid: whether every file is hashed once more at the end.
         named_after_place: whether the dataset's name is only that of the folder, which may be moved.
     """
@@ -180,14 +182,10 @@ class TFRecordSource:
     def __init__(
         self,
         found: FoundSource,
+        reading: TFRecordReading,
         *,
         inferred: tuple[InferredConfig, ...] = (),
-        labels: Path | None = None,
-        reader: Reader = "native",
         on_error: OnError = "fail",
-        decode: bool = False,
-        max_record_bytes: int = MAX_RECORD_BYTES,
-        without: tuple[str, ...] = (),
         paranoid: bool = False,
         named_after_place: bool = False,
     ) -> None:
@@ -195,20 +193,20 @@ class TFRecordSource:
         self.named_after_place = named_after_place
         self.description = found.description
         self.inferred = inferred
-        self.identified = labels is not None
-        self.without = without
+        self.identified = reading.labels is not None
+        self.without = reading.without
         self.origin = ()
         self.splits = tuple(
-            replace(there, split=with_columns(there.split, without, self.identified))
+            replace(there, split=with_columns(there.split, self.without, self.identified))
             for there in found.splits
         )
         self.absent = found.absent
         self._found = replace(found, splits=self.splits)
         self._on_error = on_error
         self._examined: ExaminedSource | None = None
-        ignored = tuple(sorted({name for there in found.splits for name in _features(there.split, without)}))
-        self._reading = TFRecordReading(labels, ignored, reader, decode, max_record_bytes)
-        _check_label_files(found.splits, labels)
+        left_out = {name for there in found.splits for name in _features(there.split, self.without)}
+        self._reading = replace(reading, without=tuple(sorted(left_out)))
+        _check_label_files(found.splits, reading.labels)
 
     @property
     def reading(self) -> TFRecordReading:
@@ -373,13 +371,13 @@ def open_tfrecords(
             what their names say.
         configs: those wanted; all by default.
         splits: likewise.
-        labels: see :class:`TFRecordSource`, as for all that follow.
-        reader: who reads the records.
-        on_error: what damage means.
-        decode: whether every image is decoded.
-        max_record_bytes: the longest record that is accepted.
-        without: columns that are left out.
-        paranoid: whether every file is hashed once more at the end.
+        labels: see :class:`TFRecordReading`.
+        reader: likewise.
+        on_error: see :class:`TFRecordSource`.
+        decode: see :class:`TFRecordReading`.
+        max_record_bytes: likewise.
+        without: likewise.
+        paranoid: see :class:`TFRecordSource`.
         allow_mismatch: whether a split may be absent that must be there by what is published, and a file empty.
         progress: told of the records that columns are inferred from.
 
@@ -424,13 +422,9 @@ def open_tfrecords(
     )
     return TFRecordSource(
         found,
+        TFRecordReading(labels, without, reader, decode, max_record_bytes),
         inferred=inferred,
-        labels=labels,
-        reader=reader,
         on_error=on_error,
-        decode=decode,
-        max_record_bytes=max_record_bytes,
-        without=without,
         paranoid=paranoid,
         named_after_place=described.named_after_place,
     )

@@ -22,7 +22,7 @@ from converters.dataset.source import SourceFile, SourceSplit
 from converters.errors import DataError
 from converters.formats.tfrecord.discovery import FoundSource, find_source
 from converters.formats.tfrecord.plan import plan_shards
-from converters.formats.tfrecord.source import TFRecordSource
+from converters.formats.tfrecord.source import TFRecordReading, TFRecordSource
 from converters.storage.file_list import OutputFile, OutputFiles
 from converters.storage.files import file_state
 
@@ -172,7 +172,7 @@ def result_of(shard) -> ShardResult:
 
 def test_results_must_tile_the_source(tmp_path):
     found = source_split(tmp_path, [[10] * 4, [10] * 3], [False, False])
-    source = TFRecordSource(FoundSource(tmp_path, kfer(), (found,), ()), paranoid=True)
+    source = TFRecordSource(FoundSource(tmp_path, kfer(), (found,), ()), TFRecordReading(), paranoid=True)
     results = [result_of(shard) for shard in source.plan(1)]
 
     def account(results):
