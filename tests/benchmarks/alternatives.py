@@ -7,6 +7,7 @@ Each function writes the files of the folder ``source`` to the folder ``out``; `
 
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -95,10 +96,14 @@ def ray(source: Path, out: Path, columns: Columns) -> None:
     """Ray Data, on a Ray of its own; ``columns`` are found by Ray."""
     import ray
 
-    ray.init(num_cpus=os.cpu_count(), include_dashboard=False, logging_level="error")
     files = [str(path) for path in sorted(source.glob("*.tfrecords"))]
-    ray.data.read_tfrecords(files).write_parquet(str(out))
-    ray.shutdown()
+    # Sockets stand in Ray's folder, so its path must be short.
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as logs:
+        ray.init(num_cpus=os.cpu_count(), include_dashboard=False, logging_level="error", _temp_dir=logs)
+        try:
+            ray.data.read_tfrecords(files).write_parquet(str(out))
+        finally:
+            ray.shutdown()
 
 
 if __name__ == "__main__":

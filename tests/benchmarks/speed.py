@@ -85,11 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     default = memory_folder if memory_folder.is_dir() else Path(tempfile.gettempdir())
     options.add_argument("--folder", type=Path, default=default, help="where to work; 10 GB are used")
     options.add_argument(
-        "--runs", type=int, default=5, help="of each program; half as many of those that take long"
+        "--runs", type=int, default=5, help="of each program; Ray Data and from_generator run once"
     )
-    options.add_argument(
-        "--only-ours", action="store_true", help="leave the alternatives and the loading out"
-    )
+    options.add_argument("--only-ours", action="store_true", help="without alternatives and loading")
     options.add_argument("--quick", action="store_true", help="little data, which says nothing about speed")
     chosen = options.parse_args(arguments)
     print(describe_machine(), flush=True)
@@ -100,7 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             folder = Path(name)
             source = make(shape, folder / "source", chosen.quick)
             sizes[shape] = sum(path.stat().st_size for path in source.glob("*.tfrecords"))
-            print(f"## {shape.name}: {shape.records[chosen.quick]:,} records, {sizes[shape] / 1e6:,.0f} MB\n")
+            print(
+                f"### {shape.name}: {shape.records[chosen.quick]:,} records, {sizes[shape] / 1e6:,.0f} MB\n"
+            )
             if shape is LARGE:
                 print_memory(found, folder, source)
                 continue
@@ -125,13 +125,11 @@ def describe_machine() -> str:
 
 
 def make(shape: Shape, source: Path, quick: bool) -> Path:
-    size = ["--records", shape.records[1]] if quick else ["--full"]
-    ours = [*CONVERT, "sample", source, "--quiet", *size]
-    run(
-        ours
-        if shape is KFER
-        else [sys.executable, HERE / "shapes.py", shape.name, source, shape.records[quick]]
-    )
+    records = shape.records[quick]
+    if shape is KFER:
+        run([*CONVERT, "sample", source, "--quiet", *(["--records", records] if quick else ["--full"])])
+    else:
+        run([sys.executable, HERE / "shapes.py", shape.name, source, records])
     return source
 
 
@@ -174,7 +172,7 @@ def side_by_side(found: Found, shape: Shape, folder: Path, source: Path, runs: i
     slow = {ALTERNATIVES[name][0] for name in ("ray", "generator")}
     for number in range(runs):
         for (title, workers), command in programs.items():
-            if title in failures or (title in slow and number % 2):
+            if title in failures or (title in slow and number > 0):
                 continue
             try:
                 found[shape, title, workers, 1].append(measured(command, out))
@@ -204,31 +202,32 @@ def growth(found: Found, shape: Shape, folder: Path, source: Path, runs: int, si
     Raises:
         SystemExit: two workers made another output than one.
     """
-    rows: list[list[object]] = []
+    out = folder / "out"
+    programs = [PARQUET, JPEG] if shape is KFER else [PARQUET]
     for multiple in (1, MANY):
-        larger, out = multiplied(source, folder / f"x{multiple}", multiple), folder / "out"
-        for program in (PARQUET, JPEG) if shape is KFER else (PARQUET,):
+        larger = multiplied(source, folder / "larger", multiple)
+        for program in programs:
             sums = set()
             for _ in range(runs):
                 for workers in (1, 2):
                     command = convert(larger, program, out, workers)
-                    run = measured(command, out, keep=True)
+                    found[shape, f"grown {program}", workers, multiple].append(
+                        measured(command, out, keep=True)
+                    )
                     sums.add((out / "SHA256SUMS").read_bytes())
                     shutil.rmtree(out)
-                    found[shape, f"grown {program}", workers, multiple].append(run)
             if len(sums) > 1:
                 raise SystemExit("the output depends on the workers")
         shutil.rmtree(larger)
-    for program in (PARQUET, JPEG) if shape is KFER else (PARQUET,):
+    rows: list[list[object]] = []
+    for program in programs:
         for workers in (1, 2):
-            one, many = (found[shape, f"grown {program}", workers, multiple] for multiple in (1, MANY))
-            by_clock, by_cpu = slopes(found, shape, program, workers, size)
-            peaks = [f"{one.peak_mb:.0f}", f"{many.peak_mb:.0f}"]
-            rates = [f"{by_clock:.0f}", f"{by_cpu:.0f}"]
-            rows.append([program, workers, f"{one.seconds:.2f}", f"{many.seconds:.2f}", *rates, *peaks])
-    times = [f"s, {multiple} ×" for multiple in (1, MANY)]
-    peaks = [f"peak MB, {multiple} ×" for multiple in (1, MANY)]
-    print_table(["program", "workers", *times, "MB/s, slope", "MB a CPU s, slope", *peaks], rows)
+            both = [found[shape, f"grown {program}", workers, multiple] for multiple in (1, MANY)]
+            rates = [f"{rate:.0f}" for rate in slopes(found, shape, program, workers, size)]
+            peaks = [f"{done.peak_mb:.0f}" for done in both]
+            rows.append([program, workers, *(f"{done.seconds:.2f}" for done in both), *rates, *peaks])
+    head = ["program", "workers", "s, 1 ×", f"s, {MANY} ×", "MB/s, slope", "MB a CPU s, slope"]
+    print_table([*head, "peak MB, 1 ×", f"peak MB, {MANY} ×"], rows)
     print("The output of one worker and of two was the same, byte for byte.\n")
 
 
@@ -236,9 +235,9 @@ def print_memory(found: Found, folder: Path, source: Path) -> None:
     """Print what images of 20 MB take."""
     rows: list[list[object]] = []
     for program in (PARQUET, JPEG):
-        run = measured(convert(source, program, folder / "out"), folder / "out")
-        found[LARGE, program, 0, 1].append(run)
-        rows.append([program, f"{run.seconds:.2f}", f"{run.peak / 1e6:.0f}"])
+        once = measured(convert(source, program, folder / "out"), folder / "out")
+        found[LARGE, program, 0, 1].append(once)
+        rows.append([program, f"{once.seconds:.2f}", f"{once.peak / 1e6:.0f}"])
     print_table(["program", "s", "peak MB"], rows)
 
 
@@ -268,13 +267,13 @@ def print_loading(folder: Path, source: Path) -> None:
     if find_spec("torch") is None:
         print("torch is not installed: nothing was loaded.\n")
         return
+    extras = {"lance": "lance", "arrayrecord": "array_record"}
     layouts = ["parquet", "arrow", "jpeg", "webdataset", "tfrecord"]
-    layouts += [
-        name for name, package in (("lance", "lance"), ("arrayrecord", "array_record")) if find_spec(package)
-    ]
+    layouts += [layout for layout, package in extras.items() if find_spec(package) is not None]
     part = ["--config", "6_basic_emo", "--split", "train"]
     out = folder / "layouts"
     run([*CONVERT, source, "--to", ",".join(layouts), "--out", out, "--quiet", *part])
+    print("Loading one split of 64 × 64 pixels with PyTorch:\n")
     print(run([sys.executable, HERE / "loading.py", out]), flush=True)
     shutil.rmtree(out)
 
@@ -301,10 +300,8 @@ def print_targets(found: Found, sizes: dict[Shape, int]) -> None:
         target(f"{shape.name}: MB/s a core to Parquet, start-up not counted", measured, least=least)
 
     def peak(shape: Shape, program: str, most: float) -> None:
-        runs = [
-            run for (of, name, *_), done in found.items() if of is shape and program in name for run in done
-        ]
-        target(f"{shape.name}: peak MB of a process, `{program}`", Runs(runs).peak_mb, most=most)
+        peaks = [done.peak_mb for (of, name, *_), done in found.items() if of is shape and program in name]
+        target(f"{shape.name}: peak MB of a process, `{program}`", max(peaks), most=most)
 
     ratio(IMAGES, PARQUET, HASH, 2.8)
     slope(IMAGES, 260)
@@ -320,7 +317,7 @@ def print_targets(found: Found, sizes: dict[Shape, int]) -> None:
     peak(LARGE, PARQUET, 400)
     peak(LARGE, JPEG, 400)
     target(f"CPU s, `{HELP}`", found[KFER, HELP, 0, 1].cpu, most=0.25)
-    print("## Targets\n")
+    print("### Targets\n")
     print_table(["target", "limit", "measured", ""], rows)
 
 
@@ -343,12 +340,9 @@ def measured(command: Sequence[object], out: Path, *, keep: bool = False) -> Run
             shutil.rmtree(out, ignore_errors=True)
         if status:
             errors.seek(0)
-            lines = [
-                line for line in errors.read().decode(errors="replace").splitlines() if "Error: " in line
-            ]
-            raise ProgramError(
-                (lines or [f"status {process.returncode}: {' '.join(map(str, command))}"])[-1][:200]
-            )
+            lines = errors.read().decode(errors="replace").splitlines()
+            said = [line for line in lines if "Error: " in line] or lines or [""]
+            raise ProgramError(f"status {process.returncode}: {said[-1][:200]}")
     unit = 1 if sys.platform == "darwin" else 1024
     return Run(elapsed, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit)
 
@@ -363,7 +357,7 @@ def run(command: Sequence[object]) -> str:
 
 def print_table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> None:
     for row in (head, ["---"] * len(head), *rows):
-        print(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in row)} |", flush=True)
+        print("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |", flush=True)
     print()
 
 
