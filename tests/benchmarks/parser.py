@@ -16,42 +16,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "formats" / "tfrecord"))
 
-from example_maker import bytes_list, example, example_class, float_list, frames_of, int64_list
+from example_maker import example, example_class, frames_of
+from shapes import detection, kfer
 
 from converters.formats.tfrecord.fast_parser import BatchParser
 from converters.formats.tfrecord.framing import CHUNK_BYTES, Frames
 from converters.formats.tfrecord.strict_parser import parse_example
-
-
-def kfer(chance: random.Random, image_bytes: int) -> dict[str, bytes]:
-    """KFER's five features."""
-    return {
-        "image_raw": bytes_list(chance.randbytes(image_bytes)),
-        "label": int64_list(*(int(chance.random() < 0.1) for _ in range(24))),
-        "height": int64_list(64),
-        "width": int64_list(64),
-        "depth": int64_list(3),
-    }
-
-
-def detection(chance: random.Random, image_bytes: int) -> dict[str, bytes]:
-    """The Object Detection API's twelve features, six of them lists of varying length."""
-    boxes = chance.choice([0, 1, 1, 2, 3, 4, 5, 8])
-    sides = ("xmin", "xmax", "ymin", "ymax")
-    return {
-        "image/encoded": bytes_list(chance.randbytes(image_bytes)),
-        "image/filename": bytes_list(b"%06d.jpg" % chance.randrange(10**6)),
-        "image/format": bytes_list(b"jpeg"),
-        "image/height": int64_list(chance.randrange(100, 700)),
-        "image/width": int64_list(chance.randrange(100, 700)),
-        "image/source_id": bytes_list(b"%d" % chance.randrange(10**6)),
-        **{
-            f"image/object/bbox/{side}": float_list(*(chance.random() for _ in range(boxes)))
-            for side in sides
-        },
-        "image/object/class/label": int64_list(*(chance.randrange(90) for _ in range(boxes))),
-        "image/object/class/text": bytes_list(*(chance.choice([b"cat", b"person"]) for _ in range(boxes))),
-    }
 
 
 def shuffled(chance: random.Random, features: dict[str, bytes]) -> dict[str, bytes]:
