@@ -5,6 +5,7 @@ import io
 import os
 import threading
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -79,13 +80,13 @@ def test_what_fails_leaves_no_file_no_thread_and_no_digest(tmp_path, monkeypatch
     monkeypatch.setattr("sys.unraisablehook", unraisable.append)
     (tmp_path / "file").write_bytes(b"x" * 100_000)
     reader, threads = HashingReader(tmp_path), threading.active_count()
-    descriptors = len(os.listdir("/dev/fd"))
+    descriptors = len(list(Path("/dev/fd").iterdir()))
     with pytest.raises(FileNotFoundError), reader.open(tmp_path / "gone"):
         pass
     with pytest.raises(KeyError), reader.open(tmp_path / "file") as file:
         file.read(50_000)
         raise KeyError
     gc.collect()
-    assert (len(os.listdir("/dev/fd")), threading.active_count()) == (descriptors, threads)
+    assert (len(list(Path("/dev/fd").iterdir())), threading.active_count()) == (descriptors, threads)
     assert not len(reader.files)
     assert not unraisable
