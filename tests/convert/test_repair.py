@@ -170,6 +170,14 @@ def test_a_manifest_that_was_changed_is_not_made_the_truth(sample, outputs, tmp_
     assert digests(out) == before
 
 
+@pytest.mark.parametrize("left", [0, 40, 100])
+def test_sums_that_were_cut_are_written_again(sample, outputs, tmp_path, left):
+    out = shutil.copytree(outputs / "parquet", tmp_path / "out")
+    (out / "SHA256SUMS").write_bytes((out / "SHA256SUMS").read_bytes()[:left])
+    repair(sample, out)
+    assert digests(out) == digests(outputs / "parquet")
+
+
 def test_an_interrupted_repair_goes_on_from_there(sample, outputs, tmp_path, made, monkeypatch):
     out = shutil.copytree(outputs / "parquet", tmp_path / "out")
     changed(out / f"{SECOND}.parquet")

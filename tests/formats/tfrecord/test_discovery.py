@@ -693,7 +693,9 @@ def test_a_folder_a_file_or_a_pattern_of_a_store(tmp_path):
     store.pipe_file(f"/{tmp_path.name}/x/.git/z.tfrecord", b"")
     everything = {"train": ["x/train-1.tfrecord", "x/train-2.tfrecord"], "test": ["x/y/test.tfrecord"]}
     assert found(place(url)) == everything
-    assert open_tfrecords(place(url)).warnings == ["passed over, as no part of the dataset: x/README.md, x/.git/"]
+    assert open_tfrecords(place(url)).warnings == [
+        "passed over, as no part of the dataset: x/README.md, x/.git/"
+    ]
     assert found(place(f"{url}/x/train-1.tfrecord")) == {"train": ["train-1.tfrecord"]}
     assert found(place(f"{url}/x/train-*")) == {"train": ["train-1.tfrecord", "train-2.tfrecord"]}
     assert found(place(f"{url}/**/*.tfrecord")) == everything
