@@ -154,12 +154,12 @@ def _write_again(verification: Verification, source: Source, staging: Staging) -
 
 
 def _manifest_is_listed(verification: Verification) -> bool:
-    """Whether the sums, damaged elsewhere or gone, list this manifest; if not, it may be what was changed."""
+    """Whether the sums, damaged elsewhere or gone, list no other manifest; if they do, it may be what was changed."""
     expected = verification.sums()
-    line = next(line for line in expected.splitlines() if line.endswith(f"  {MANIFEST}".encode()))
     try:
-        return (
-            line in read_bounded(verification.out / SUMS, 2 * len(expected), follow_links=False).splitlines()
-        )
+        found = read_bounded(verification.out / SUMS, 2 * len(expected), follow_links=False)
     except OSError:
         return True
+    name = f"  {MANIFEST}".encode()
+    stated = {line for line in found.splitlines() if line.endswith(name)}
+    return stated.issubset(expected.splitlines())

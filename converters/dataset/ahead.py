@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Generator, Iterable
+from queue import SimpleQueue
 
 import pyarrow as pa
 
@@ -17,48 +17,37 @@ def ahead(batches: Iterable[pa.RecordBatch]) -> Generator[pa.RecordBatch, None, 
 
     What it raises is raised here. To be closed, as by :class:`contextlib.closing`: then the thread has ended.
     """
-    made: deque[pa.RecordBatch | BaseException | None] = deque()
-    changed = threading.Condition()
-    waiting = 0
-    wanted = True
-
-    def put(item: pa.RecordBatch | BaseException | None, size: int) -> bool:
-        nonlocal waiting
-        with changed:
-            changed.wait_for(lambda: not wanted or not made or waiting + size <= _ROOM_BYTES)
-            made.append(item)
-            waiting += size
-            changed.notify()
-            return wanted
+    # Queues of this kind hold no lock while Python runs, so that a Ctrl-C here never leaves one taken for ever.
+    made: SimpleQueue[pa.RecordBatch | BaseException | None] = SimpleQueue()
+    taken: SimpleQueue[int | None] = SimpleQueue()  # sizes of batches; None when no more are wanted
 
     def make() -> None:
         end: BaseException | None = None
+        waiting = 0
         try:
             for batch in batches:
-                if not put(batch, batch.nbytes):
-                    return
+                size = batch.nbytes
+                while not taken.empty() or (waiting and waiting + size > _ROOM_BYTES):
+                    freed = taken.get()
+                    if freed is None:
+                        return
+                    waiting -= freed
+                waiting += size
+                made.put(batch)
                 del batch  # it may be large, and the next one takes its time
         except BaseException as error:  # noqa: BLE001  # raised again where the batches are taken
             end = error
-        put(end, 0)
+        made.put(end)
 
     thread = threading.Thread(target=make, daemon=True)
     thread.start()
     try:
-        while True:
-            with changed:
-                changed.wait_for(lambda: made)
-                item = made.popleft()
-                waiting -= 0 if item is None or isinstance(item, BaseException) else item.nbytes
-                changed.notify()
+        while (item := made.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
-            if item is None:
-                return
+            taken.put(item.nbytes)
             yield item
             del item
     finally:
-        with changed:
-            wanted = False
-            changed.notify()
+        taken.put(None)
         thread.join()

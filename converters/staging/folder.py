@@ -260,7 +260,7 @@ class FolderStaging:
             )
         if foreign := _foreign(destination):
             raise CallError(
-                f"{destination}: {foreign}, so --overwrite does not replace it. Move it away, or choose another --out."
+                f"{destination}: {foreign}, so nothing is replaced here. Move it away, or choose another --out."
             )
 
 

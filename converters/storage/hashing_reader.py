@@ -91,7 +91,7 @@ class HashingReader(FileReader):
     @contextmanager
     def open(self, path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         """See :meth:`FileReader.open`; the digest is known when the file is closed, if nothing failed until then."""
-        with _HashedFile(path) as file:
+        with _HashedFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as file:
             yield file  # type: ignore[misc]  # a raw file reads bytes like any binary one
             size, sha256 = file.finish()
         self.seen(path, size, sha256)
@@ -107,14 +107,14 @@ class HashingReader(FileReader):
 
 
 class _HashedFile(io.RawIOBase):
-    """A file whose bytes are hashed as they are read, in a thread beside.
+    """An open file, by its descriptor, whose bytes are hashed as they are read, in a thread beside.
 
     Its content is hashed from the first byte to the last. What is read ahead of that place waits for it; what nobody
     read is read at the end.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
         self._size = os.fstat(self._descriptor).st_size
         self._place = 0
         self._hashed = 0  # all bytes before this one are, or are about to be

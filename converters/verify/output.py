@@ -196,7 +196,9 @@ class Verification:
             if isinstance(out, Path):
                 empty, known = set(walk_empty_folders(out)), set(self.manifest.empty_folders)
                 self._extra += [
-                    f"{path}: this empty folder is not in the manifest" for path in sorted(empty - known)
+                    f"{path}: this empty folder is not in the manifest"
+                    for path in sorted(empty - known)
+                    if not any(file.startswith(f"{path}/") for file in stated)  # or these are missing
                 ]
                 self._extra += [f"{path}: this folder is missing" for path in sorted(known - empty)]
         except OSError as error:

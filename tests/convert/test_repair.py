@@ -99,6 +99,18 @@ def test_an_image_and_a_file_that_all_shards_have_parts_of(sample, outputs, tmp_
     assert digests(out) == digests(outputs / "jpeg")
 
 
+def test_a_folder_that_lost_all_its_files_is_filled_again(sample, outputs, tmp_path, made):
+    out = shutil.copytree(outputs / "parquet", tmp_path / "out")
+    for path in (out / "multi-label").iterdir():
+        path.unlink()
+    failures = verify(out).failures()
+    assert any(f"{SECOND}.parquet: this file is missing" in failure for failure in failures)
+    assert not any("folder" in failure for failure in failures)
+    repair(sample, out)
+    assert len(made) == len(set(made)) == len(list((out / "multi-label").iterdir()))
+    assert digests(out) == digests(outputs / "parquet")
+
+
 def test_a_sound_output_is_left_as_it_is(sample, outputs, tmp_path, made, kfer_convert):
     out = shutil.copytree(outputs / "parquet", tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
@@ -156,6 +168,14 @@ def test_a_manifest_that_was_changed_is_not_made_the_truth(sample, outputs, tmp_
     with pytest.raises(CheckError, match="contradict each other"):
         repair(sample, out)
     assert digests(out) == before
+
+
+@pytest.mark.parametrize("left", [0, 40, 100])
+def test_sums_that_were_cut_are_written_again(sample, outputs, tmp_path, left):
+    out = shutil.copytree(outputs / "parquet", tmp_path / "out")
+    (out / "SHA256SUMS").write_bytes((out / "SHA256SUMS").read_bytes()[:left])
+    repair(sample, out)
+    assert digests(out) == digests(outputs / "parquet")
 
 
 def test_an_interrupted_repair_goes_on_from_there(sample, outputs, tmp_path, made, monkeypatch):

@@ -66,7 +66,7 @@ def test_overwrite_replaces_nothing_that_is_not_an_output_alone(sample, tmp_path
     out = output(tmp_path / "out", "old")
     spoil(out)
     before = tree(out)
-    with pytest.raises(CallError, match="--overwrite does not replace it"):
+    with pytest.raises(CallError, match="so nothing is replaced here"):
         convert(sample, to="parquet", out=out, overwrite=True)
     assert tree(out) == before
 

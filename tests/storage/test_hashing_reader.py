@@ -1,9 +1,15 @@
 """Many small files are read back in order, each with its size and SHA-256; no link is followed."""
 
+import gc
+import io
 import os
+import threading
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from converters.storage.file_list import OutputFile
 from converters.storage.hashing_reader import FileReader, HashingReader
@@ -39,3 +45,48 @@ def test_no_link_is_followed_and_no_fifo_is_waited_for(tmp_path):
     with pytest.raises(OSError, match="link"):
         next(read)
     assert list(reader.read(str(tmp_path), ["fifo"])) == [b""]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("files")
+
+
+@given(
+    size=st.integers(0, 30_000) | st.sampled_from([4095, 4096, 4097, (1 << 20) + 5, 3 << 20]),
+    places=st.lists(
+        st.tuples(st.floats(0, 1.1), st.sampled_from([0, 1, 4096, 4097, 20_000, -1])), max_size=12
+    ),
+    buffered=st.booleans(),
+)
+def test_a_file_has_its_digest_in_whatever_order_it_is_read(folder, size, places, buffered):
+    content = (b"0123456789\n" * (size // 11 + 1))[:size]
+    (folder / "file").write_bytes(content)
+    reader = HashingReader(folder)
+    with reader.open(folder / "file") as raw:
+        file = io.BufferedReader(raw, 4096) if buffered else raw
+        for place, length in places:
+            start = int(place * size)
+            assert file.seek(start) == start
+            end = size if length < 0 else start + length
+            assert file.read(length) == content[start:end]
+        if buffered:
+            file.detach()
+    assert list(reader.files) == [OutputFile("file", size, sha256(content).hexdigest())]
+
+
+def test_what_fails_leaves_no_file_no_thread_and_no_digest(tmp_path, monkeypatch):
+    unraisable = []
+    monkeypatch.setattr("sys.unraisablehook", unraisable.append)
+    (tmp_path / "file").write_bytes(b"x" * 100_000)
+    reader, threads = HashingReader(tmp_path), threading.active_count()
+    descriptors = len(list(Path("/dev/fd").iterdir()))
+    with pytest.raises(FileNotFoundError), reader.open(tmp_path / "gone"):
+        pass
+    with pytest.raises(KeyError), reader.open(tmp_path / "file") as file:
+        file.read(50_000)
+        raise KeyError
+    gc.collect()
+    assert (len(list(Path("/dev/fd").iterdir())), threading.active_count()) == (descriptors, threads)
+    assert not len(reader.files)
+    assert not unraisable

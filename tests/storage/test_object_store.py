@@ -12,6 +12,7 @@ from conftest import digests, drop_published, flip
 
 from converters import CallError, ConverterError, DataError, convert, verify
 from converters.errors import MachineError
+from converters.formats.tfrecord.source import open_tfrecords
 from converters.storage import object_store as objects
 from converters.storage.object_store import ObjectPath, place
 
@@ -387,6 +388,14 @@ def test_errors_of_any_file_system_become_ours():
         assert "\n" not in str(caught.value)
     with pytest.raises(CallError, match="credentials"), objects.store_errors(ObjectPath("s3://a/b")):
         raise PermissionError("Forbidden")
+
+
+def test_folders_that_are_not_entered_are_listed(store, sample, remote_sample):
+    name = "multi-label_test.tfrecords"
+    for folder in ("_temporary/0", "beam-temp-x", "more/.hidden"):
+        store.put_file(str(sample / name), f"{remote_sample}/{folder}/{name}")
+    (warning,) = open_tfrecords(place(remote_sample)).warnings
+    assert warning == "passed over, as no part of the dataset: _temporary/, beam-temp-x/, more/.hidden/"
 
 
 def test_a_bucket_is_no_destination(store, sample):

@@ -425,8 +425,7 @@ def _passed_over(listing: Listing, used: Collection[str], description: Descripti
         own = name.rpartition("/")[2]
         if name not in used and own not in expected and own not in used:
             yield name
-    if not listing.chosen:
-        yield from listing.hidden
+    yield from listing.hidden
 
 
 def passed_over_note(names: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from converters.storage.files import is_folder, is_there
 from converters.storage.object_store import ObjectPath, Place, list_objects
 
 _GLOB = re.compile(r"[*?\[]")
-# Hidden, or what Hadoop's and Beam's writers leave when they do not finish.
-_NOT_ENTERED = re.compile(r"\..*|_temporary|beam-temp-.*", re.DOTALL)
+# Hidden, or what writers leave that do not finish: Hadoop's, Beam's, TensorFlow Datasets' and this program.
+_NOT_ENTERED = re.compile(r"\..*|_temporary|beam-temp-.*|.+\.incomplete\w*", re.DOTALL)
 _NO_SUCH_FOLDER = "there is no such folder. Name the folder that holds the TFRecord files."
 
 
@@ -27,7 +27,8 @@ class Listing:
         folder: the folder that all names are relative to.
         names: the files that are meant, with ``/``, sorted.
         beside: all files that are in the folder; they may say something about those that are meant.
-        hidden: folders that are not entered: hidden ones, those of unfinished writers, and links to folders.
+        hidden: folders that are not entered: hidden ones, those of unfinished writers, and links to folders. Of a
+            pattern, only those in which it may match something.
     """
 
     place: Place
@@ -68,7 +69,15 @@ def list_source(place: Place) -> Listing:
     names = tuple(name for name in all_names if pattern.fullmatch(name))
     if not names:
         raise CallError(f"{place}: no file matches this pattern.")
-    return Listing(place, folder, names, frozenset(all_names), hidden)
+    reached = tuple(name for name in hidden if _reaches(parts[first:], name))
+    return Listing(place, folder, names, frozenset(all_names), reached)
+
+
+def _reaches(pattern: Sequence[str], folder: str) -> bool:
+    """Whether a pattern, by its parts, may match what lies in a folder; its name ends in a slash."""
+    depth = folder.count("/")
+    head = pattern_of("/".join(pattern[:depth]) + "/")
+    return "**" in "/".join(pattern) or (depth < len(pattern) and head.fullmatch(folder) is not None)
 
 
 def pattern_of(glob: str) -> re.Pattern[str]:
@@ -94,17 +103,20 @@ def _names_below(folder: Place, *, deep: bool = True) -> tuple[tuple[str, ...], 
     hidden: list[str] = []
     if isinstance(folder, ObjectPath):
         found = [name for name in list_objects(folder) if name and not name.endswith("/")]
-        names = [
-            name
-            for name in found
-            if (deep or "/" not in name) and not any(map(_NOT_ENTERED.fullmatch, name.split("/")[:-1]))
-        ]
+        names = []
+        for name in found if deep else [name for name in found if "/" not in name]:
+            *folders, _ = name.split("/")
+            place = next((place for place, own in enumerate(folders, 1) if _NOT_ENTERED.fullmatch(own)), None)
+            if place is None:
+                names.append(name)
+            else:
+                hidden.append("/".join(folders[:place]) + "/")
     else:
         try:
             names = list(_walk(os.fspath(folder), hidden, deep=deep))
         except OSError as error:
             raise CallError(f"{error.filename or folder}: cannot be read: {error.strerror}.") from error
-    return tuple(sorted(names)), tuple(sorted(hidden))
+    return tuple(sorted(names)), tuple(sorted(set(hidden)))
 
 
 def _walk(root: str, hidden: list[str], *, deep: bool) -> Iterator[str]:

@@ -363,7 +363,7 @@ def test_what_lies_beside_data_is_passed_over_and_listed(tmp_path):
     put(tmp_path, "train.tfrecord")
     for name in SIDECARS:
         (tmp_path / name).write_text("something else than records\n")
-    hidden = (".cache/", "_temporary/", "beam-temp-train-1a2b/")
+    hidden = (".cache/", "_temporary/", "beam-temp-train-1a2b/", "1.0.0.incompleteA1B2C3/")
     for folder in hidden:
         put(tmp_path, f"{folder}train.tfrecord")
     put(tmp_path, "events.out.tfevents.1577836800.host")  # framed as TFRecords are
@@ -371,6 +371,22 @@ def test_what_lies_beside_data_is_passed_over_and_listed(tmp_path):
     (warning,) = open_tfrecords(tmp_path).warnings
     events = "events.out.tfevents.1577836800.host"
     assert set(warning.partition(": ")[2].split(", ")) == {*SIDECARS, *hidden, events}
+
+
+def test_a_pattern_lists_the_folders_that_it_would_reach_and_that_are_not_entered(tmp_path):
+    put(tmp_path, "data/a/train.tfrecord", "data/.cache/x/train.tfrecord", "elsewhere/train.tfrecord")
+    (tmp_path / "data" / "b").symlink_to("../elsewhere")
+    for pattern, passed_over in {
+        "*/*.tfrecord": ".cache/, b/",
+        "**/*.tfrecord": ".cache/, b/",
+        "[ab]/train*": "b/",
+        "a/*": None,
+        "a*/*": None,
+    }.items():
+        source = open_tfrecords(tmp_path / "data" / pattern)
+        assert [file.path for file in source.splits[0].files] == [tmp_path / "data/a/train.tfrecord"]
+        warnings = [] if passed_over is None else [f"passed over, as no part of the dataset: {passed_over}"]
+        assert list(source.warnings) == warnings, pattern
 
 
 def test_indexes_in_a_folder_of_their_own_have_the_names_of_the_files(tmp_path):
@@ -677,7 +693,9 @@ def test_a_folder_a_file_or_a_pattern_of_a_store(tmp_path):
     store.pipe_file(f"/{tmp_path.name}/x/.git/z.tfrecord", b"")
     everything = {"train": ["x/train-1.tfrecord", "x/train-2.tfrecord"], "test": ["x/y/test.tfrecord"]}
     assert found(place(url)) == everything
-    assert open_tfrecords(place(url)).warnings == ["passed over, as no part of the dataset: x/README.md"]
+    assert open_tfrecords(place(url)).warnings == [
+        "passed over, as no part of the dataset: x/README.md, x/.git/"
+    ]
     assert found(place(f"{url}/x/train-1.tfrecord")) == {"train": ["train-1.tfrecord"]}
     assert found(place(f"{url}/x/train-*")) == {"train": ["train-1.tfrecord", "train-2.tfrecord"]}
     assert found(place(f"{url}/**/*.tfrecord")) == everything
