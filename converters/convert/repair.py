@@ -94,7 +94,7 @@ def _refuse_other(
     if differs:
         raise CallError(
             f"{out}: it was made with another {' and '.join(differs)}. Repeat the command that made it, with "
-            f"--repair. {_ANEW}"
+            "--repair; or make all of it anew, with --overwrite or to another --out."
         )
 
 

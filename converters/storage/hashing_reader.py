@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
 from itertools import islice
+from pathlib import Path
 from typing import BinaryIO
 
 from converters.storage.digests import sha256_each
@@ -97,8 +98,9 @@ class HashingReader(FileReader):
         self.seen(path, size, sha256)
 
     def seen(self, path: str | os.PathLike[str], size: int, sha256: str) -> None:
-        """See :meth:`FileReader.seen`."""
-        self.files.add(os.path.relpath(path, self._root).replace(os.sep, "/"), size, sha256)
+        """See :meth:`FileReader.seen`. Of what is behind a link no note is taken."""
+        if not Path(path).is_symlink():
+            self.files.add(os.path.relpath(path, self._root).replace(os.sep, "/"), size, sha256)
 
     def _keep(self, prefix: str, names: Iterable[str], read: Sequence[bytes]) -> None:
         """Hash many files at once, which is faster."""

@@ -85,10 +85,10 @@ def place(text: str | os.PathLike[str] | ObjectPath) -> Place:
         return Path(url)
     if local := _LOCAL.match(url):
         return Path(unquote(url[local.end() :]))
+    if not _URL.sub("", url).strip("/"):
+        raise CallError(f"{url}: this names no place in a store.")
     found = ObjectPath(url.rstrip("/"))
     _file_system(found)
-    if not _URL.sub("", found.url):
-        raise CallError(f"{url}: this names no place in a store.")
     return found
 
 

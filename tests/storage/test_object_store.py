@@ -325,6 +325,8 @@ def test_what_cannot_be_reached_or_read_is_said_in_words(store, sample, tmp_path
         (("inspect", "s3://nowhere/source"), "there is no such folder"),
         (("verify", f"{BUCKET}/nothing"), "no MANIFEST.json is here"),
         ((sample, "--to", "parquet", "--out", "nonsense://a/b"), "cannot be used"),
+        ((sample, "--to", "parquet", "--out", "s3://"), "names no place in a store"),
+        (("inspect", "s3:///"), "names no place in a store"),
         ((sample, "--to", "parquet", "--out", "s3://nowhere/out"), "bucket"),
         (
             (BUCKET + "/source", "--to", "parquet", "--out", f"{BUCKET}/source/out"),

@@ -279,3 +279,18 @@ def test_what_another_version_wrote_about_the_dataset_is_not_compared(output):
         (check,) = (check for check in split.checks if check.name == "descriptions")
         assert check.result == "unverified"
         assert "written by kfer-convert 3.0.0" in check.reason
+
+
+@pytest.mark.parametrize("max_shard_bytes", [14_000, 500_000_000])
+@pytest.mark.parametrize(
+    ("to", "options", "suffix"),
+    [("tfrecord", {"index": True}, "tfrecord"), ("parquet", {}, "parquet"), ("jpeg", {}, "jpg")],
+)
+def test_no_file_may_be_a_link(sample, tmp_path, to, options, suffix, max_shard_bytes):
+    out = tmp_path / "out"
+    convert(sample, to=to, out=out, configs=["22_emo"], max_shard_bytes=max_shard_bytes, **options)
+    assert verify(out).failures() == []
+    path = min(out.rglob(f"*.{suffix}"))
+    path.rename(tmp_path / "own")
+    path.symlink_to(tmp_path / "own")
+    assert "none is followed" in verify(out).failures()[0]
