@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -17,6 +18,7 @@ from converters.dataset.manifest import MANIFEST, SUMS, Manifest
 from converters.dataset.report import CheckError, Report
 from converters.dataset.shard import Progress
 from converters.dataset.source import Source
+from converters.dataset.source_facts import SourceFacts
 from converters.engines import Engine
 from converters.errors import CallError, DataError, Location, MachineError
 from converters.formats import Joins
@@ -25,7 +27,8 @@ from converters.staging.base import Staging
 from converters.staging.mending import Mending, put_files
 from converters.storage.file_list import OutputFile
 from converters.storage.files import read_bounded
-from converters.storage.tree import hash_file, join_files
+from converters.storage.object_store import Place
+from converters.storage.tree import hash_file, hash_ranges, join_files
 from converters.verify.output import Verification
 from converters.verify.shards import files_of, shards_with
 
@@ -90,6 +93,14 @@ def _refuse_other(
         "description of the source": (source.description.document, manifest.dataset.document),
         **{name: (recorded[name], value) for name, value in encode(manifest.options).items()},
     }
+    if not manifest.origin:
+        pairs["source"] = (
+            {found.split.title: [[file.name, file.size] for file in found.files] for found in source.splits},
+            {
+                entry.title: [[facts.name, facts.bytes] for facts in entry.sources]
+                for entry in manifest.splits
+            },
+        )
     differs = [name for name, (ours, theirs) in pairs.items() if json.dumps(ours) != json.dumps(theirs)]
     if differs:
         raise CallError(
@@ -147,19 +158,29 @@ def _write_again(verification: Verification, source: Source, staging: Staging) -
         if (folder / path).is_file()
     ]
     mended = [file for file in written if file == stated.get(file.path)]
-    if SUMS in verification.damaged and _manifest_is_listed(verification):
+    if SUMS in verification.damaged and _is_the_manifest(verification, source):
         (folder / SUMS).write_bytes(verification.sums())
         mended.append(OutputFile(SUMS, *hash_file(folder / SUMS)))
     put_files(folder, verification.out, mended)
 
 
-def _manifest_is_listed(verification: Verification) -> bool:
-    """Whether the sums, damaged elsewhere or gone, list no other manifest; if they do, it may be what was changed."""
+def _is_the_manifest(verification: Verification, source: Source) -> bool:
+    """Whether nothing speaks against the manifest: the damaged sums list it, or it lists the files of the source."""
     expected = verification.sums()
-    try:
+    found = b""
+    with suppress(OSError):
         found = read_bounded(verification.out / SUMS, 2 * len(expected), follow_links=False)
-    except OSError:
-        return True
-    name = f"  {MANIFEST}".encode()
-    stated = {line for line in found.splitlines() if line.endswith(name)}
-    return stated.issubset(expected.splitlines())
+    stated = {line for line in found.splitlines() if line.endswith(f"  {MANIFEST}".encode())}
+    if stated or verification.manifest.origin:
+        return stated.issubset(expected.splitlines())
+    files = {(found.split.title, file.name): file.path for found in source.splits for file in found.files}
+    return all(
+        _is_unchanged(files[entry.title, facts.name], facts)
+        for entry in verification.manifest.splits
+        for facts in entry.sources
+    )
+
+
+def _is_unchanged(path: Place, facts: SourceFacts) -> bool:
+    ends, digests = zip(*facts.ranges, strict=True) if facts.ranges else ((facts.bytes,), (facts.sha256,))
+    return tuple(hash_ranges(path, ends)[1]) == digests

@@ -55,9 +55,7 @@ class ParquetFormat(ShardFiles):
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
         """Write a shard's records to one file."""
         path = self.new_file(folder, shard)
-        path.touch(
-            exist_ok=False
-        )  # pyarrow's own file, which needs no lock of the interpreter, cannot ask for that
+        path.touch(exist_ok=False)  # pyarrow's own file, which needs no lock of the interpreter, replaces any
         with pa.OSFile(str(path), "wb") as file, _writer(file, table_schema(shard.split.schema)) as writer:
             for rows in tables(batches, shard, ROW_GROUP_ROWS, ROW_GROUP_BYTES):
                 writer.write_table(rows, row_group_size=len(rows))
@@ -65,11 +63,13 @@ class ParquetFormat(ShardFiles):
         return [path]
 
     def read_file(self, files: FileReader, path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
-        """See :class:`ShardFiles`; every value is compared and the file hashed, so its pages' checksums add nothing."""
+        """Pages whose checksums fail are an error: other readers would refuse them."""
         try:
             with (
                 files.open(path) as raw,
-                pq.ParquetFile(raw, pre_buffer=False, buffer_size=_READ_BYTES) as file,
+                pq.ParquetFile(
+                    raw, page_checksum_verification=True, pre_buffer=False, buffer_size=_READ_BYTES
+                ) as file,
             ):
                 check_schema(file.schema_arrow, split, path)
                 for rows in file.iter_batches(_rows_at_once(file.metadata), use_threads=False):

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from conftest import digests, edit_description, flip
+from helpers.examples import read_frames, write_frames
 
 from converters import CallError, DataError, convert, verify
 from converters.convert.shard_task import ShardTask
@@ -142,14 +143,14 @@ def test_another_command_mends_nothing(sample, outputs, tmp_path, other):
 
 
 def test_another_source_mends_nothing(source, outputs, tmp_path):
-    """Its files are others, and so the shard has other bytes than the manifest says."""
+    """Its records are in another order."""
     out = shutil.copytree(outputs / "parquet", tmp_path / "out")
     changed(out / f"{SECOND}.parquet")
     before = digests(out)
-    shutil.copyfile(source / "multi-label_train.tfrecords", source / "multi-label_valid.tfrecords")
-    shutil.copyfile(source / "multi-label_train.idx", source / "multi-label_valid.idx")
+    path = source / "multi-label_valid.tfrecords"
+    write_frames(path, read_frames(path)[::-1])
     (out / "multi-label" / "valid-00000-of-00002.parquet").unlink()
-    with pytest.raises(DataError, match=r"other shards|other bytes"):
+    with pytest.raises(DataError, match="does not belong to this file"):
         repair(source, out)
     edit_description(source, lambda document: document.update(name="other"))
     with pytest.raises(CallError, match="another description of the source"):
@@ -224,3 +225,24 @@ def test_what_is_in_quarantine_is_copied_again(source, tmp_path):
     assert verify(out).failures()
     repair(source, out, **options)
     assert digests(out) == digests(tmp_path / "expected")
+
+
+def test_sums_are_not_written_for_a_manifest_of_another_source(sample, outputs, tmp_path):
+    out = shutil.copytree(outputs / "parquet", tmp_path / "out")
+    (out / "SHA256SUMS").unlink()
+    manifest = json.loads((out / "MANIFEST.json").read_text("utf-8"))
+    facts = manifest["splits"][0]["sources"][0]
+    facts["ranges"][0][1] = "0" * 64
+    (out / "MANIFEST.json").write_text(json.dumps(manifest), "utf-8")
+    with pytest.raises(CheckError):
+        repair(sample, out)
+    assert not (out / "SHA256SUMS").exists()
+
+
+def test_a_source_of_other_files_mends_nothing(source, outputs, tmp_path):
+    out = shutil.copytree(outputs / "parquet", tmp_path / "out")
+    changed(out / "README.md")
+    path = source / "multi-label_test.tfrecords"
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(CallError, match="another source"):
+        repair(source, out)
