@@ -30,8 +30,8 @@ from converters.errors import OUT_OF_MEMORY, ConverterError
 
 _OWN_OPTIONS = ("--help", "-h", "--version", "-V")
 
-_KEPT_BYTES = 16 << 20  # more than any buffer of a batch of small images
-_M_MMAP_THRESHOLD = -3  # <malloc.h>
+# Of <malloc.h>: one heap for all threads, and what is larger than any buffer of a batch of small images is given back.
+_MALLOC = (("MALLOC_MMAP_THRESHOLD_", -3, 16 << 20), ("MALLOC_ARENA_MAX", -8, 1))
 
 
 class _DefaultsToConvert(click.Group):
@@ -108,11 +108,13 @@ def _spare_memory() -> None:
     """Have this process and its workers give memory back that was freed."""
     # Arrow's own allocators keep what was freed; the system's takes a fifth less memory here, in the same time.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    # The C library of most Linux systems keeps pieces of up to 32 MiB, once there were such; images of 20 MB then took
-    # twice as much. It reads the variable when a process starts, so this one is told by mallopt(3).
-    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(_KEPT_BYTES))
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+    # The C library of most Linux systems keeps pieces of up to 32 MiB, once there were such, and a heap for each of
+    # several threads: images of 20 MB took twice as much memory, and many shards half as much again. It reads the
+    # variables when a process starts, so this one is told by mallopt(3).
+    for name, number, value in _MALLOC:
+        os.environ.setdefault(name, str(value))
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).mallopt(number, value)
 
 
 def _run(arguments: Sequence[str]) -> int:
