@@ -215,7 +215,9 @@ def growth(found: Found, shape: Shape, folder: Path, source: Path, runs: int, si
                     found[shape, f"grown {program}", workers, multiple].append(
                         measured(command, out, keep=True)
                     )
-                    with (out / "SHA256SUMS").open("rb") as file:  # large, and peaks begin with this process's
+                    with (out / "SHA256SUMS").open(
+                        "rb"
+                    ) as file:  # large, and peaks begin with this process's
                         sums.add(hashlib.file_digest(file, "sha256").digest())
                     shutil.rmtree(out)
             if len(sums) > 1:
