@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from converters.convert.finish import finish
-from converters.convert.repair import repair as repair_output
 from converters.convert.shard_task import ShardTask
 from converters.dataset.plan import MAX_SHARD_BYTES, Plan
 from converters.dataset.report import Report
@@ -103,6 +102,9 @@ def run(
     engine = load_engine(options.engine, options.workers, **options.engine_options)
     staging = make_staging(out, overwrite=overwrite, repair=repair)
     if repair:
+        # Here, as it brings all that verifies outputs.
+        from converters.convert.repair import repair as repair_output
+
         return repair_output(source, format_name, options.recorded(source), engine, staging, progress)
     conversion = _Conversion(source, format_name, target, str(out), options)
     return _published(staging, source, lambda: _convert(conversion, engine, staging, progress))
