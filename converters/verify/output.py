@@ -93,7 +93,7 @@ def verify_output(
         report = verification.report()
         if reader == "datasets":
             assert isinstance(place, Path)
-            report = confirm(report, place, verification.format if verification.sound else None, progress)
+            report = confirm(report, place, verification.sound and verification.format is not None, progress)
             reader = "native"  # of the source
         if source is not None:
             from converters.verify.against_source import compare_with_source

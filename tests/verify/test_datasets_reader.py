@@ -13,10 +13,12 @@ from conftest import edit_description, renew, tree
 from helpers.unlike_kfer import CONFIGS, make
 
 from converters import CallError, convert, verify
+from converters.dataset.manifest import read_manifest
 from converters.errors import MachineError
-from converters.verify import datasets_reader
+from converters.formats.parquet import ParquetFormat
+from converters.verify import datasets_child, datasets_reader
 
-pytest.importorskip("datasets")
+load_dataset = pytest.importorskip("datasets").load_dataset
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +194,8 @@ def test_datasets_unlike_kfer_are_confirmed(tmp_path, to):
 def test_one_value_that_differs_from_what_is_read_back_is_found(tmp_path, config, column, monkeypatch):
     make(tmp_path / "in")
     convert(tmp_path / "in", to="parquet", out=tmp_path / "out", configs=[config])
-    read = datasets_reader.read_back
+    loaded = load_dataset(str(tmp_path / "out"), config, cache_dir=str(tmp_path / "cache"))
+    read = datasets_child.read_back
     other = {"image/object/bbox/xmin": [0.5], "maybe_text": "x", "animal": 3}[column]
 
     def changed(target, out, split):
@@ -201,9 +204,14 @@ def test_one_value_that_differs_from_what_is_read_back_is_found(tmp_path, config
             rows[-1][column] = other if rows[-1][column] != other else None
             yield pa.RecordBatch.from_pylist(rows, schema=batch.schema)
 
-    monkeypatch.setattr(datasets_reader, "read_back", changed)
-    for result, reason in opinions(tmp_path / "out").values():
-        assert result == "failed"
+    manifest, _ = read_manifest(tmp_path / "out")
+    for entry in manifest.splits:
+        rows, records = loaded[entry.split], entry.fingerprint.records
+        arguments = (rows, ParquetFormat(), tmp_path / "out", manifest.split(entry), records)
+        assert datasets_child.find_difference(*arguments) is None
+        with monkeypatch.context() as patch:
+            patch.setattr(datasets_child, "read_back", changed)
+            reason = datasets_child.find_difference(*arguments)
         assert reason.startswith(("record 22 ", "record 4 "))
 
 
