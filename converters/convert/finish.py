@@ -20,7 +20,7 @@ from converters.dataset.source import FileState, Source, changed_input
 from converters.errors import ConverterError
 from converters.formats import Finishes, Format, Joins
 from converters.formats.tfrecord.source import TFRecordSource
-from converters.staging.base import Staging
+from converters.staging import Staging
 from converters.staging.folder import FolderStaging
 from converters.storage.file_list import OutputFile, merged_runs, with_added
 from converters.storage.tree import hash_file, walk_files

@@ -23,7 +23,7 @@ from converters.engines import Engine
 from converters.errors import CallError, DataError, Location, MachineError
 from converters.formats import Joins
 from converters.formats.fetch import stated_manifest
-from converters.staging.base import Staging
+from converters.staging import Staging
 from converters.staging.mending import Mending, put_files
 from converters.storage.file_list import OutputFile
 from converters.storage.files import read_bounded

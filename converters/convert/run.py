@@ -19,8 +19,7 @@ from converters.errors import OUT_OF_MEMORY, CallError, ConverterError, MachineE
 from converters.formats import Format, load_format, refuse_splits
 from converters.formats.sources import open_source
 from converters.formats.tfrecord.source import OnError, Reader
-from converters.staging import make_staging
-from converters.staging.base import Staging
+from converters.staging import Staging, make_staging
 from converters.staging.checkpoint import describe_run
 from converters.staging.disk_space import DISK_ERRORS
 from converters.staging.overlap import refuse_nesting

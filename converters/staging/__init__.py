@@ -8,11 +8,13 @@ manifest says. Enter by :func:`make_staging`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from converters.staging.base import Staging
-    from converters.storage.object_store import Place
+from converters.staging.folder import FolderStaging
+from converters.staging.object_store import ObjectStaging
+from converters.storage.object_store import Place
+
+Staging = FolderStaging | ObjectStaging
+"""Where an output grows until it is published; :class:`FolderStaging` says what both do."""
 
 
 def make_staging(destination: Place, *, overwrite: bool, repair: bool = False) -> Staging:
@@ -22,9 +24,5 @@ def make_staging(destination: Place, *, overwrite: bool, repair: bool = False) -
         CallError: an output in a store was to be replaced.
     """
     if isinstance(destination, Path):
-        from converters.staging.folder import FolderStaging
-
         return FolderStaging(destination, overwrite=overwrite or repair)
-    from converters.staging.object_store import ObjectStaging
-
     return ObjectStaging(destination, overwrite=overwrite, repair=repair)

@@ -26,11 +26,14 @@ from converters.dataset.fingerprint import Part
 from converters.dataset.plan import Plan
 from converters.dataset.shard import Shard, ShardResult, SliceFacts
 from converters.dataset.source import FileState
-from converters.errors import CallError
+from converters.errors import CallError, MachineError
 from converters.storage.file_list import OutputFile, OutputFiles
 from converters.storage.files import read_bounded
 from converters.storage.object_store import ObjectPath, Place, put_bytes
 from converters.storage.tree import hash_file, walk_files
+
+KEPT_AFTER = (KeyboardInterrupt, OSError, MemoryError, MachineError, CallError)
+"""What the environment ends a run with, after which finished shards stay."""
 
 RUN = "run.json"
 RESULT = ".json"
@@ -82,6 +85,14 @@ def claim(place: Place, run: Mapping[str, Any], *, finished: bool, remove: str) 
         temporary.write_text(text, encoding="utf-8")
         temporary.rename(place / RUN)
     return ours
+
+
+def kept_sentence(count: int, place: Place) -> str:
+    """What is said of so many finished shards that stay at a place."""
+    if not count:
+        return ""
+    shards = "1 finished shard is" if count == 1 else f"{count} finished shards are"
+    return f"{shards} kept in {place}, and the same command goes on from there."
 
 
 def save_result(result: ShardResult) -> None:

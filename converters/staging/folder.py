@@ -17,12 +17,13 @@ from converters.dataset.plan import Plan
 from converters.dataset.shard import Shard, ShardResult
 from converters.dataset.source import Source
 from converters.errors import CallError, ConverterError
-from converters.staging.base import KEPT_AFTER, kept_sentence
 from converters.staging.checkpoint import (
+    KEPT_AFTER,
     RUN,
     claim,
     finished_folders,
     finished_shards,
+    kept_sentence,
     load_result,
     remove_unfinished,
 )
@@ -42,17 +43,23 @@ _MARK = b"kfer-convert staging\n"  # what the lock file holds
 
 
 class FolderStaging:
-    """The folder ``<destination>.incomplete`` while this process holds its lock.
+    """Where an output grows until it is published, and what interrupted runs left there.
 
-    See :class:`~converters.staging.base.Staging` for what a staging does.
+    It is the folder ``<destination>.incomplete`` while this process holds its lock. Only what this class itself names
+    is ever removed from it, and a folder that it did not make is refused.
 
-    Only what this class itself names is ever removed from it, and a folder that it did not make is refused.
+    A context manager: entered, nobody else's run grows the same output. When the environment ends a run (Ctrl-C, a
+    full disk, a worker that was killed), its finished shards stay for the next run; when the data does, nothing stays.
 
     Args:
         destination: where the output will be.
         overwrite: whether an output that is there is replaced.
 
     Attributes:
+        destination: where the output will be.
+        published: whether it is there, complete.
+        output: the folder for all that is no shard's, and for the shards too, once they are collected.
+        scratch: a place for what a repair needs for a while; it is gone when the staging is left.
         folder: the staging folder.
         shards: the folder that holds the attempts, each a folder of its own.
     """
@@ -97,38 +104,49 @@ class FolderStaging:
         self._leave(keep=isinstance(error, KEPT_AFTER))
 
     def claim(self, run: Mapping[str, Any]) -> None:
-        """See :class:`~converters.staging.base.Staging`."""
+        """Make what is here this run's (see :func:`converters.staging.checkpoint.describe_run`).
+
+        Raises:
+            CallError: it holds finished shards of another run.
+        """
         remove = f"rm -r {shlex.quote(str(self.folder))}"
         claim(self.folder, run, finished=bool(finished_folders(self.shards)), remove=remove)
 
     def finished(self, plan: Plan) -> dict[str, Path]:
-        """See :class:`~converters.staging.base.Staging`."""
+        """The shards that earlier runs finished, verified again: by their keys, where :meth:`load` finds them."""
         return finished_shards(self.shards, self.output, plan)
 
     def load(self, place: Place, shard: Shard) -> ShardResult | None:
-        """See :class:`~converters.staging.base.Staging`."""
+        """The result of a finished shard; None where it is gone."""
         return load_result(Path(str(place)), shard)
 
     def require_space(self, source: Source) -> None:
-        """See :class:`~converters.staging.base.Staging`."""
+        """Refuse to begin what cannot fit.
+
+        Raises:
+            MachineError: there is far too little space.
+        """
         require_space(self.destination, source, self._kept_bytes())
 
     def describe_space(self, source: Source) -> str:
-        """See :class:`~converters.staging.base.Staging`."""
+        """How much space the output needs, and how much there is, as a sentence."""
         return describe_space(self.destination, source, self._kept_bytes())
 
     def workspace(self, *, durable: bool) -> SharedFolder:
-        """See :class:`~converters.staging.base.Staging`."""
+        """Where tasks write; ``durable``: through to the disk at once, since other machines may do so."""
         return SharedFolder(self.shards, durable)
 
     def begin(self) -> None:
-        """See :class:`~converters.staging.base.Staging`. Before this, :meth:`finished` takes up shards."""
+        """Make ready for a run; what an earlier one left of its output, besides finished shards, is removed.
+
+        Before this, :meth:`finished` takes up shards.
+        """
         self._clear(_OUTPUT)
         self.output.mkdir()
         self.shards.mkdir(exist_ok=True)
 
     def kept(self) -> str:
-        """See :class:`~converters.staging.base.Staging`."""
+        """What of an interrupted run stays for the next one, as a sentence; empty where nothing does."""
         return kept_sentence(0 if self.published else len(finished_folders(self.shards)), self.folder)
 
     def _kept_bytes(self) -> int:
@@ -137,16 +155,25 @@ class FolderStaging:
         return sum((folder / path).lstat().st_size for folder in folders for path in walk_files(folder))
 
     def collect(self, folder: Path) -> None:
-        """See :class:`~converters.staging.base.Staging`: they are moved to their places, where none may be yet."""
+        """Take the files of a shard's folder into the output: they are moved to places where none may be yet."""
         _move_into(folder, self.output)
 
     def join(self, path: str, parts: Sequence[OutputFile]) -> OutputFile:
-        """See :class:`~converters.staging.base.Staging`."""
+        """Put one file in the place of files of shards: their bytes, one after the other.
+
+        The parts are removed when the output is published, so that an interrupted run can be taken up until then.
+        """
         self._parts += [self.output / part.path for part in parts]
         return OutputFile(path, *join_files(self.output, parts, self.output / path))
 
     def publish(self, files: Sequence[OutputFile]) -> None:
-        """See :class:`~converters.staging.base.Staging`; one rename puts the output in its place."""
+        """Make the output durable, and put it in its place by one rename.
+
+        ``files`` are all of it but the manifest and its like.
+
+        Raises:
+            CallError: something came to be at the destination meanwhile.
+        """
         sync_tree(self.output)
         for part in self._parts:
             part.unlink()

@@ -26,11 +26,12 @@ from converters.dataset.plan import Plan
 from converters.dataset.shard import Shard, ShardResult
 from converters.dataset.source import Source
 from converters.errors import CallError, MachineError
-from converters.staging.base import KEPT_AFTER, kept_sentence
 from converters.staging.checkpoint import (
+    KEPT_AFTER,
     RESULT,
     RUN,
     claim,
+    kept_sentence,
     read_json,
     result_from_json,
     result_text,
@@ -115,7 +116,7 @@ def _holds(destination: ObjectPath, file: OutputFile) -> bool:
 
 
 class ObjectStaging:
-    """See :class:`~converters.staging.base.Staging`, and the module's text for how a store differs from a disk.
+    """See :class:`~converters.staging.folder.FolderStaging`, and the module's text for how a store differs from a disk.
 
     Args:
         destination: where the output will be.
@@ -136,7 +137,7 @@ class ObjectStaging:
                 f"{destination}: a store has no rename, so an output in it cannot be replaced by a proven one at once. "
                 "Choose another --out, or delete the old output first."
             )
-        self._destination = destination
+        self.destination = destination
         self.place = staging_place(destination)
         self.published = False
         self.scratch = self.place / _PARTS
@@ -149,11 +150,6 @@ class ObjectStaging:
         self._holder = {"host": socket.gethostname(), "process": os.getpid(), "run": uuid.uuid4().hex}
 
     @property
-    def destination(self) -> Place:
-        """Where the output will be."""
-        return self._destination
-
-    @property
     def output(self) -> Path:
         """A folder of this machine for all that is no shard's."""
         if self._scratch is None:
@@ -162,7 +158,7 @@ class ObjectStaging:
 
     def __enter__(self) -> Self:
         self._refuse_foreign()
-        if not self._repair and MANIFEST in list_objects(self._destination):
+        if not self._repair and MANIFEST in list_objects(self.destination):
             self._refuse_published()
         self._acquire()
         try:
@@ -176,20 +172,20 @@ class ObjectStaging:
 
     def _look(self) -> None:
         """Refuse a destination that is taken; the lock is ours."""
-        there = list_objects(self._destination)
+        there = list_objects(self.destination)
         if MANIFEST in there:
             if self._run() is not None:
                 self._clear()  # it was published; what is left was only being cleared away
             self._refuse_published()
         if there and self._run() is None:
             raise CallError(
-                f"{self._destination}: {next(iter(there))!r} is there, no {MANIFEST}, and no run of kfer-convert that "
+                f"{self.destination}: {next(iter(there))!r} is there, no {MANIFEST}, and no run of kfer-convert that "
                 "was interrupted. Choose another --out."
             )
 
     def _refuse_published(self) -> NoReturn:
         raise CallError(
-            f"{self._destination}: exists already. Choose another --out, or mend what is damaged of it with --repair."
+            f"{self.destination}: exists already. Choose another --out, or mend what is damaged of it with --repair."
         )
 
     def _refuse_foreign(self) -> None:
@@ -223,7 +219,7 @@ class ObjectStaging:
             else "another run"
         )
         raise CallError(
-            f"{self._destination}: another run is writing this output ({who}). Wait for it; if it is dead, delete "
+            f"{self.destination}: another run is writing this output ({who}). Wait for it; if it is dead, delete "
             f"{lock} and repeat this run."
         )
 
@@ -240,99 +236,99 @@ class ObjectStaging:
         if read_json(self.place / _LOCK) != self._holder:
             return  # somebody took it for dead: what is there is not ours any more
         if self.published or (self._begun and not keep):
-            there = [] if self.published else list_objects(self._destination)
+            there = [] if self.published else list_objects(self.destination)
             if MANIFEST not in there:
-                side_by_side(delete_object, [self._destination / path for path in there])
+                side_by_side(delete_object, [self.destination / path for path in there])
             self._clear()
         side_by_side(delete_object, self._objects(self.scratch))
         self._release()
 
     def claim(self, run: Mapping[str, Any]) -> None:
-        """See :class:`~converters.staging.base.Staging`."""
-        remove = f"delete {self.place}/ and {self._destination}/ in the store"
+        """See :class:`FolderStaging`."""
+        remove = f"delete {self.place}/ and {self.destination}/ in the store"
         self._claimed = claim(self.place, run, finished=bool(list_objects(self._results)), remove=remove)
         self._begun = True
 
     def finished(self, plan: Plan) -> dict[str, Place]:
-        """See :class:`~converters.staging.base.Staging`. What no finished shard names is swept from the destination."""
+        """See :class:`FolderStaging`. What no finished shard names is swept from the destination."""
 
         def intact(name: str) -> tuple[str, ObjectPath, set[str]] | None:
             shard = plan.find(name.removesuffix(RESULT))
             place = self._results / name
             result = None if shard is None else self.load(place, shard)
-            if result is None or not all(_holds(self._destination, file) for file in result.files):
+            if result is None or not all(_holds(self.destination, file) for file in result.files):
                 return None
             return result.shard.key, place, {file.path for file in result.files}
 
-        there = list_objects(self._destination)
+        there = list_objects(self.destination)
         self._still_ours(there)
         names = list(list_objects(self._results))
         found = dict(zip(names, side_by_side(intact, names), strict=True))
         side_by_side(delete_object, [self._results / name for name, known in found.items() if known is None])
         kept = [known for known in found.values() if known is not None]
         named = set().union(*(files for _, _, files in kept))
-        side_by_side(delete_object, [self._destination / path for path in there if path not in named])
+        side_by_side(delete_object, [self.destination / path for path in there if path not in named])
         return {key: place for key, place, _ in kept}
 
     def load(self, place: Place, shard: Shard) -> ShardResult | None:
-        """See :class:`~converters.staging.base.Staging`."""
+        """See :class:`FolderStaging`."""
         return result_from_json(read_json(place), shard, Path())
 
     def require_space(self, source: Source) -> None:
-        """See :class:`~converters.staging.base.Staging`; nobody knows how much a store has."""
+        """See :class:`FolderStaging`; nobody knows how much a store has."""
 
     def describe_space(self, source: Source) -> str:
-        """See :class:`~converters.staging.base.Staging`."""
+        """See :class:`FolderStaging`."""
         return (
             "Each worker needs room for the files of one shard (--max-shard-size) where temporary files are kept: "
             f"{tempfile.gettempdir()} (TMPDIR says where)"
         )
 
     def begin(self) -> None:
-        """See :class:`~converters.staging.base.Staging`."""
+        """See :class:`FolderStaging`."""
 
     def workspace(self, *, durable: bool) -> ObjectWorkspace:
-        """See :class:`~converters.staging.base.Staging`."""
-        return ObjectWorkspace(self._destination, self._results)
+        """See :class:`FolderStaging`."""
+        return ObjectWorkspace(self.destination, self._results)
 
     def collect(self, folder: Path) -> None:
-        """See :class:`~converters.staging.base.Staging`: shards are where they stay."""
+        """See :class:`FolderStaging`: shards are where they stay."""
 
     def join(self, path: str, parts: Sequence[OutputFile]) -> OutputFile:
-        """See :class:`~converters.staging.base.Staging`: the parts are read from the store."""
-        self._parts += [self._destination / part.path for part in parts]
-        return OutputFile(path, *join_files(self._destination, parts, self.output / path))
+        """See :class:`FolderStaging`: the parts are read from the store."""
+        self._parts += [self.destination / part.path for part in parts]
+        return OutputFile(path, *join_files(self.destination, parts, self.output / path))
 
     def publish(self, files: Sequence[OutputFile]) -> None:
-        """See :class:`~converters.staging.base.Staging`: all that is no shard's is stored, the manifest last."""
+        """See :class:`FolderStaging`: all that is no shard's is stored, the manifest last."""
         manifest = [OutputFile(name, *hash_file(self.output / name)) for name in (SUMS, MANIFEST)]
         here = set(walk_files(self.output))
-        store_files(self.output, self._destination, tuple(file for file in files if file.path in here))
+        store_files(self.output, self.destination, tuple(file for file in files if file.path in here))
         side_by_side(delete_object, self._parts)
-        there = {path: state.size for path, state in list_objects(self._destination).items()}
+        there = {path: state.size for path, state in list_objects(self.destination).items()}
         self._still_ours(there)
         expected = {file.path: file.size for file in files}
         if odd := sorted(path for path in there.keys() | expected if there.get(path) != expected.get(path)):
             raise MachineError(
-                f"{self._destination / odd[0]}: it came, went or changed while this run stored the output. Is another "
+                f"{self.destination / odd[0]}: it came, went or changed while this run stored the output. Is another "
                 "run writing it?"
             )
-        store_files(self.output, self._destination, manifest[:1])
-        if not put_new((self.output / MANIFEST).read_bytes(), self._destination / MANIFEST):
-            raise CallError(f"{self._destination}: another run has published this output meanwhile.")
+        store_files(self.output, self.destination, manifest[:1])
+        if not put_new((self.output / MANIFEST).read_bytes(), self.destination / MANIFEST):
+            raise CallError(f"{self.destination}: another run has published this output meanwhile.")
         self.published = True
-        if not _holds(self._destination, manifest[1]):
+        if not _holds(self.destination, manifest[1]):
             raise MachineError(
-                f"{self._destination / MANIFEST}: the store gives back other bytes than were stored"
+                f"{self.destination / MANIFEST}: the store gives back other bytes than were stored"
             )
 
     def kept(self) -> str:
-        """See :class:`~converters.staging.base.Staging`."""
-        return kept_sentence(0 if self.published else len(list_objects(self._results)), self._destination)
+        """See :class:`FolderStaging`."""
+        return kept_sentence(0 if self.published else len(list_objects(self._results)), self.destination)
 
     def _still_ours(self, there: Collection[str]) -> None:
         if MANIFEST in there:
-            raise CallError(f"{self._destination}: another run has published this output meanwhile.")
+            raise CallError(f"{self.destination}: another run has published this output meanwhile.")
         if self._run() != self._claimed or read_json(self.place / _LOCK) != self._holder:
             raise MachineError(f"{self.place / RUN}: another run has begun to write this output")
 
