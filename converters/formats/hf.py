@@ -438,7 +438,7 @@ def _front_matter(report: Report, configs: Sequence[_ConfigCard]) -> dict[str, A
         **_tasks([config.schema for config in configs]),
         "size_categories": [size_category(report.records)],
         **{key: value for key, value in gating.items() if value},
-        "configs": configs_yaml(splits, paths, names, {}),
+        "configs": configs_yaml(splits, paths, names),
         "dataset_info": [_yaml_info(config, paths) for config in configs],
     }
 

@@ -60,8 +60,6 @@ def write_readme(
     folder: Path,
     data_files: Mapping[str, str],
     *,
-    names: Mapping[str, str] | None = None,
-    settings: Mapping[str, Any] | None = None,
     loading: str | None = None,
     columns: bool = True,
 ) -> None:
@@ -71,8 +69,6 @@ def write_readme(
         report: what was converted.
         folder: the output.
         data_files: a glob pattern for the files of each split, by the split's title (``config/split``).
-        names: what ``datasets`` is to call a split, by its title, where that is not the split's name.
-        settings: what else the entry of each config says, as arguments of the builder in ``datasets``.
         loading: Markdown that says how to load it; without it, how ``datasets`` does.
         columns: whether the columns are shown; not where the layout writes others than the schema's.
     """
@@ -82,12 +78,12 @@ def write_readme(
     empty = {split.title for split in empty_splits(report)}
     data_files = {title: path for title, path in data_files.items() if title not in empty}
     if data_files:
-        front_matter |= {"configs": configs_yaml(splits, data_files, names or {}, settings or {})}
+        front_matter |= {"configs": configs_yaml(splits, data_files, {})}
     blocks = [
         *_introduction(report),
         "## How to load it",
         loading or datasets_loading(default_config(splits)),
-        *_structure(report, names or {}, columns=columns),
+        *_structure(report, columns=columns),
         "## Licence",
         f"The terms of the data are in the file [`{LICENCE}`]({LICENCE}). Converting the data changed nothing about "
         "them.",
@@ -107,7 +103,7 @@ def refuse_names(splits: Sequence[Split], target: str, names: Mapping[str, str] 
     Args:
         splits: those that are converted.
         target: name of the format.
-        names: as in :func:`write_readme`.
+        names: what ``datasets`` is to call a split, by its title, where that is not the split's name.
 
     Raises:
         CallError: with what to rename.
@@ -134,12 +130,9 @@ def refuse_names(splits: Sequence[Split], target: str, names: Mapping[str, str] 
 
 
 def configs_yaml(
-    splits: Sequence[Split],
-    data_files: Mapping[str, str],
-    names: Mapping[str, str],
-    settings: Mapping[str, Any],
+    splits: Sequence[Split], data_files: Mapping[str, str], names: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """The ``configs:`` of a front matter; see :func:`write_readme`. One of them is the default."""
+    """The ``configs:`` of a front matter; see :func:`refuse_names`. One of them is the default."""
     default = default_config(splits)
     return [
         {
@@ -149,7 +142,6 @@ def configs_yaml(
                 for split in splits
                 if split.config == config and split.title in data_files
             ],
-            **settings,
             **({"default": True} if config == default else {}),
         }
         for config in config_names(splits)
@@ -346,15 +338,14 @@ def datasets_loading(config: str) -> str:
         ```""")
 
 
-def _structure(report: Report, names: Mapping[str, str], *, columns: bool) -> Iterator[str]:
+def _structure(report: Report, *, columns: bool) -> Iterator[str]:
     yield "## What is in here"
     yield "\n".join(
         [
             "| config | split | records |",
             "|---|---|--:|",
             *(
-                f"| {code(split.split.config)} | {code(names.get(split.split.title, split.split.name))} | "
-                f"{split.fingerprint.records:,} |"
+                f"| {code(split.split.config)} | {code(split.split.name)} | {split.fingerprint.records:,} |"
                 for split in report.splits
             ),
         ]

@@ -93,7 +93,7 @@ def verify_output(
         report = verification.report()
         if reader == "datasets":
             assert isinstance(place, Path)
-            report = confirm(report, place, verification.sound and verification.format is not None, progress)
+            report = confirm(report, place, verification.sound, progress)
             reader = "native"  # of the source
         if source is not None:
             from converters.verify.against_source import compare_with_source
@@ -136,16 +136,12 @@ class Verification:
         self._extra: list[str] = []
         self._damaged: dict[str, str] = {}
         self.check_files()
-        self._problems: list[str] = []
         self._unread = "there are files that are not the output's, so its content was not read"
         if not self._extra:
             try:
                 self.format = load_format(self.manifest.format, **self.manifest.options.format_options)
             except CallError as error:
                 self._unread = str(error)
-                self._problems = [f"its content is unverified: {error}"]
-        if self.format is not None and isinstance(out, Path):
-            self._problems = self._unlisted_records(out, self.format)
 
     @property
     def damaged(self) -> dict[str, str]:
@@ -167,8 +163,8 @@ class Verification:
 
     @property
     def sound(self) -> bool:
-        """Whether the files that are there are those of the manifest, as far as they were hashed."""
-        return not (self._extra or self.damaged or self._problems)
+        """Whether the format is there, and the files are those of the manifest, as far as they were hashed."""
+        return self.format is not None and not self._extra and not self.damaged
 
     @property
     def stated(self) -> dict[str, OutputFile]:
@@ -225,7 +221,9 @@ class Verification:
 
     def report(self) -> Report:
         """What was found of all that was read."""
-        damaged = [f"{path}: {problem}" for path, problem in self.damaged.items()]
+        problems = self._extra + [f"{path}: {problem}" for path, problem in self.damaged.items()]
+        if self.format is None and not self._extra:
+            problems.append(f"its content is unverified: {self._unread}")
         report = Report(
             description=self.manifest.dataset,
             format=self.manifest.format,
@@ -233,7 +231,7 @@ class Verification:
             splits=tuple(self._split_report(entry) for entry in self.manifest.splits),
             warnings=self.manifest.warnings,
             files=self.manifest.files,
-            problems=(*self._extra, *damaged, *self._problems),
+            problems=tuple(problems),
             allow_mismatch=self.manifest.allow_mismatch,
             options=encode(self.manifest.options),
             origin=self.manifest.origin,
@@ -286,16 +284,17 @@ class Verification:
 
         Sums that were renewed do not help what was changed by hand: a card, the terms, a description.
         """
-        writer = self.manifest.written_by.get("kfer-convert")
-        if writer != version("kfer-convert"):
-            # Another version may say the same in other words.
-            reason = f"not compared: they were written by kfer-convert {writer}, and this is {version('kfer-convert')}"
-            check = Check(DESCRIPTIONS, "unverified", reason)
-            splits = tuple(replace(split, checks=(*split.checks, check)) for split in report.splits)
-            return replace(report, splits=splits)
-        return replace(report, problems=tuple(self._changed_descriptions(report)))
+        writer, this = self.manifest.written_by.get("kfer-convert"), version("kfer-convert")
+        problems = tuple(self._changed_descriptions(report, same_version=writer == this))
+        if writer == this:
+            return replace(report, problems=problems)
+        # Another version may say the same in other words.
+        reason = f"not compared: they were written by kfer-convert {writer}, and this is {this}"
+        check = Check(DESCRIPTIONS, "unverified", reason)
+        splits = tuple(replace(split, checks=(*split.checks, check)) for split in report.splits)
+        return replace(report, splits=splits, problems=problems)
 
-    def _changed_descriptions(self, report: Report) -> Iterator[str]:
+    def _changed_descriptions(self, report: Report, *, same_version: bool) -> Iterator[str]:
         stated = self.stated
         with TemporaryDirectory(prefix=SCRATCH) as name:
             try:
@@ -303,30 +302,13 @@ class Verification:
             except Exception as error:  # noqa: BLE001  # a format, and maybe somebody else's
                 yield f"what describes the dataset cannot be written again: {error}"
                 return
-        for path, found in written.items():
+        for path, found in written.items() if same_version else ():
             if path not in stated:
                 yield f"{path}: this file, which the format writes, is missing"
             elif found != stated[path][1:]:
                 yield f"{path}: it is not what this version writes about this dataset; it was changed"
         for path in stated.keys() - self._of_records() - written.keys():
             yield f"{path}: no record and no format accounts for this file"
-
-    def _unlisted_records(self, out: Path, target: Format) -> list[str]:
-        """Splits that the manifest does not list, and of which there are records nevertheless; a sentence each."""
-        listed = {entry.title for entry in self.manifest.splits}
-        problems = []
-        for split in self.manifest.dataset.splits():
-            if split.title in listed:
-                continue
-            try:
-                found = any(len(batch) for batch in target.read(out, split))
-            except Exception:  # noqa: BLE001  # nothing is there, which formats say in different ways
-                found = False
-            if found:
-                problems.append(
-                    f"{split.title}: there are records of this split, which the manifest does not list"
-                )
-        return problems
 
     def _split_report(self, entry: StatedSplit) -> SplitReport:
         """What was found of a split."""
