@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Mapping
@@ -53,6 +54,20 @@ def construct(kind: str, name: str, target: Any, options: Mapping[str, object]) 
     except TypeError as error:
         wanted = ", ".join(f"--{option.replace('_', '-')}" for option in options)
         raise CallError(f"the {kind} {name!r} does not take {wanted or 'no options'}: {error}.") from error
+
+
+def import_extra(extra: str, what: str, module: str) -> Any:  # noqa: ANN401  # a module
+    """A module that the extra ``extra`` brings, and ``what`` needs.
+
+    Raises:
+        CallError: it cannot be imported. The text says how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise CallError(
+            f"{what} need {module.partition('.')[0]}, which cannot be imported: pip install 'kfer-convert[{extra}]'."
+        ) from error
 
 
 def require_extra(extra: str, what: str, *modules: str) -> None:

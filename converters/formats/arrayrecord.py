@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from converters.dataset.description import Split
 from converters.dataset.shard import Shard
-from converters.errors import CallError, DataError, Location
+from converters.errors import DataError, Location
 from converters.formats.readme import example_split
 from converters.formats.tfrecord.columns import ColumnReader
 from converters.formats.tfrecord.encoder import ExampleEncoder, feature_schema
@@ -21,6 +20,7 @@ from converters.formats.tfrecord.example_files import ExampleFiles
 from converters.formats.tfrecord.fast_parser import RecordError
 from converters.formats.tfrecord.framing import CHUNK_BYTES, Frames
 from converters.formats.tfrecord.witnesses import confirm_output
+from converters.plugins import import_extra
 from converters.storage.hashing_reader import FileReader
 
 if TYPE_CHECKING:
@@ -28,6 +28,23 @@ if TYPE_CHECKING:
 
 # One record a group, so that any record is read without others. Encoded images do not compress further.
 _OPTIONS = "group_size:1,uncompressed"
+
+_LOADING = """\
+With this folder as working directory:
+
+```python
+from pathlib import Path
+
+import grain
+import tensorflow as tf
+
+files = sorted(map(str, Path({config}).glob({files})))
+dataset = grain.MapDataset.source(grain.sources.ArrayRecordDataSource(files)).map(
+    lambda record: tf.train.Example.FromString(record).features.feature
+)
+```
+
+`dataset.json` says what the features are."""
 
 
 class ArrayRecordFormat(ExampleFiles):
@@ -40,7 +57,9 @@ class ArrayRecordFormat(ExampleFiles):
     suffix = ".array_record"
 
     def __init__(self) -> None:
-        self._module = _array_record()
+        self._module = import_extra(
+            "arrayrecord", "ArrayRecord files", "array_record.python.array_record_module"
+        )
 
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
         """Write a shard's records to one file."""
@@ -57,7 +76,11 @@ class ArrayRecordFormat(ExampleFiles):
 
     def loading(self, report: Report) -> str:
         """How Grain reads the files of a split."""
-        return _loading(report)
+        split = example_split(report)
+        return _LOADING.format(
+            config=json.dumps(split.config, ensure_ascii=False),
+            files=json.dumps(f"{split.name}-*.array_record", ensure_ascii=False),
+        )
 
     def read_file(self, files: FileReader, path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
         """Blocks whose hashes differ are an error."""
@@ -90,44 +113,3 @@ def _frames(examples: Sequence[bytes], first: int) -> Frames:
     """Records as the parser takes them; with some bytes behind the last one, so that it reads words there too."""
     sizes = np.fromiter(map(len, examples), np.int64, len(examples))
     return Frames(b"".join((*examples, bytes(16))), np.cumsum(sizes) - sizes, sizes, first, 0)
-
-
-def _loading(report: Report) -> str:
-    """Markdown that says how Grain reads the files of one split."""
-    split = example_split(report)
-    return textwrap.dedent(
-        """\
-        With this folder as working directory:
-
-        ```python
-        from pathlib import Path
-
-        import grain
-        import tensorflow as tf
-
-        files = sorted(map(str, Path({config}).glob({files})))
-        dataset = grain.MapDataset.source(grain.sources.ArrayRecordDataSource(files)).map(
-            lambda record: tf.train.Example.FromString(record).features.feature
-        )
-        ```
-
-        `dataset.json` says what the features are."""
-    ).format(
-        config=json.dumps(split.config, ensure_ascii=False),
-        files=json.dumps(f"{split.name}-*.array_record", ensure_ascii=False),
-    )
-
-
-def _array_record() -> Any:  # noqa: ANN401  # a module
-    """The library.
-
-    Raises:
-        CallError: it is not installed.
-    """
-    try:
-        from array_record.python import array_record_module
-    except ImportError as error:
-        raise CallError(
-            "ArrayRecord files need the library array-record: pip install 'kfer-convert[arrayrecord]'."
-        ) from error
-    return array_record_module

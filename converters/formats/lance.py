@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -16,6 +15,7 @@ from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
 from converters.formats.shard_files import ShardFiles
 from converters.formats.table import check_schema, compact, from_table, table_schema, tables
+from converters.plugins import import_extra
 from converters.storage.files import read_bounded
 from converters.storage.hashing_reader import FileReader
 from converters.storage.tree import hash_file
@@ -45,7 +45,7 @@ class LanceFormat(ShardFiles):
     suffix = ".lance"
 
     def __init__(self) -> None:
-        self._module = _lance()
+        self._module = import_extra("lance", "Lance files", "lance.file")
 
     def refuse(self, splits: Sequence[Split]) -> None:
         """Refuse names that ``datasets`` or Lance would not take.
@@ -153,16 +153,3 @@ def _digest_file(path: Path) -> Path:
 def _digest_line(path: Path) -> str:
     """The SHA-256 of a file, as sha256sum writes it."""
     return f"{hash_file(path, follow_links=True)[1]}  {path.name}\n"
-
-
-def _lance() -> Any:  # noqa: ANN401  # a module
-    """The library.
-
-    Raises:
-        CallError: it is not installed.
-    """
-    try:
-        import lance.file
-    except ImportError as error:
-        raise CallError("Lance files need the library pylance: pip install 'kfer-convert[lance]'.") from error
-    return lance.file
