@@ -288,7 +288,7 @@ def _labels_per_image(published: Published, found: Fingerprint) -> Check:
 
 def _label_order(published: Published, found: Fingerprint, *, counts_agree: bool) -> Check:
     if published.labels_sha256 is None:
-        return Check(LABEL_ORDER, "unverified", "no digest of the labels is published")
+        return Check(LABEL_ORDER, "unverified", "no digest of the labels is published; equal to the source's")
     other = REORDERED if counts_agree else "the label vectors are not the published ones"
     as_published = "every label vector as published, in order"
     return _published(LABEL_ORDER, found.labels_sha256, published.labels_sha256, as_published, other)
