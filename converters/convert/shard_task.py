@@ -54,7 +54,7 @@ class ShardTask:
             DataError: the source is damaged, or a record fails a check.
             ConverterError: the format failed, or did something other than its contract says.
         """
-        with self.workspace.attempt(shard) as folder:
+        with self.workspace.attempt() as folder:
             result = self._convert(shard, folder, progress)
             self.workspace.deliver(result)
         return result

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -112,73 +112,48 @@ def finished_shards(shards: Path, output: Path, plan: Plan) -> dict[str, Path]:
     """
     moved = _files_in(output)
 
-    def intact(folder: Path) -> bool:
-        shard = plan.find(key_of(folder))
-        result = None if shard is None else load_result(folder, shard)
+    def intact(folder: Path) -> str | None:
+        result = load_result(folder, plan.find)
         if result is None:
-            return False
+            return None
         _move_back(result, output, moved)
-        return _intact(result)
+        return result.shard.key if _intact(result) else None
 
     kept: dict[str, Path] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
         folders = finished_folders(shards)
-        for folder, whole in zip(folders, pool.map(intact, folders), strict=True):
-            if whole and key_of(folder) not in kept:
-                kept[key_of(folder)] = folder
-            else:
-                _result_path(folder).unlink(missing_ok=True)
+        for folder, key in zip(folders, pool.map(intact, folders), strict=True):
+            if key is not None and kept.setdefault(key, folder) == folder:
+                continue
+            _result_path(folder).unlink(missing_ok=True)
     remove_unfinished(shards)
     return kept
 
 
-def load_result(folder: Path, shard: Shard) -> ShardResult | None:
-    """The result that stands beside a shard's folder; None where there is none of this very shard."""
-    return result_from_json(read_json(_result_path(folder)), shard, folder)
+def load_result(folder: Path, find: Callable[[str], Shard | None]) -> ShardResult | None:
+    """The result that stands beside a shard's folder; None where there is none of a shard that ``find`` gives."""
+    return result_from_json(read_json(_result_path(folder)), find, folder)
 
 
 def remove_unfinished(shards: Path) -> None:
-    """Remove what lies in the attempts and belongs to no finished shard."""
-    for attempt in _folders(shards):
-        finished = set(_finished_in(attempt))
-        if not finished:
-            shutil.rmtree(attempt)
-            continue
-        for config in _folders(attempt):
-            for folder in set(_folders(config)) - finished:
-                _result_path(folder).unlink(missing_ok=True)
-                shutil.rmtree(folder)
-
-
-def key_of(folder: Path) -> str:
-    """The key of the shard that a folder in staging is for."""
-    return f"{folder.parent.name}/{folder.name}"
+    """Remove the folders of shards that have no result."""
+    finished = set(finished_folders(shards))
+    for entry in os.scandir(shards) if shards.is_dir() else ():
+        if entry.is_dir(follow_symlinks=False) and Path(entry.path) not in finished:
+            shutil.rmtree(entry.path)
 
 
 def finished_folders(shards: Path) -> list[Path]:
-    """The folders of the shards that have a result, in all attempts."""
-    return [folder for attempt in _folders(shards) for folder in _finished_in(attempt)]
-
-
-def _finished_in(attempt: Path) -> list[Path]:
-    """By their results: the folder itself may have been moved to the output already."""
+    """The folders of the shards that have a result. One itself may have been moved to the output already."""
     return sorted(
         Path(entry.path.removesuffix(RESULT))
-        for config in _folders(attempt)
-        for entry in os.scandir(config)
+        for entry in (os.scandir(shards) if shards.is_dir() else ())
         if entry.name.endswith(RESULT) and entry.is_file(follow_symlinks=False)
     )
 
 
 def _result_path(folder: Path) -> Path:
     return folder.with_name(folder.name + RESULT)
-
-
-def _folders(folder: Path) -> list[Path]:
-    """The folders in a folder, if that is there; no links."""
-    if not folder.is_dir():
-        return []
-    return sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False))
 
 
 def _files_in(folder: Path) -> set[str]:
@@ -217,8 +192,9 @@ def _intact(result: ShardResult) -> bool:
 
 @dataclass(frozen=True)
 class _StatedResult:
-    """A result as it is stored, without its shard and its effort."""
+    """A result as it is stored, with the key of its shard and without its effort."""
 
+    shard: str
     slices: tuple[SliceFacts, ...]
     source: Part
     output: Part
@@ -228,7 +204,7 @@ class _StatedResult:
 
 def result_text(result: ShardResult) -> Iterator[str]:
     """A result as the text of a JSON object, in pieces."""
-    stated = _StatedResult(result.slices, result.source, result.output, result.summary, ())
+    stated = _StatedResult(result.shard.key, result.slices, result.source, result.output, result.summary, ())
     yield json.dumps(encode(stated)).removesuffix("]}")
     for start in range(0, len(result.files), _FILES_AT_ONCE):  # there may be tens of thousands
         files = json.dumps([*result.files.between(start, start + _FILES_AT_ONCE)])
@@ -236,11 +212,15 @@ def result_text(result: ShardResult) -> Iterator[str]:
     yield "]}"
 
 
-def result_from_json(document: object, shard: Shard, folder: Path) -> ShardResult | None:
-    """The result that ``document`` says; None where it is no result of this very shard."""
+def result_from_json(
+    document: object, find: Callable[[str], Shard | None], folder: Path
+) -> ShardResult | None:
+    """The result that ``document`` says; None where it is none of a shard that ``find`` gives by its key."""
     try:
         stated = decode(_StatedResult, document, "")
     except DecodeError:
+        return None
+    if (shard := find(stated.shard)) is None:
         return None
     files = OutputFiles(OutputFile(*file) for file in stated.files)
     result = ShardResult(shard, folder, files, stated.slices, stated.source, stated.output, stated.summary)

@@ -118,7 +118,7 @@ class FolderStaging:
 
     def load(self, place: Place, shard: Shard) -> ShardResult | None:
         """The result of a finished shard; None where it is gone."""
-        return load_result(Path(str(place)), shard)
+        return load_result(Path(str(place)), {shard.key: shard}.get)
 
     def require_space(self, source: Source) -> None:
         """Refuse to begin what cannot fit.

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.dataset.shard import Shard, ShardResult
+from converters.dataset.shard import ShardResult
 from converters.errors import DataError, Location
 from converters.staging.fsync import sync_files, sync_folder
 from converters.staging.object_store import store_files
@@ -38,9 +38,9 @@ class Mending:
     parts: Collection[str]
     scratch: Place
 
-    def attempt(self, shard: Shard) -> AbstractContextManager[Path]:
+    def attempt(self) -> AbstractContextManager[Path]:
         """See :class:`~converters.staging.scratch.Workspace`."""
-        return self.attempts.attempt(shard)
+        return self.attempts.attempt()
 
     def settle(self, folder: Path) -> None:
         """See :class:`~converters.staging.scratch.Workspace`."""

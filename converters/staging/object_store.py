@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 from converters.dataset.manifest import MANIFEST, SUMS
 from converters.dataset.plan import Plan
@@ -70,7 +70,7 @@ class ObjectWorkspace:
     results: ObjectPath
 
     @contextmanager
-    def attempt(self, shard: Shard) -> Iterator[Path]:
+    def attempt(self) -> Iterator[Path]:
         """See :class:`~converters.staging.scratch.Workspace`: a folder of the system's for temporary files."""
         with tempfile.TemporaryDirectory(prefix=SCRATCH) as folder:
             yield Path(folder)
@@ -158,35 +158,29 @@ class ObjectStaging:
 
     def __enter__(self) -> Self:
         self._refuse_foreign()
-        if not self._repair and MANIFEST in list_objects(self.destination):
-            self._refuse_published()
+        self._refuse_taken()
         self._acquire()
         try:
-            if not self._repair:
-                self._look()
+            self._refuse_taken()
         except BaseException:
             self._release()
             raise
         self._scratch = tempfile.TemporaryDirectory(prefix=SCRATCH)
         return self
 
-    def _look(self) -> None:
-        """Refuse a destination that is taken; the lock is ours."""
-        there = list_objects(self.destination)
+    def _refuse_taken(self) -> None:
+        """Refuse a destination that is complete, or has what no run of ours left there."""
+        there = {} if self._repair else list_objects(self.destination)
         if MANIFEST in there:
-            if self._run() is not None:
-                self._clear()  # it was published; what is left was only being cleared away
-            self._refuse_published()
+            raise CallError(
+                f"{self.destination}: exists already. Choose another --out, or mend what is damaged of it with "
+                "--repair."
+            )
         if there and self._run() is None:
             raise CallError(
                 f"{self.destination}: {next(iter(there))!r} is there, no {MANIFEST}, and no run of kfer-convert that "
                 "was interrupted. Choose another --out."
             )
-
-    def _refuse_published(self) -> NoReturn:
-        raise CallError(
-            f"{self.destination}: exists already. Choose another --out, or mend what is damaged of it with --repair."
-        )
 
     def _refuse_foreign(self) -> None:
         staged = list_objects(self.place)
@@ -205,14 +199,13 @@ class ObjectStaging:
         """
         lock = self.place / _LOCK
         mine = json.dumps(self._holder).encode()
-        if put_new(mine, lock):
-            return
-        holder = read_json(lock)
-        if _is_dead(holder):
-            delete_object(lock)
+        holder: object = None
+        for _ in range(2):
             if put_new(mine, lock):
                 return
             holder = read_json(lock)
+            if _is_dead(holder):
+                delete_object(lock)
         who = (
             f"process {holder.get('process')} on {holder.get('host')}"
             if isinstance(holder, dict)
@@ -253,9 +246,8 @@ class ObjectStaging:
         """See :class:`FolderStaging`. What no finished shard names is swept from the destination."""
 
         def intact(name: str) -> tuple[str, ObjectPath, set[str]] | None:
-            shard = plan.find(name.removesuffix(RESULT))
             place = self._results / name
-            result = None if shard is None else self.load(place, shard)
+            result = result_from_json(read_json(place), plan.find, Path())
             if result is None or not all(_holds(self.destination, file) for file in result.files):
                 return None
             return result.shard.key, place, {file.path for file in result.files}
@@ -272,7 +264,7 @@ class ObjectStaging:
 
     def load(self, place: Place, shard: Shard) -> ShardResult | None:
         """See :class:`FolderStaging`."""
-        return result_from_json(read_json(place), shard, Path())
+        return result_from_json(read_json(place), {shard.key: shard}.get, Path())
 
     def require_space(self, source: Source) -> None:
         """See :class:`FolderStaging`; nobody knows how much a store has."""

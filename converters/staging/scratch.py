@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from converters.dataset.shard import Shard, ShardResult
+from converters.dataset.shard import ShardResult
 from converters.errors import MachineError
 from converters.staging.checkpoint import save_result
 from converters.staging.fsync import sync_tree
@@ -18,7 +18,7 @@ from converters.staging.fsync import sync_tree
 class Workspace(Protocol):
     """Frozen and picklable; the same in all tasks of a run."""
 
-    def attempt(self, shard: Shard) -> AbstractContextManager[Path]:
+    def attempt(self) -> AbstractContextManager[Path]:
         """A new and empty folder for one attempt at a shard."""
         ...
 
@@ -45,15 +45,15 @@ class SharedFolder:
     durable: bool = False
 
     @contextmanager
-    def attempt(self, shard: Shard) -> Iterator[Path]:
+    def attempt(self) -> Iterator[Path]:
         """See :class:`Workspace`. What an attempt that fails leaves, the driver removes."""
         if not self.folder.is_dir():
             raise MachineError(
                 f"{self.folder}: this folder is not there. It must be on a file system that all machines share"
             )
         # An attempt that was taken for dead may still write for a moment; not into another one's folder.
-        folder = self.folder / uuid.uuid4().hex / shard.key
-        folder.mkdir(parents=True)
+        folder = self.folder / uuid.uuid4().hex
+        folder.mkdir()
         yield folder
 
     def settle(self, folder: Path) -> None:

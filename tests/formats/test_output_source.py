@@ -81,7 +81,7 @@ def test_shards_workers_and_an_interruption_do_not_matter(pristine, tmp_path):
     convert(pristine, to="parquet", out=expected, max_shard_bytes=20_000)
 
     def progress(stage: str, count: int) -> None:
-        if len(list(tmp_path.glob("out.incomplete/shards/*/*/*.json"))) == 3:
+        if len(list(tmp_path.glob("out.incomplete/shards/*.json"))) == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

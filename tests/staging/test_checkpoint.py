@@ -42,7 +42,7 @@ def interrupt(source: Path, out: Path, to: str = "parquet", shards: int = 3, **o
     assert caught.value.__notes__[0].startswith(
         f"interrupted; nothing was published. {shards} finished shard"
     )
-    found = sorted(out.with_name("out.incomplete").glob("shards/*/*/*.json"))
+    found = sorted(out.with_name("out.incomplete").glob("shards/*.json"))
     assert len(found) == shards
     return found
 
@@ -63,10 +63,10 @@ def test_the_next_run_takes_up_what_is_finished_and_ends_with_the_same_bytes(sam
 def test_shards_can_be_taken_up_more_than_once(sample, tmp_path):
     convert(sample, to="parquet", out=tmp_path / "expected", **SHARDS)
     interrupt(sample, tmp_path / "out", shards=1)
-    first = list(tmp_path.glob("out.incomplete/shards/*/*/*.json"))
+    first = list(tmp_path.glob("out.incomplete/shards/*.json"))
 
     def progress(stage: str, count: int) -> None:
-        if len(list(tmp_path.glob("out.incomplete/shards/*/*/*.json"))) == 3:
+        if len(list(tmp_path.glob("out.incomplete/shards/*.json"))) == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -186,9 +186,7 @@ def test_a_run_of_other_options_begins_anew_where_nothing_is_finished(sample, tm
     (tmp_path / "out.incomplete").mkdir()
     (tmp_path / "out.incomplete" / "lock").write_bytes(b"kfer-convert staging\n")
     (tmp_path / "out.incomplete" / "run.json").write_text("{}")
-    (tmp_path / "out.incomplete" / "shards" / "0" / "multi-label" / "train-00000-of-00001").mkdir(
-        parents=True
-    )
+    (tmp_path / "out.incomplete" / "shards" / "0" / "multi-label").mkdir(parents=True)
     assert convert(sample, to="parquet", out=tmp_path / "out").resumed_shards == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -416,7 +414,7 @@ def test_workers_end_at_once_and_what_they_finished_is_kept(sample, tmp_path, nu
     process = subprocess.Popen(
         command(sample, out, *more), stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    while not list(tmp_path.glob("out.incomplete/shards/*/*/*.json")) and process.poll() is None:
+    while not list(tmp_path.glob("out.incomplete/shards/*.json")) and process.poll() is None:
         time.sleep(0.01)
     os.killpg(process.pid, number)
     _, error = process.communicate(timeout=120)
@@ -438,7 +436,7 @@ def test_a_worker_that_is_killed_ends_the_run_and_the_finished_shards_are_kept(s
     )
 
     def kill() -> None:
-        while not list(tmp_path.glob("out.incomplete/shards/*/*/*.json")):
+        while not list(tmp_path.glob("out.incomplete/shards/*.json")):
             time.sleep(0.01)
         os.kill(next(iter(pools[0]._processes)), signal.SIGKILL)
 
