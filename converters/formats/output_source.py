@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
@@ -31,6 +30,14 @@ from converters.storage.file_list import OutputFile
 from converters.storage.files import file_state, is_folder, is_there
 from converters.storage.object_store import Place, side_by_side
 from converters.storage.tree import hash_file
+
+_OF_TFRECORDS: Mapping[str, tuple[str, object]] = {
+    "labels": ("--labels", None),
+    "reader": ("--reader tensorflow", "native"),
+    "on_error": ("--on-error quarantine", "fail"),
+    "paranoid": ("--paranoid", False),
+}
+"""The options that only TFRecords have: what a person types, and the value that asks for nothing."""
 
 
 @dataclass(frozen=True)
@@ -119,33 +126,45 @@ class OutputShardReader:
 
 
 class OutputSource:
-    """An output as a source.
+    """An output as a source; one in a store is fetched.
 
     Args:
-        folder: the output.
+        place: the output.
         configs: those wanted; all by default. Likewise ``splits``.
         without: columns that are left out.
         decode: whether every image is decoded.
+        of_tfrecords: what can only be asked of TFRecords, by the names of :data:`_OF_TFRECORDS`.
 
     Raises:
-        CallError: it is no finished output, its format is not installed, or nothing of what is wanted is there.
+        CallError: it is no finished output, its format is not installed, nothing of what is wanted is there, or it is
+            asked for what only TFRecords have.
         DataError: its manifest is damaged.
     """
 
     def __init__(
         self,
-        folder: Path,
+        place: Place,
         *,
         configs: Sequence[str] = (),
         splits: Sequence[str] = (),
         without: tuple[str, ...] = (),
         decode: bool = False,
+        **of_tfrecords: object,
     ) -> None:
+        for name, value in of_tfrecords.items():
+            option, default = _OF_TFRECORDS[name]
+            if value != default:
+                raise CallError(
+                    f"{place}: this is an output of kfer-convert, and {option} belongs to TFRecords. Leave it out."
+                )
+        folder = place
+        if not isinstance(folder, Path):
+            self._scratch = fetch(folder)  # held as long as the source is
+            folder = Path(self._scratch.name)
         self._manifest, data = read_manifest(folder)
         manifest = self._manifest
         load_format(manifest.format, **manifest.options.format_options)
         self._folder = folder
-        self.scratch: TemporaryDirectory[str] | None = None  # held as long as the source is
         self._entries = _wanted(manifest, configs, splits)
         all_columns = {entry.title: manifest.split(entry) for entry in self._entries}
         self.reading = OutputReading(
@@ -196,7 +215,7 @@ class OutputSource:
         for found in self.splits:
             records = self._entry(found).fingerprint.records
             shards = max(1, min(records, -(-found.bytes // max_shard_bytes)))
-            plans.append(_OutputSplitPlan(found, records, shards))
+            plans.append(_OutputSplitPlan(found.split, self._folder / MANIFEST, found.bytes, records, shards))
         return Plan(plans)
 
     def _entry(self, found: SourceSplit) -> StatedSplit:
@@ -269,20 +288,17 @@ def _location(folder: Path, first: int, row: int) -> Location:
 class _OutputSplitPlan:
     """How a split of an output is cut: ``count`` shards of as many records each, of ``records`` in all."""
 
-    found: SourceSplit
+    split: Split
+    manifest: Path
+    bytes: int
     records: int
     count: int
-
-    @property
-    def split(self) -> Split:
-        """The split."""
-        return self.found.split
 
     def shard(self, index: int) -> Shard:
         """Shard ``index`` of the split."""
         start, end = (self.records * number // self.count for number in (index, index + 1))
-        piece = OutputSlice(Path(str(self.found.files[0].path)), start, end)
-        size = self.found.bytes * (end - start) // max(1, self.records)
+        piece = OutputSlice(self.manifest, start, end)
+        size = self.bytes * (end - start) // max(1, self.records)
         return Shard(self.split, index, self.count, start, (piece,), size)
 
 
@@ -331,37 +347,3 @@ def stated_options(place: Place) -> StatedOptions:
     if isinstance(place, Path):
         return read_manifest(place)[0].options
     raise CallError(f"{place}: an output in a store is no source to verify against. Copy it here first.")
-
-
-def open_output(
-    place: Place,
-    *,
-    configs: Sequence[str] = (),
-    splits: Sequence[str] = (),
-    labels: Path | None = None,
-    reader: str = "native",
-    on_error: str = "fail",
-    decode: bool = False,
-    without: tuple[str, ...] = (),
-    paranoid: bool = False,
-) -> OutputSource:
-    """An output as a source; see :class:`OutputSource`.
-
-    Raises:
-        CallError: it is asked for what only TFRecords have; or see :class:`OutputSource`.
-    """
-    for option, given in (
-        ("--labels", labels is not None),
-        ("--reader tensorflow", reader != "native"),
-        ("--on-error quarantine", on_error != "fail"),
-        ("--paranoid", paranoid),
-    ):
-        if given:
-            raise CallError(
-                f"{place}: this is an output of kfer-convert, and {option} belongs to TFRecords. Leave it out."
-            )
-    scratch = None if isinstance(place, Path) else fetch(place)
-    folder = place if isinstance(place, Path) else Path(scratch.name if scratch else "")
-    source = OutputSource(folder, configs=configs, splits=splits, without=without, decode=decode)
-    source.scratch = scratch
-    return source

@@ -11,7 +11,7 @@ from converters.dataset.manifest import read_manifest
 from converters.dataset.shard import Progress
 from converters.dataset.source import MAX_RECORD_BYTES, Source
 from converters.errors import ConverterError
-from converters.formats.output_source import is_output, open_output
+from converters.formats.output_source import OutputSource, is_output
 from converters.formats.tfrecord.source import open_tfrecords
 from converters.storage.files import is_folder, is_there, names_in
 from converters.storage.object_store import Place
@@ -39,7 +39,7 @@ def open_source(
         DataError: what is there is damaged, or cannot be told apart.
     """
     if is_output(place):
-        return open_output(place, **options)
+        return OutputSource(place, **options)
     return open_tfrecords(
         place, max_record_bytes=max_record_bytes, allow_mismatch=allow_mismatch, progress=progress, **options
     )
