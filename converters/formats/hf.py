@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from importlib.metadata import version
@@ -202,38 +202,17 @@ class _ConfigCard:
         return f"{often} per {self.word[:-1]}, {len(label.label_names):,} labels."
 
 
-@dataclass(frozen=True)
-class _SharedClips:
-    """How many of a split's images are of a clip that the config's ``first`` split has images of too."""
-
-    config: str
-    split: str
-    first: str
-    images: int
-    shared: int
-
-
-def _shared_clips(config: _ConfigCard) -> list[_SharedClips]:
-    clips = {split.name: _images_of_clips(split.report.summaries) for split in config.splits}
+def _shared_clips(config: _ConfigCard) -> Iterator[dict[str, Any]]:
+    """How many images each split but the first has of clips that the first one has images of too."""
+    clips: dict[str, Counter[str]] = {split.name: Counter() for split in config.splits}
+    for split in config.splits:
+        for summary in split.report.summaries:
+            clips[split.name].update(summary["clips"])
     first, *others = clips
-    return [
-        _SharedClips(
-            config.name,
-            name,
-            first,
-            clips[name].total(),
-            sum(images for clip, images in clips[name].items() if clip in clips[first]),
-        )
-        for name in others
-    ]
-
-
-def _images_of_clips(summaries: Sequence[Any]) -> Counter[str]:
-    """How many images each clip has."""
-    images: Counter[str] = Counter()
-    for summary in summaries:
-        images.update(summary["clips"])
-    return images
+    for name in others:
+        shared = sum(images for clip, images in clips[name].items() if clip in clips[first])
+        row = {"config": config.name, "split": name, "first": first}
+        yield row | {"images": clips[name].total(), "shared": shared}
 
 
 def arrow_bytes(path: Path, schema: Schema) -> int:
@@ -370,48 +349,30 @@ def _card(report: Report, configs: Sequence[_ConfigCard]) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _Example:
-    """What the card's code shows: the first record of a split.
+def _example(config: _ConfigCard) -> dict[str, Any]:
+    """What the card's code shows: the first record of a split of a config.
 
-    Attributes:
-        config: name of the config.
-        split: name of the split.
-        image: a column of images that every record has; None where there is none, or no record.
-        value: another column, likewise.
-        label: the column whose numbers have names; None where there is none.
-        named: whether every value of it is a number with a name.
-        is_list: whether a record has several of these numbers.
+    It is shown by a column of images and another ``value`` that every record has, as far as there are such columns and
+    records. ``label`` is the column whose numbers have names, where there is one; ``named``, whether every value of it
+    is such a number; ``is_list``, whether a record has several.
     """
-
-    config: str
-    split: str
-    image: str | None = None
-    value: str | None = None
-    label: str | None = None
-    named: bool = False
-    is_list: bool = False
-
-
-def _example(config: _ConfigCard) -> _Example:
-    """What the card's code shows: an image and another value that all records have."""
     split = next((split for split in config.splits if split.records), None)
     label = config.class_label
-    named = _Example(
-        config.name,
-        (split or config.splits[0]).name,
-        label=label.name if label is not None else None,
-        is_list=label is not None and label.is_list,
-    )
-    if split is None:
-        return named
-    image = next((image.name for image in config.schema.images if not image.nullable), None)
+    images = (image.name for image in config.schema.images if not image.nullable)
     others = (label, config.schema.label, *config.schema)
-    value = next((column.name for column in others if column and column.role != "image"), None)
+    values = (column.name for column in others if column and column.role != "image")
     # A stored list may hold -1, which is no label, among others.
     sure = label is not None and (label.derived or not label.is_list)
-    counts = split.report.fingerprint.labels_per_image
-    return replace(named, image=image, value=value, named=sure and counts is not None and 0 not in counts)
+    counts = None if split is None else split.report.fingerprint.labels_per_image
+    return {
+        "config": config.name,
+        "split": (split or config.splits[0]).name,
+        "image": None if split is None else next(images, None),
+        "value": None if split is None else next(values, None),
+        "label": None if label is None else label.name,
+        "named": sure and counts is not None and 0 not in counts,
+        "is_list": label is not None and label.is_list,
+    }
 
 
 def _front_matter(report: Report, configs: Sequence[_ConfigCard]) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,8 @@ LICENCE = "LICENSE"
 _FILES = frozenset(map(folded, (README, LICENCE, DESCRIPTION_FILE, "croissant.json", MANIFEST, SUMS)))
 _ALL = "all"  # `datasets` takes it for the union of all splits, in any case
 _WIDTH = 100
+_TEMPLATE = "readme.template.md"  # each paragraph but an empty one is a paragraph of the README
+_FACES = "> **The images show the faces of real people.** Read the terms before you use, show or pass on any of them."
 
 _MEANINGS: Mapping[Role, str] = {
     "image": "the image file as it is stored in the source, byte for byte",
@@ -73,21 +76,35 @@ def write_readme(
         columns: whether the columns are shown; not where the layout writes others than the schema's.
     """
     splits = [split.split for split in report.splits]
-    front_matter: dict[str, Any] = {"pretty_name": one_line(report.description.about.title)}
-    front_matter |= licence_yaml(report.description.about)
+    about = report.description.about
+    front_matter: dict[str, Any] = {"pretty_name": one_line(about.title), **licence_yaml(about)}
     empty = {split.title for split in empty_splits(report)}
     data_files = {title: path for title, path in data_files.items() if title not in empty}
     if data_files:
         front_matter |= {"configs": configs_yaml(splits, data_files, {})}
-    blocks = [
-        *_introduction(report),
-        "## How to load it",
-        loading or datasets_loading(default_config(splits)),
-        *_structure(report, columns=columns),
-        "## Licence",
-        f"The terms of the data are in the file [`{LICENCE}`]({LICENCE}). Converting the data changed nothing about "
-        "them.",
-    ]
+    counts = (
+        f"| {code(split.split.config)} | {code(split.split.name)} | {split.fingerprint.records:,} |"
+        for split in report.splits
+    )
+    schemas = {split.config: split.schema for split in splits} if columns else {}
+    tables = (
+        f"The columns of {code(config)}:\n\n{column_table(schema, {})}" for config, schema in schemas.items()
+    )
+    texts = {
+        "title": one_line(about.title),
+        "description": about.description.strip(),
+        "faces": _FACES if about.personal_data else "",
+        "format": report.format,
+        "manifest": MANIFEST,
+        "left_out": left_out(report) or "",
+        "loading": loading or datasets_loading(default_config(splits)),
+        "splits": "\n".join(("| config | split | records |", "|---|---|--:|", *counts)),
+        "empty": about_empty_splits(report) or "",
+        "columns": "\n\n".join(tables),
+        "licence": LICENCE,
+    }
+    template = resources.files("converters.formats").joinpath(_TEMPLATE).read_text("utf-8").strip()
+    blocks = filter(None, (block.format_map(texts) for block in template.split("\n\n")))
     write_text(folder / README, f"---\n{to_yaml(front_matter)}---\n\n" + "\n\n".join(blocks) + "\n")
 
 
@@ -306,24 +323,6 @@ def _longest_run(text: str) -> int:
     return max(map(len, re.findall("`+", text)), default=0)
 
 
-def _introduction(report: Report) -> Iterator[str]:
-    about = report.description.about
-    yield f"# {one_line(about.title)}"
-    if about.description.strip():
-        yield about.description.strip()
-    if about.personal_data:
-        yield (
-            "> **The images show the faces of real people.** Read the terms before you use, show or pass on any of "
-            "them."
-        )
-    yield (
-        f"Converted to the layout `{report.format}` by `kfer-convert`. Every output file was read back and compared "
-        f"with its source; `{MANIFEST}` says from which files, and what was checked."
-    )
-    if warning := left_out(report):
-        yield warning
-
-
 def datasets_loading(config: str) -> str:
     """Markdown that says how ``datasets`` loads a config of the output."""
     return textwrap.dedent(f"""\
@@ -336,24 +335,3 @@ def datasets_loading(config: str) -> str:
 
         dataset = load_dataset(str(Path.cwd()), {json.dumps(config, ensure_ascii=False)})
         ```""")
-
-
-def _structure(report: Report, *, columns: bool) -> Iterator[str]:
-    yield "## What is in here"
-    yield "\n".join(
-        [
-            "| config | split | records |",
-            "|---|---|--:|",
-            *(
-                f"| {code(split.split.config)} | {code(split.split.name)} | {split.fingerprint.records:,} |"
-                for split in report.splits
-            ),
-        ]
-    )
-    if empty := about_empty_splits(report):
-        yield empty
-    if columns:
-        schemas = {split.split.config: split.split.schema for split in report.splits}
-        for config, schema in schemas.items():
-            yield f"The columns of {code(config)}:"
-            yield column_table(schema, {})
