@@ -16,7 +16,7 @@ from converters.dataset.shard import Progress, Shard, ShardResult, Task
 from converters.dataset.source import MAX_RECORD_BYTES, Source
 from converters.engines import Engine, load_engine
 from converters.errors import OUT_OF_MEMORY, CallError, ConverterError, MachineError
-from converters.formats import Format, load_format, refuse_splits
+from converters.formats import Format, Refuses, load_format
 from converters.formats.sources import open_source
 from converters.formats.tfrecord.source import OnError, Reader
 from converters.staging import Staging, make_staging
@@ -97,7 +97,8 @@ def run(
         allow_mismatch=options.allow_mismatch,
         progress=progress,
     )
-    refuse_splits(target, [found.split for found in source.splits])
+    if isinstance(target, Refuses):
+        target.refuse([found.split for found in source.splits])
     engine = load_engine(options.engine, options.workers, **options.engine_options)
     staging = make_staging(out, overwrite=overwrite, repair=repair)
     if repair:

@@ -122,12 +122,6 @@ class Refuses(Protocol):
         ...
 
 
-def refuse_splits(target: Format, splits: Sequence[Split]) -> None:
-    """Have a format refuse what it cannot hold, if there is anything; see :class:`Refuses`."""
-    if isinstance(target, Refuses):
-        target.refuse(splits)
-
-
 def available_formats() -> dict[str, EntryPoint]:
     """The registered formats by name, sorted; none of them is imported."""
     return registered(GROUP)
@@ -139,12 +133,7 @@ def load_format(name: str, **options: object) -> Format:
     Raises:
         CallError: no such format is installed, it cannot be imported, or it does not take these options.
     """
-    target = load(GROUP, "format", name)
-    if not callable(target):
-        if options:
-            raise CallError(f"the format {name!r} takes no options.")
-        return cast("Format", target)
-    return cast("Format", construct("format", name, target, options))
+    return cast("Format", construct("format", name, load(GROUP, "format", name), options))
 
 
 def options_of(formats: Sequence[str], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

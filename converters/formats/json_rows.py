@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,12 +35,25 @@ def refuse_not_finite(split: Split, batch: pa.RecordBatch, first: int) -> None:
             )
 
 
-def json_row(data: bytes, names: Sequence[str], location: Location) -> list[Any]:
-    """The values of an object, which must have these names in this order, each once.
+def json_arrays(
+    objects: Sequence[bytes], fields: Mapping[str, pa.DataType], path: str, first: int
+) -> dict[str, pa.Array]:
+    """The values of consecutive records' objects by name, each name once and in this order; the first is ``first``.
 
     Raises:
-        DataError: it has others, or is no JSON.
+        DataError: one has others or is no JSON, or a value is not of its type.
     """
+    rows = [
+        _json_row(data, list(fields), Location(path, record)) for record, data in enumerate(objects, first)
+    ]
+    columns = zip(*rows, strict=True)
+    return {
+        name: _typed(name, values, kind, Location(path, first))
+        for (name, kind), values in zip(fields.items(), columns, strict=True)
+    }
+
+
+def _json_row(data: bytes, names: Sequence[str], location: Location) -> list[Any]:
     try:
         pairs = json.loads(data.decode(), object_pairs_hook=_Pairs)
     except (ValueError, RecursionError) as error:
@@ -54,12 +67,7 @@ class _Pairs(list[tuple[str, Any]]):
     """An object, by its names and values in their order."""
 
 
-def typed(name: str, values: Sequence[Any], kind: pa.DataType, location: Location) -> pa.Array:
-    """The values of a column as an array.
-
-    Raises:
-        DataError: one is not of the type.
-    """
+def _typed(name: str, values: Sequence[Any], kind: pa.DataType, location: Location) -> pa.Array:
     try:
         array = pa.array(values, kind)
         if array.to_pylist() != list(values):  # Arrow makes 1 of 1.5 without a word

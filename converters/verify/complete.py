@@ -76,8 +76,7 @@ def check_descriptions(report: Report, folder: Path) -> None:
 def _front_matter(path: Path) -> Mapping[str, Any]:
     import yaml
 
-    lines = path.read_text(encoding="utf-8").split("\n")[1:]
-    text = "\n".join(takewhile(lambda line: line != "---", lines))
+    text = path.read_text(encoding="utf-8").removeprefix("---\n").partition("\n---\n")[0]
     document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # both are safe
     return document if isinstance(document, dict) else {}
 

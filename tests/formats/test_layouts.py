@@ -405,7 +405,8 @@ def test_a_lance_file_that_was_changed_is_not_opened(unlike, outputs, tmp_path):
 
 @pytest.mark.parametrize("name", ["arrayrecord", "lance"])
 def test_a_library_that_is_missing_is_named(name, monkeypatch, sample, tmp_path):
-    for module in ("array_record", "array_record.python", "lance", "lance.file"):
+    array_record = ("array_record", "array_record.python", "array_record.python.array_record_module")
+    for module in (*array_record, "lance", "lance.file"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(CallError, match=rf"pip install 'kfer-convert\[{name}\]'"):
         convert(sample, to=name, out=tmp_path / "out")

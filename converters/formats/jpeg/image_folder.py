@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -37,7 +37,8 @@ IMAGES_FOLDER = "images"
 
 _BATCH_FILES = 2048
 _BATCH_BYTES = 8 << 20
-_NUMBERED = re.compile(r"\d{5,}-of-\d{5,}")
+_NUMBER = r"\d{5,}-of-\d{5,}"
+_OF_A_SHARD = re.compile(f"{IMAGES_FOLDER}/{_NUMBER}")
 # Where `datasets` finds a split's name in that of a file.
 _SPLIT_WORD = re.compile(
     r"(?:^|[-._ 0-9])(train|training|validation|valid|dev|val|test|testing|eval|evaluation)[-._ 0-9]"
@@ -168,32 +169,28 @@ class JpegFormat:
         """As :meth:`read`; the images are read through ``files``."""
         root, metadata = folder / split.config / split.name, Metadata(split)
         folders = self._class_folders(split)
-        tables = _metadata_files(root, metadata)
+        table, number = _metadata_file(root, metadata)
         with os.scandir(root) as entries:  # what reads class folders takes an empty one for a class
             there = {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
         if odd := min(there - set(folders or [IMAGES_FOLDER]), default=None):
             raise DataError(f"{odd}: there is no such folder in this layout.", Location(str(root)))
         # The paths that records account for: how many, and the sum of their hashes, as there may be too many to keep.
-        count, total = 0, 0
-        for path, number in tables.items():
-            for rows in metadata.read(path, header=_has_header(number)):
-                reader = _RowReader(files, root, metadata, path, first)
-                stored = metadata.stored(rows, reader.location)
-                reader.check_places(rows, _stated_places(split, stored) if folders else number)
-                for name in metadata.file_columns.values():
-                    paths = rows.column(name).to_pylist()
-                    count += len(paths)
-                    total += sum(map(hash, paths))
-                yield from reader.read(rows, stored)
-                first += len(rows)
-        for path in tables:
-            count += 1
-            total += hash(path.name)
+        count, total = 1, hash(table.name)
+        for rows in metadata.read(table, header=_has_header(number)):
+            reader = _RowReader(files, root, metadata, table, first)
+            stored = metadata.stored(rows, reader.location)
+            reader.check_places(rows, number, _stated_places(split, stored) if folders else [])
+            for name in metadata.file_columns.values():
+                paths = rows.column(name).to_pylist()
+                count += len(paths)
+                total += sum(map(hash, paths))
+            yield from reader.read(rows, stored)
+            first += len(rows)
         for name in walk_files(root):
             count -= 1
             total -= hash(name)
         if (count, total) != (0, 0):
-            raise DataError(_unaccounted(root, metadata, tables), Location(str(root)))
+            raise DataError(_unaccounted(root, metadata, table, number), Location(str(root)))
 
     def _class_folders(self, split: Split) -> list[str]:
         """The folders of the classes in stored order; none where the images are not sorted into classes."""
@@ -219,27 +216,22 @@ class _RowReader:
         """Where a row is, by the number of its record in the split."""
         return Location(str(self.path), self.first + row)
 
-    def check_places(self, rows: pa.RecordBatch, expected: list[str] | str | None) -> None:
+    def check_places(self, rows: pa.RecordBatch, number: str | None, classes: Sequence[str]) -> None:
         """Check the folders in which the files lie, before any is read.
 
         Args:
             rows: the rows.
-            expected: the folder of each; or the number of the shard; or nothing, where each may be of any shard.
+            number: that of their shard; None where each may be of any.
+            classes: the class folder of each, where there are such.
         """
+        images = f"{IMAGES_FOLDER}/{number}" if number else IMAGES_FOLDER
         for name in self.metadata.file_columns.values():
             for row, path in enumerate(rows.column(name).to_pylist()):
                 place, _, file = path.rpartition("/")
-                if isinstance(expected, list):
-                    fits, where = place == expected[row], expected[row]
-                else:
-                    where = f"{IMAGES_FOLDER}/{expected}" if expected else IMAGES_FOLDER
-                    fits = place == where or (
-                        expected is None
-                        and place.startswith(f"{IMAGES_FOLDER}/")
-                        and _NUMBERED.fullmatch(place[len(IMAGES_FOLDER) + 1 :]) is not None
-                    )
+                where = classes[row] if classes else images
+                of_a_shard = number is None and not classes and _OF_A_SHARD.fullmatch(place)
                 # Nothing else that a name can have leads out of the folder; that it is the right one is checked later.
-                if not fits or file in ("", ".", "..") or "\0" in file:
+                if not (place == where or of_a_shard) or file in ("", ".", "..") or "\0" in file:
                     raise DataError(f"{name} {path!r} does not lie in {where}/.", self.location(row))
 
     def read(self, rows: pa.RecordBatch, stored: dict[str, pa.Array]) -> Iterator[pa.RecordBatch]:
@@ -359,16 +351,16 @@ def _check_names(split: Split, names: Sequence[str], there: set[str], first: int
         there.add(folded(name))
 
 
-def _metadata_files(root: Path, metadata: Metadata) -> dict[Path, str | None]:
-    """The metadata file of a split, or the parts of it in their order; with the numbers of their shards."""
+def _metadata_file(root: Path, metadata: Metadata) -> tuple[Path, str | None]:
+    """The metadata file of a split; or the part that a shard wrote of it, with the number of the shard."""
     whole = root / metadata.file
     if whole.exists():
-        return {whole: None}
-    name = re.compile(re.escape(metadata.part("#")).replace(r"\#", _NUMBERED.pattern))
-    parts = sorted(path for path in root.iterdir() if name.fullmatch(path.name))
-    if not parts:
+        return whole, None
+    name = re.compile(re.escape(metadata.part("#")).replace(r"\#", f"({_NUMBER})"))
+    parts = [(path, match[1]) for path in root.iterdir() if (match := name.fullmatch(path.name))]
+    if len(parts) != 1:
         raise DataError(f"there is no {metadata.file}.", Location(str(root)))
-    return {path: path.stem.split("-", 1)[1] for path in parts}
+    return parts[0]
 
 
 def _has_header(number: str | None) -> bool:
@@ -376,13 +368,12 @@ def _has_header(number: str | None) -> bool:
     return number is None or int(number.split("-")[0]) == 0
 
 
-def _unaccounted(root: Path, metadata: Metadata, files: Mapping[Path, str | None]) -> str:
+def _unaccounted(root: Path, metadata: Metadata, table: Path, number: str | None) -> str:
     """What is wrong with a folder that does not have just the files that its metadata names."""
-    known = {path.name for path in files}
-    for path, number in files.items():
-        for rows in metadata.read(path, header=_has_header(number)):
-            for name in metadata.file_columns.values():
-                known.update(rows.column(name).to_pylist())
+    known = {table.name}
+    for rows in metadata.read(table, header=_has_header(number)):
+        for name in metadata.file_columns.values():
+            known.update(rows.column(name).to_pylist())
     odd = min(set(walk_files(root)) - known, default=None)
     return f"{odd}: no record has this file." if odd else "two records have the same file."
 

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -42,7 +42,7 @@ from converters.dataset.description import IDENTITIES, Split
 from converters.dataset.labels import derived_label, label_ranks
 from converters.dataset.schema import SIZES, Column, Schema
 from converters.errors import DataError, Location
-from converters.formats.json_rows import json_row, typed
+from converters.formats.json_rows import json_arrays
 from converters.formats.readme import several_labels
 from converters.formats.table import label_contradiction
 from converters.storage.files import open_regular
@@ -78,22 +78,20 @@ class Metadata:
         return self.split.schema
 
     @cached_property
+    def _besides_images(self) -> list[Column]:
+        """The stored columns that neither are images nor are said by their headers."""
+        stored = self.schema.stored
+        return [column for column in stored if column.role != "image" and not self.from_header(column)]
+
+    @cached_property
     def columns(self) -> tuple[Column, ...]:
         """The stored columns that are written as such."""
-        return tuple(
-            column
-            for column in self.schema.stored
-            if column.role != "image" and not self.from_header(column) and not self._as_names(column)
-        )
+        return tuple(column for column in self._besides_images if not self._as_names(column))
 
     @cached_property
     def is_csv(self) -> bool:
         """Whether it is CSV. It follows from the columns alone: all splits of a config have the same."""
-        plain = [
-            column
-            for column in self.schema.stored
-            if column.role != "image" and not self.from_header(column) and column.kind is None
-        ]
+        plain = [column for column in self._besides_images if column.kind is None]
         label = self.schema.label
         if not all(
             (pa.types.is_integer(column.type) and not column.nullable)
@@ -288,23 +286,16 @@ class Metadata:
         )
 
     def _read_json(self, file: IO[bytes], path: str) -> Iterator[pa.RecordBatch]:
-        names = list(self.fields)
         first = size = 0
-        rows: list[list[Any]] = []
+        lines: list[bytes] = []
         for number, line in enumerate(file):
-            rows.append(json_row(line, names, Location(path, number)))
+            lines.append(line)
             size += len(line)
-            if len(rows) == _READ_ROWS or size >= _READ_BYTES:
-                yield self._typed(rows, Location(path, first))
-                first, size, rows = number + 1, 0, []
-        if rows:
-            yield self._typed(rows, Location(path, first))
-
-    def _typed(self, rows: list[list[Any]], location: Location) -> pa.RecordBatch:
-        columns = zip(self.fields.items(), zip(*rows, strict=True), strict=True)
-        return pa.RecordBatch.from_pydict(
-            {name: typed(name, values, kind, location) for (name, kind), values in columns}
-        )
+            if len(lines) == _READ_ROWS or size >= _READ_BYTES:
+                yield pa.RecordBatch.from_pydict(json_arrays(lines, self.fields, path, first))
+                first, size, lines = number + 1, 0, []
+        if lines:
+            yield pa.RecordBatch.from_pydict(json_arrays(lines, self.fields, path, first))
 
 
 def _json_lines(rows: pa.RecordBatch) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ from converters.dataset.description import Split
 from converters.dataset.image_header import suffixes_by_magic
 from converters.dataset.image_names import IMAGE_SUFFIXES, is_stem_of, own_names
 from converters.errors import DataError, Location
-from converters.formats.json_rows import json_row, typed
+from converters.formats.json_rows import json_arrays
 from converters.formats.table import label_contradiction
 from converters.formats.webdataset.files import JSON, RAW, SEVERAL, Layout
 from converters.formats.webdataset.tar import read_members
@@ -134,21 +134,15 @@ class Archive:
 
     def _values(self, objects: Sequence[bytes]) -> dict[str, pa.Array]:
         """The columns in the JSON objects."""
-        names = [column.name for column in self._layout.values]
-        rows = [json_row(data, names, self._at(row)) for row, data in enumerate(objects, self.records)]
-        arrays = {}
-        for place, column in enumerate(self._layout.values):
-            values = [row[place] for row in rows]
-            arrays[column.name] = typed(column.name, values, column.type, self._at(self.records))
+        fields = {column.name: column.type for column in self._layout.values}
+        arrays = json_arrays(objects, fields, str(self._path), self.records)
+        for column in self._layout.values:
             if arrays[column.name].null_count and not column.nullable:
                 raise self._error(f"the column {column.name} has no value", self.records)
         return arrays
 
-    def _at(self, record: int) -> Location:
-        return Location(str(self._path), record)
-
     def _error(self, message: str, record: int) -> DataError:
-        return DataError(f"{message}.", self._at(record))
+        return DataError(f"{message}.", Location(str(self._path), record))
 
 
 def _is_key_of(key: str, record: int, own_name: str | None, longest: int) -> bool:
