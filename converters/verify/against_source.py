@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
-from converters.dataset.fingerprint import Fingerprint, Part, PartBuilder, merge
+from converters.dataset.description import Split
+from converters.dataset.fingerprint import Fingerprint, Merger, Part, PartBuilder, merge
 from converters.dataset.manifest import MANIFEST, Manifest, StatedSplit
 from converters.dataset.quarantine import Quarantine
 from converters.dataset.report import Check, Report, SplitReport
@@ -15,11 +17,13 @@ from converters.dataset.shard import Progress, SliceFacts
 from converters.dataset.source import Source, SourceSplit
 from converters.dataset.source_facts import SourceFacts
 from converters.errors import ConverterError
+from converters.formats import Format
 from converters.formats.output_source import is_output, stated_options
 from converters.formats.sources import open_source
 from converters.formats.tfrecord.source import Reader, TFRecordSource
 from converters.storage.object_store import Place
 from converters.verify import compare
+from converters.verify.read_back import read_back
 
 SOURCE = "source"
 
@@ -29,15 +33,16 @@ _SHOWN = 200
 def compare_with_source(
     report: Report,
     manifest: Manifest,
-    stored: Sequence[Fingerprint],
+    out: Path,
+    target: Format | None,
     folder: Place,
     reader: Reader,
     progress: Progress | None,
 ) -> Report:
     """Read the originals again and compare them with the output, file by file and record by record.
 
-    They are opened by their own description: names, columns and splits are not taken from the manifest. ``stored`` are
-    the fingerprints of the splits without joined columns.
+    They are opened by their own description: names, columns and splits are not taken from the manifest. ``target`` is
+    the format of the output ``out``; None where not all of that could be read.
     """
     source = open_source(
         folder,
@@ -61,14 +66,15 @@ def compare_with_source(
     found = {found.split.title: found for found in source.splits}
     digests = {file.path: file.sha256 for file in report.files}
     splits = []
-    for split, entry, unjoined in zip(report.splits, manifest.splits, stored, strict=True):
+    for split, entry in zip(report.splits, manifest.splits, strict=True):
         original = found.get(split.split.title)
         if original is None:
             check = Check(SOURCE, "failed", f"{split.split.file} is not in {folder}")
         else:
             try:
-                # An output has joined columns, too.
-                expected = split.fingerprint if source.identified else unjoined
+                expected = split.fingerprint
+                if target is not None and split.split.schema.joined_names and not source.identified:
+                    expected = _without_joined(target, out, split.split)
                 check = _compare_source(source, original, split, expected, manifest, entry, progress)
                 if check.result == "passed" and split.quarantine is not None:
                     check = _compare_quarantine(source, original, split.quarantine, digests, check)
@@ -76,6 +82,18 @@ def compare_with_source(
                 check = Check(SOURCE, "failed", str(error))
         splits.append(replace(split, checks=(*split.checks, check)))
     return replace(report, splits=tuple(splits), problems=tuple(problems), warnings=warnings)
+
+
+def _without_joined(target: Format, out: Path, split: Split) -> Fingerprint:
+    """The fingerprint of an output's split without the columns that label CSVs joined, which originals do not have."""
+    schema = split.schema.without(sorted(split.schema.joined_names))
+    merger, first = Merger(schema), 0
+    for batch in read_back(target, out, split):
+        builder = PartBuilder(first, schema)
+        builder.add(batch.select(schema.arrow.names))
+        merger.add(builder.part())
+        first += len(batch)
+    return merger.fingerprint()
 
 
 def _left_out(manifest: Manifest, folder: Place) -> tuple[str, ...]:
@@ -157,10 +175,6 @@ def _compare_source(
             yield builder.part()
 
     found = merge(parts(), original.split.schema)
-    if not joined:
-        stored = split.fingerprint  # the source has all columns: it is an output, too, or nothing was joined
-    if joined or found.identities_sha256 is None:
-        found, stored = replace(found, identities_sha256=None), replace(stored, identities_sha256=None)
     if found != stored:
         names = [
             name for name in ("records", "labels_sha256") if getattr(found, name) != getattr(stored, name)

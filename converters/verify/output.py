@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast
 
 from converters.dataset.decode import encode
-from converters.dataset.fingerprint import Fingerprint, merge
+from converters.dataset.fingerprint import merge
 from converters.dataset.known_answer import check_known_answer
 from converters.dataset.manifest import MANIFEST, SUMS, StatedSplit, sums_text
 from converters.dataset.quarantine import FOLDER, LIST, list_text
@@ -42,7 +42,6 @@ from converters.verify.shards import (
     hash_of,
     shards_of,
     shards_with,
-    without_joined,
 )
 
 DESCRIPTIONS = "descriptions"
@@ -98,8 +97,9 @@ def verify_output(
         if source is not None:
             from converters.verify.against_source import compare_with_source
 
-            stored = [verification.stored_fingerprint(entry) for entry in manifest.splits]
-            report = compare_with_source(report, manifest, stored, source, reader, progress)
+            assert isinstance(place, Path)
+            target = verification.format if verification.readable else None
+            report = compare_with_source(report, manifest, place, target, source, reader, progress)
     return replace(report, out=str(out))
 
 
@@ -261,15 +261,6 @@ class Verification:
     def sums(self) -> bytes:
         """What ``SHA256SUMS`` must hold."""
         return sums_text(self.manifest.files, self._data).encode()
-
-    def stored_fingerprint(self, entry: StatedSplit) -> Fingerprint:
-        """The fingerprint of a split without joined columns, which is what the source's must be."""
-        results = [self.found.get(shard.key) for shard in self._shards_of(entry)]
-        parts = [result.stored for result in results if result is not None and result.stored is not None]
-        if len(parts) < len(results):
-            return entry.fingerprint
-        split = self.manifest.split(entry)
-        return merge(parts, (without_joined(split) or split).schema)
 
     def _shards_of(self, entry: StatedSplit) -> list[Shard]:
         return [shard for shard in self.shards if shard.split.title == entry.title]

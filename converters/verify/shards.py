@@ -5,11 +5,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from converters.dataset.description import IDENTITIES, Split
 from converters.dataset.fingerprint import Part, PartBuilder
 from converters.dataset.manifest import MANIFEST, Manifest
 from converters.dataset.report import ShardFacts
@@ -49,7 +48,7 @@ class VerifiedShard:
         shard: the shard.
         damaged: what is wrong with its files, by their paths; then nothing else is known.
         error: why its content could not be read.
-        part: the fingerprint of its records; ``stored``: the same without columns that are joined.
+        part: the fingerprint of its records.
         clips: the clips of its records, where known.
         summary: what the format says of it, where it says anything.
     """
@@ -58,7 +57,6 @@ class VerifiedShard:
     damaged: Mapping[str, str] = field(default_factory=dict)
     error: str | None = None
     part: Part | None = None
-    stored: Part | None = None
     clips: frozenset[str] = frozenset()
     summary: Any = None
 
@@ -194,8 +192,6 @@ def _read(
 ) -> VerifiedShard:
     split, stated = shard.split, _place_of(shard)
     builder = PartBuilder(shard.first_record, split.schema)
-    unjoined = without_joined(split)
-    stored = builder if unjoined is None else PartBuilder(shard.first_record, unjoined.schema)
     clips: set[str] = set()
     try:
         for batch in read_back(target, folder, split, shard.first_record, reader):
@@ -204,8 +200,6 @@ def _read(
                 raise ValueError(
                     f"there are more than the {stated.end - stated.start} records that the manifest says"
                 )
-            if unjoined is not None:
-                stored.add(batch.select(unjoined.schema.arrow.names))
             if "clip_id" in split.schema.joined_names:
                 clips.update(batch.column("clip_id").unique().to_pylist())
             if progress is not None:
@@ -213,13 +207,4 @@ def _read(
         summary = target.summarize(folder, shard) if isinstance(target, Summarizes) else None
     except Exception as error:  # noqa: BLE001  # a format meeting damaged files, and maybe somebody else's
         return VerifiedShard(shard, error=f"cannot be read back: {error}")
-    part = builder.part()
-    return VerifiedShard(
-        shard, {}, None, part, part if unjoined is None else stored.part(), frozenset(clips), summary
-    )
-
-
-def without_joined(split: Split) -> Split | None:
-    """The split without the columns that label CSVs joined; None where it has none."""
-    joined = [name for name in IDENTITIES if name in split.schema and split.schema[name].feature is None]
-    return replace(split, schema=split.schema.without(joined)) if joined else None
+    return VerifiedShard(shard, part=builder.part(), clips=frozenset(clips), summary=summary)
