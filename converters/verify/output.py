@@ -254,7 +254,8 @@ class Verification:
             splits.append(replace(split, summaries=summaries, output_bytes=size, checks=entry.checks))
         manifest = self.manifest
         absent = tuple(split for split in manifest.dataset.splits() if split.title in manifest.absent)
-        files = tuple(file for file in manifest.files if file.path in self._of_records())
+        records = self._of_records()
+        files = tuple(file for file in manifest.files if file.path in records)
         self.format.finish(replace(report, splits=tuple(splits), absent=absent, files=files), folder)
         return {path: hash_file(folder / path) for path in sorted(walk_files(folder))}
 

@@ -12,6 +12,7 @@ from helpers.proof import encoded_value, kfer_leaf, record_leaf, rfc9162_root
 
 from converters import convert, verify
 from converters.errors import ConverterError, DataError
+from converters.verify.output import Verification
 
 
 @pytest.fixture(scope="module")
@@ -294,3 +295,17 @@ def test_no_file_may_be_a_link(sample, tmp_path, to, options, suffix, max_shard_
     path.rename(tmp_path / "own")
     path.symlink_to(tmp_path / "own")
     assert "none is followed" in verify(out).failures()[0]
+
+
+def test_which_files_hold_records_is_not_asked_for_each_file(sample, tmp_path, monkeypatch):
+    """That took minutes of 71,430 images."""
+    convert(sample, to="jpeg", out=tmp_path / "out", configs=["22_emo"])
+    calls, ask = [], Verification._of_records
+
+    def counted(self):
+        calls.append(self)
+        return ask(self)
+
+    monkeypatch.setattr(Verification, "_of_records", counted)
+    assert not verify(tmp_path / "out").failures()
+    assert 0 < len(calls) < 4
