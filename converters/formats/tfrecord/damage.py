@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from converters.dataset.damage import LostRange
 from converters.dataset.source_facts import Compression
@@ -11,6 +13,9 @@ from converters.errors import DataError, Location
 from converters.formats.tfrecord.compression import DecompressedStream, StoredFile
 from converters.formats.tfrecord.framing import ByteStream
 from converters.storage.object_store import Place
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _CHUNK = 1 << 20
 
@@ -30,7 +35,7 @@ class SoundPart:
     lost_records: int
 
 
-class LimitedStream:
+class LimitedStream(io.RawIOBase):
     """The next ``size`` bytes of a stream, which must have as many."""
 
     def __init__(self, stream: ByteStream, size: int, path: str) -> None:
@@ -38,23 +43,27 @@ class LimitedStream:
         self._left = size
         self._path = path
 
-    def read(self, size: int, /) -> bytes:
-        """Up to ``size`` bytes; none at the end.
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Read the next bytes into a buffer; none at the end.
 
         Raises:
             DataError: the stream ends early.
         """
         if not self._left:
-            return b""
-        data = self._stream.read(min(size, self._left))
-        if not data:
+            return 0
+        count = self._stream.readinto(memoryview(buffer)[: self._left])
+        if not count:
             raise DataError(
                 f"the file ends {self._left} bytes early; it changed since it was examined.",
                 Location(self._path),
                 "Try again.",
             )
-        self._left -= len(data)
-        return data
+        self._left -= count
+        return count
 
 
 def stored_stream(file: ByteStream, lost: Sequence[LostRange], path: str) -> ByteStream:
