@@ -7,7 +7,6 @@ end marker and trailer, and nothing but further members may follow.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import zlib
@@ -18,6 +17,7 @@ from typing import IO, TYPE_CHECKING
 from converters.dataset.source_facts import Compression
 from converters.errors import CallError, DataError, Location
 from converters.formats.tfrecord.framing import ByteStream, is_header
+from converters.storage.digests import Sha256Beside
 from converters.storage.files import open_regular
 from converters.storage.object_store import ObjectPath, Place, open_object
 
@@ -56,7 +56,7 @@ class StoredFile(io.RawIOBase):
             ) from error
         self._left = (self.size if end is None else end) - start
         self._hashed = hashed
-        self._digest = hashlib.sha256()
+        self._digest = Sha256Beside()
         if start:
             self._file.seek(start)
 
@@ -99,6 +99,7 @@ class StoredFile(io.RawIOBase):
         return True
 
     def __exit__(self, *_error: object) -> None:
+        self._digest.close()
         self._file.close()
 
 
