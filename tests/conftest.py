@@ -123,6 +123,14 @@ def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
+def is_there(folder: Path, pattern: str) -> bool:
+    """Whether a file matches, below a folder that another process is changing."""
+    try:
+        return any(folder.glob(pattern))
+    except FileNotFoundError:  # a folder that went away while it was being listed
+        return False
+
+
 def digests(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()

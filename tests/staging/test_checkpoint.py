@@ -13,7 +13,7 @@ from operator import getitem
 from pathlib import Path
 
 import pytest
-from conftest import digests, drop_published, flip, tfrecords, tree
+from conftest import digests, drop_published, flip, is_there, tfrecords, tree
 
 from converters import CallError, DataError, convert
 from converters.engines import local
@@ -416,7 +416,7 @@ def test_workers_end_at_once_and_what_they_finished_is_kept(sample, tmp_path, nu
     process = subprocess.Popen(
         command(sample, out, *more), stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    while not list(tmp_path.glob("out.incomplete/shards/*/*/*.json")) and process.poll() is None:
+    while not is_there(tmp_path, "out.incomplete/shards/*/*/*.json") and process.poll() is None:
         time.sleep(0.01)
     os.killpg(process.pid, number)
     _, error = process.communicate(timeout=120)
@@ -438,7 +438,7 @@ def test_a_worker_that_is_killed_ends_the_run_and_the_finished_shards_are_kept(s
     )
 
     def kill() -> None:
-        while not list(tmp_path.glob("out.incomplete/shards/*/*/*.json")):
+        while not is_there(tmp_path, "out.incomplete/shards/*/*/*.json"):
             time.sleep(0.01)
         os.kill(next(iter(pools[0]._processes)), signal.SIGKILL)
 

@@ -123,18 +123,8 @@ def start(*arguments):
 def test_after_a_kill_the_output_is_incomplete_and_the_next_run_completes_it(
     store, remote_sample, sample, tmp_path, number
 ):
-    convert(sample, to="parquet", out=tmp_path / "expected", configs=["multi-label"], **SHARDS)
-    command = (
-        remote_sample,
-        "--to",
-        "parquet",
-        "--out",
-        f"{BUCKET}/out",
-        "--max-shard-size",
-        14_000,
-        "--config",
-        "multi-label",
-    )
+    convert(sample, to="parquet", out=tmp_path / "expected", **SHARDS)
+    command = (remote_sample, "--to", "parquet", "--out", f"{BUCKET}/out", "--max-shard-size", 14_000)
     process = start(*command, "--workers", 1)
     while len([path for path in objects_of(store) if path.startswith("out.incomplete/results/")]) < 5:
         assert process.poll() is None
@@ -150,7 +140,7 @@ def test_after_a_kill_the_output_is_incomplete_and_the_next_run_completes_it(
     assert outcome.returncode == 2
     assert "incomplete" in outcome.stderr
     # What a dead attempt may leave: an object that no result names.
-    store.pipe_file(f"{BUCKET}/out/multi-label/train-00000-of-00099.parquet", b"left")
+    store.pipe_file(f"{BUCKET}/out/22_emo/train-00000-of-00099.parquet", b"left")
     again = run(*command)
     assert again.returncode == 0, again.stderr
     assert "Taken up from an interrupted run" in again.stdout
