@@ -2,7 +2,8 @@
 
 A library preloaded into the command (``inject.c``) does it, so pyarrow's own calls are struck like Python's. After
 each fault the destination must be absent or complete, and the same command must then give the very bytes of a run
-that nothing disturbed. ``KFER_CONVERT_ALL_FAULTS=1`` tries every errno at every call instead of taking turns.
+that nothing disturbed. ``KFER_CONVERT_ALL_FAULTS=1`` tries every errno at every call instead of taking turns, strikes
+hf too, and kills after calls as well as before them.
 """
 
 import errno

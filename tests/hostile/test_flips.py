@@ -1,4 +1,4 @@
-"""Every byte changed and every truncation of a file of three records, plain and compressed, through the command.
+"""Every changed byte and every truncation of a file of three records, plain and compressed; many through the command.
 
 A change of a plain file is always found. A compressed file has bits on which nothing depends: its header's time,
 mark for text, level and system, the name of the file, bits that deflate does not use, and references that lead to equal
