@@ -79,7 +79,8 @@ def test_what_fails_leaves_no_file_no_thread_and_no_digest(tmp_path, monkeypatch
     unraisable = []
     monkeypatch.setattr("sys.unraisablehook", unraisable.append)
     (tmp_path / "file").write_bytes(b"x" * 100_000)
-    reader, threads = HashingReader(tmp_path), threading.active_count()
+    gc.collect()  # what other tests have left open
+    reader, threads = HashingReader(tmp_path), set(threading.enumerate())
     descriptors = len(list(Path("/dev/fd").iterdir()))
     with pytest.raises(FileNotFoundError), reader.open(tmp_path / "gone"):
         pass
@@ -87,6 +88,7 @@ def test_what_fails_leaves_no_file_no_thread_and_no_digest(tmp_path, monkeypatch
         file.read(50_000)
         raise KeyError
     gc.collect()
-    assert (len(list(Path("/dev/fd").iterdir())), threading.active_count()) == (descriptors, threads)
+    assert len(list(Path("/dev/fd").iterdir())) <= descriptors
+    assert set(threading.enumerate()) <= threads
     assert not len(reader.files)
     assert not unraisable
