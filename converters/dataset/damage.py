@@ -38,14 +38,6 @@ class LostRange:
     found_again: FoundAgain | None = None
 
 
-@dataclass(frozen=True)
-class FileDamage:
-    """The damaged ranges of a source file, in order, and whether its index tells of them rightly."""
-
-    lost: tuple[LostRange, ...]
-    indexed: bool
-
-
 def records_lost(lost: Sequence[LostRange]) -> int | None:
     """Number of records lost in ranges; None where it is not known."""
     counts = [piece.records for piece in lost]

@@ -674,13 +674,10 @@ def test_a_record_longer_than_allowed_is_refused(source, tmp_path):
 
 def test_the_longest_record_that_is_allowed_holds_for_shards_and_verify_too(source, tmp_path, monkeypatch):
     """A source of several shards is scanned for where to cut it, and the scan knew only the default."""
-    monkeypatch.setattr("converters.formats.tfrecord.plan.scan_units.__defaults__", (100,))
-    monkeypatch.setattr("converters.formats.tfrecord.plan.plan_shards.__defaults__", (3_000, None, 100))
+    monkeypatch.setattr("converters.formats.tfrecord.plan.plan_shards.__defaults__", (3_000, 100))
     out = tmp_path / "out"
     convert(source, to="parquet", out=out, max_record_bytes=50_000, max_shard_bytes=3_000)
     assert verify(out, source=source).failures() == []
-    for index in source.glob("*.idx"):
-        index.unlink()  # by which records need not be looked at
     with pytest.raises(DataError, match="at most 100 are accepted"):
         plan_shards(find_source(source, load_description(source)).splits)
 

@@ -16,7 +16,7 @@ from converters.formats.tfrecord.foreign import record_words
 from converters.formats.tfrecord.framing import Frames
 from converters.formats.tfrecord.inference import InferredConfig, infer_columns
 from converters.formats.tfrecord.label_maps import LabelMap
-from converters.formats.tfrecord.reader import RangeReader, SourceRange, frame_location
+from converters.formats.tfrecord.reader import RangeReader, SourceRange, frame_location, whole_file
 from converters.formats.tfrecord.recovery import examine
 from converters.formats.tfrecord.strict_parser import FeatureKind
 from converters.storage.files import file_state
@@ -68,9 +68,7 @@ class InferencePass:
     def _frames(self, file: SourceFile) -> Iterator[Frames]:
         if not file.size:
             return
-        source = SourceRange(
-            file.path, 0, file.size, 0, file.compression, file.index, may_be_empty=file.may_be_empty
-        )
+        source = whole_file(file)
         if self.quarantine and not file.may_be_empty:
             self._refuse_other_records(source)
             check = partial(_parse, str(file.path), {})

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import pyarrow as pa
 
 from converters.dataset.checks import RecordChecker
-from converters.dataset.damage import FileDamage
 from converters.dataset.description import (
     IDENTITIES,
     Description,
@@ -57,7 +56,7 @@ from converters.storage.tree import file_digest, hash_ranges
 
 if TYPE_CHECKING:
     # What most runs do without is imported where it is used.
-    from converters.formats.tfrecord.damage_scan import ExaminedSource
+    from converters.formats.tfrecord.damage_scan import ExaminedSplit
     from converters.formats.tfrecord.inference import InferredConfig
 
 Reader = Literal["native", "tensorflow"]
@@ -203,7 +202,7 @@ class TFRecordSource:
         self.absent = found.absent
         self._found = replace(found, splits=self.splits)
         self._on_error = on_error
-        self._examined: ExaminedSource | None = None
+        self._examined: Mapping[str, ExaminedSplit] = {}
         left_out = {name for there in found.splits for name in _features(there.split, self.without)}
         self._reading = replace(reading, without=tuple(sorted(left_out)))
         _check_label_files(found.splits, reading.labels)
@@ -220,7 +219,7 @@ class TFRecordSource:
         if self._found.passed_over:
             notes.append(passed_over_note(self._found.passed_over))
         notes += [f"{config.name}: {note}" for config in self.inferred for note in config.notes]
-        return [*notes, *(self._examined.warnings if self._examined else ())]
+        return [*notes, *(warning for split in self._examined.values() for warning in split.warnings)]
 
     def inputs(self) -> dict[str, FileState]:
         """The state of the TFRecords, their indexes and the label CSVs; links keep their own names."""
@@ -250,18 +249,22 @@ class TFRecordSource:
         """Cut the files into shards; damaged ranges are looked for first where they are to be passed over."""
         reading = self._reading
         if self._on_error == "quarantine":
-            from converters.formats.tfrecord.damage_scan import examine_source
+            from converters.formats.tfrecord.damage_scan import examine_split
 
-            self._examined = examine_source(
-                self._found,
-                reading.labels,
-                decode=reading.decode,
-                max_record_bytes=reading.max_record_bytes,
-                without=reading.without,
-            )
-            self._reading = replace(reading, lost_rows=self._examined.lost_rows())
-        damage = self._examined.damage if self._examined else None
-        return plan_shards(self.splits, max_shard_bytes, damage, reading.max_record_bytes)
+            self._examined = {
+                found.split.title: examine_split(
+                    found,
+                    reading.labels,
+                    decode=reading.decode,
+                    max_record_bytes=reading.max_record_bytes,
+                    without=reading.without,
+                )
+                for found in self.splits
+            }
+            lost_rows = {title: examined.lost_rows() for title, examined in self._examined.items()}
+            self._reading = replace(reading, lost_rows=lost_rows)
+        splits = [examined.found for examined in self._examined.values()] or self.splits
+        return plan_shards(splits, max_shard_bytes, reading.max_record_bytes)
 
     def plan_around(
         self,
@@ -281,8 +284,9 @@ class TFRecordSource:
         Raises:
             DataError: the files are other ones, or have other sizes.
         """
-        damage = {} if quarantine is None else _stated_damage(split, quarantine, facts)
-        return plan_shards([split], max_shard_bytes, damage, self._reading.max_record_bytes)
+        if quarantine is not None:
+            split = _without_stated(split, quarantine, facts)
+        return plan_shards([split], max_shard_bytes, self._reading.max_record_bytes)
 
     def differing_range(
         self, split: SourceSplit, quarantine: Quarantine, digests: Mapping[str, str]
@@ -336,15 +340,15 @@ class TFRecordSource:
     ) -> Account:
         identities = self._reading.identities(found.split)
         clips = None if identities is None else identities.clips()
-        if self._examined is None:
+        there = self._examined.get(found.split.title)
+        if there is None:
             return Account(sources, clips=clips)
-        there = self._examined.splits[found.split.title]
-        quarantine = there.quarantine(found, [file.record_bytes for file in files])
+        quarantine = there.quarantine([file.record_bytes for file in files])
         return Account(sources, quarantine, there.csv_labels, there.csv_identities, clips)
 
     def write_lost(self, report: Report, folder: Path) -> tuple[OutputFile, ...]:
         """Write the folder ``quarantine/``, where anything was left out."""
-        return write_quarantine(self._found, report, folder)
+        return write_quarantine(self.splits, report, folder)
 
 
 def open_tfrecords(
@@ -574,12 +578,10 @@ def source_facts(file: SourceFile, slices: Sequence[SliceFacts]) -> SourceFacts:
     )
 
 
-def _stated_damage(
-    split: SourceSplit, quarantine: Quarantine, facts: Sequence[SourceFacts]
-) -> dict[Place, FileDamage]:
-    """Which ranges of the files are to be passed over, by what a manifest says."""
+def _without_stated(split: SourceSplit, quarantine: Quarantine, facts: Sequence[SourceFacts]) -> SourceSplit:
+    """The split with the ranges of its files that are to be passed over, by what a manifest says."""
     stated = {piece.name: piece for piece in facts}
-    damage = {}
+    files = []
     for file in split.files:
         known = stated.get(file.name)
         if known is None or (known.bytes, known.compression) != (file.size, file.compression):
@@ -587,8 +589,9 @@ def _stated_damage(
                 "this is not the file that was converted: its name, size or compression is another.",
                 Location(str(file.path)),
             )
-        damage[file.path] = FileDamage(quarantine.of_file(known.name), known.indexed is True)
-    return damage
+        index = file.index if known.indexed else None
+        files.append(replace(file, lost=quarantine.of_file(known.name), index=index))
+    return replace(split, files=tuple(files))
 
 
 def _check_label_files(splits: Sequence[SourceSplit], labels: Path | None) -> None:
