@@ -156,7 +156,7 @@ class TFRecordShardReader:
                     from converters.formats.tfrecord.tensorflow import SecondReader
 
                     # Started only when a first batch was found sound: TensorFlow crashes on some files that are not.
-                    second = second or SecondReader(piece, schema, len(batch))
+                    second = second or SecondReader(piece, schema)
                     second.confirm(batch, frames.first_record)
                 yield batch
             if second is not None and piece.end == file_state(piece.path)[0]:
