@@ -203,7 +203,12 @@ class TFRecordSource:
         self._found = replace(found, splits=self.splits)
         self._on_error = on_error
         self._examined: Mapping[str, ExaminedSplit] = {}
-        left_out = {name for there in found.splits for name in _features(there.split, self.without)}
+        left_out = {
+            column.feature or ""
+            for there in found.splits
+            for column in there.split.schema.stored
+            if column.name in self.without or column.feature in self.without
+        }
         self._reading = replace(reading, without=tuple(sorted(left_out)))
         _check_label_files(found.splits, reading.labels)
 
@@ -300,18 +305,14 @@ class TFRecordSource:
         Raises:
             DataError: a byte of a file was not read, or the file changed since it was.
         """
-        read = [_files_read(found, slices) for found, slices in zip(self.splits, facts, strict=True)]
+        accounts = [self.account_of(found, slices) for found, slices in zip(self.splits, facts, strict=True)]
+        files = [file for found in self.splits for file in found.files]
         if self._paranoid:
-            _hash_again([file for files in read for file in files])
-        files = [file.file for split in read for file in split]
+            _hash_again(files, [known for account in accounts for known in account.files])
         for file, state in zip(files, side_by_side(file_state, [file.path for file in files]), strict=True):
             if state != (file.size, file.version):
                 raise changed_file(file.path)
-        known = [tuple(source_facts(file.file, file.slices) for file in files) for files in read]
-        return [
-            self._account(found, files, sources)
-            for found, files, sources in zip(self.splits, read, known, strict=True)
-        ]
+        return accounts
 
     def account_of(self, found: SourceSplit, facts: Sequence[SliceFacts]) -> Account:
         """What was read of one split.
@@ -319,8 +320,15 @@ class TFRecordSource:
         Raises:
             DataError: a byte of a file was not read.
         """
-        read = _files_read(found, facts)
-        return self._account(found, read, tuple(source_facts(file.file, file.slices) for file in read))
+        read = _slices_of_files(found, facts)
+        sources = tuple(map(source_facts, found.files, read))
+        identities = self._reading.identities(found.split)
+        clips = None if identities is None else identities.clips()
+        there = self._examined.get(found.split.title)
+        if there is None:
+            return Account(sources, clips=clips)
+        quarantine = there.quarantine([sum(piece.record_bytes for piece in slices) for slices in read])
+        return Account(sources, quarantine, there.csv_labels, there.csv_identities, clips)
 
     def cut_like(self, found: SourceSplit, facts: SourceFacts, stated: SourceFacts) -> SourceFacts:
         """What was read of a file, with digests of the ranges that a manifest states, for which it is hashed again.
@@ -334,17 +342,6 @@ class TFRecordSource:
         whole, digests = hash_ranges(file.path, ends, ())
         ranges = tuple(zip(ends, digests, strict=True)) if stated.ranges else ()
         return replace(facts, sha256=None if stated.sha256 is None else whole, ranges=ranges)
-
-    def _account(
-        self, found: SourceSplit, files: Sequence[_FileRead], sources: tuple[SourceFacts, ...]
-    ) -> Account:
-        identities = self._reading.identities(found.split)
-        clips = None if identities is None else identities.clips()
-        there = self._examined.get(found.split.title)
-        if there is None:
-            return Account(sources, clips=clips)
-        quarantine = there.quarantine([file.record_bytes for file in files])
-        return Account(sources, quarantine, there.csv_labels, there.csv_identities, clips)
 
     def write_lost(self, report: Report, folder: Path) -> tuple[OutputFile, ...]:
         """Write the folder ``quarantine/``, where anything was left out."""
@@ -488,27 +485,7 @@ def _with_inferred(
     return found, inferred
 
 
-def _features(split: Split, without: Collection[str]) -> Iterator[str]:
-    """The features of columns that are left out."""
-    for column in split.schema.stored:
-        if column.feature is not None and (column.name in without or column.feature in without):
-            yield column.feature
-
-
-@dataclass
-class _FileRead:
-    """What was read of a source file, slice after slice."""
-
-    file: SourceFile
-    slices: list[SliceFacts]
-
-    @property
-    def record_bytes(self) -> int:
-        """Size of its records with headers and checksums, decompressed."""
-        return sum(piece.record_bytes for piece in self.slices)
-
-
-def _files_read(found: SourceSplit, facts: Sequence[SliceFacts]) -> list[_FileRead]:
+def _slices_of_files(found: SourceSplit, facts: Sequence[SliceFacts]) -> list[list[SliceFacts]]:
     """The slices of each file; they must follow each other from its first byte to its last.
 
     Raises:
@@ -531,27 +508,28 @@ def _files_read(found: SourceSplit, facts: Sequence[SliceFacts]) -> list[_FileRe
                 Location(str(file.path)),
                 "Try again.",
             )
-        read.append(_FileRead(file, slices))
+        read.append(slices)
     if piece is not None:
         raise DataError("a part of a file was converted that is not in the plan.", Location(piece.path))
     return read
 
 
-def _hash_again(read: Sequence[_FileRead]) -> None:
+def _hash_again(files: Sequence[SourceFile], facts: Sequence[SourceFacts]) -> None:
     """Hash every file once more.
 
     Raises:
         DataError: a byte is another than was converted.
     """
 
-    def hashed_again(file: _FileRead) -> None:
-        _, now = hash_ranges(file.file.path, [piece.end for piece in file.slices], stop)
-        if now != [piece.sha256 for piece in file.slices]:
-            raise changed_file(file.file.path)
+    def hashed_again(file: SourceFile, known: SourceFacts) -> None:
+        ranges = known.ranges or ((known.bytes, known.sha256),)
+        _, now = hash_ranges(file.path, [end for end, _ in ranges], stop)
+        if now != [sha256 for _, sha256 in ranges]:
+            raise changed_file(file.path)
 
-    # Hashing lets other threads run; the largest files go first, so that none is left to one thread at the end.
+    # Hashing lets other threads run.
     with held_interrupts() as stop, ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(hashed_again, sorted(read, key=lambda file: -file.file.size)))
+        list(pool.map(hashed_again, files, facts))
 
 
 def source_facts(file: SourceFile, slices: Sequence[SliceFacts]) -> SourceFacts:
