@@ -192,12 +192,16 @@ class OutputSource:
 
     def plan(self, max_shard_bytes: int) -> Plan:
         """The shards: as many records in each as make about so many bytes."""
-        plans = []
+        shards = []
         for found in self.splits:
             records = self._entry(found).fingerprint.records
-            shards = max(1, min(records, -(-found.bytes // max_shard_bytes)))
-            plans.append(_OutputSplitPlan(found, records, shards))
-        return Plan(plans)
+            count = max(1, min(records, -(-found.bytes // max_shard_bytes)))
+            for index in range(count):
+                start, end = (records * number // count for number in (index, index + 1))
+                piece = OutputSlice(Path(str(found.files[0].path)), start, end)
+                size = found.bytes * (end - start) // max(1, records)
+                shards.append(Shard(found.split, index, count, start, (piece,), size))
+        return Plan(shards)
 
     def _entry(self, found: SourceSplit) -> StatedSplit:
         return next(entry for entry in self._entries if entry.title == found.split.title)
@@ -263,27 +267,6 @@ class OutputSource:
 
 def _location(folder: Path, first: int, row: int) -> Location:
     return Location(str(folder), first + row)
-
-
-@dataclass(frozen=True)
-class _OutputSplitPlan:
-    """How a split of an output is cut: ``count`` shards of as many records each, of ``records`` in all."""
-
-    found: SourceSplit
-    records: int
-    count: int
-
-    @property
-    def split(self) -> Split:
-        """The split."""
-        return self.found.split
-
-    def shard(self, index: int) -> Shard:
-        """Shard ``index`` of the split."""
-        start, end = (self.records * number // self.count for number in (index, index + 1))
-        piece = OutputSlice(Path(str(self.found.files[0].path)), start, end)
-        size = self.found.bytes * (end - start) // max(1, self.records)
-        return Shard(self.split, index, self.count, start, (piece,), size)
 
 
 def _between(batches: Iterator[pa.RecordBatch], start: int, end: int) -> Iterator[pa.RecordBatch]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import pairwise
 
-from converters.dataset.description import Split
 from converters.dataset.plan import MAX_SHARD_BYTES, Plan
 from converters.dataset.shard import Shard
 from converters.dataset.source import MAX_RECORD_BYTES, SourceSplit
@@ -14,44 +13,8 @@ from converters.formats.tfrecord.compression import StoredFile
 from converters.formats.tfrecord.framing import HEADER_BYTES, MAX_SIZES_SEEN, OVERHEAD_BYTES, record_size
 from converters.formats.tfrecord.reader import RangeReader, SourceRange, whole_file
 
-_CUT_NUMBERS = 4
-
-
-@dataclass(frozen=True)
-class TFRecordSplitPlan:
-    """How one split is cut.
-
-    Attributes:
-        split: the split.
-        files: its source files, whole, in order.
-        cuts: where its shards begin, and after them where the last one ends, four numbers each: the file's number,
-            the byte in it, the record in it, and the record in the split. So a shard takes 32 bytes.
-    """
-
-    split: Split
-    files: tuple[SourceRange, ...]
-    cuts: array[int]
-
-    @property
-    def count(self) -> int:
-        """Number of shards."""
-        return len(self.cuts) // _CUT_NUMBERS - 1
-
-    def shard(self, index: int) -> Shard:
-        """Shard ``index`` of the split."""
-        number, start, first_in_file, first = self._cut(index)
-        last, end, _, _ = self._cut(index + 1)
-        ranges = []
-        while (number, start) < (last, end):
-            file = self.files[number]
-            if file.end:
-                ranges.append(_part(file, start, end if number == last else file.end, first_in_file))
-            number, start, first_in_file = number + 1, 0, 0
-        size = sum(piece.end - piece.start for piece in ranges)
-        return Shard(self.split, index, self.count, first, tuple(ranges), size)
-
-    def _cut(self, index: int) -> array[int]:
-        return self.cuts[_CUT_NUMBERS * index : _CUT_NUMBERS * (index + 1)]
+_Cut = tuple[int, int, int, int]
+"""Where a shard begins: the number of the file, the byte in it, the record in it, and the record in the split."""
 
 
 def plan_shards(
@@ -68,32 +31,45 @@ def plan_shards(
     Raises:
         DataError: a file that has to be scanned is damaged.
     """
-    plans = []
+    shards = []
     for source in splits:
         files = tuple(map(whole_file, source.files))
-        plans.append(TFRecordSplitPlan(source.split, files, _cuts(files, max_shard_bytes, max_record_bytes)))
-    return Plan(plans)
+        cuts = _cuts(files, max_shard_bytes, max_record_bytes)
+        for index, (begin, end) in enumerate(pairwise(cuts)):
+            slices = tuple(_slices(files, begin, end))
+            size = sum(piece.end - piece.start for piece in slices)
+            shards.append(Shard(source.split, index, len(cuts) - 1, begin[3], slices, size))
+    return Plan(shards)
 
 
-def _cuts(files: Sequence[SourceRange], max_shard_bytes: int, max_record_bytes: int) -> array[int]:
-    """Where the shards of a split begin and the last one ends; see :class:`TFRecordSplitPlan`."""
-    cuts = array("q", [0, 0, 0, 0])
+def _cuts(files: Sequence[SourceRange], max_shard_bytes: int, max_record_bytes: int) -> list[_Cut]:
+    """Where the shards of a split begin, and after them where the last one ends."""
+    cuts = [(0, 0, 0, 0)]
     if sum(file.end for file in files) <= max_shard_bytes:
-        return cuts + array("q", [len(files), 0, 0, 0])
+        return [*cuts, (len(files), 0, 0, 0)]
     shard_bytes = shard_records = first = 0
     for number, file in enumerate(files):
         first_in_file = 0
         for offset, size, records, lost in _units(file, max_record_bytes):
             # A damaged range is never what a shard begins with.
             if records and shard_records and shard_bytes + size > max_shard_bytes:
-                cuts.extend((number, offset, first_in_file, first))
+                cuts.append((number, offset, first_in_file, first))
                 shard_bytes = shard_records = 0
             shard_bytes += size
             shard_records += records
             first += records
             first_in_file += records + lost
-    cuts.extend((len(files), 0, 0, first))
-    return cuts
+    return [*cuts, (len(files), 0, 0, first)]
+
+
+def _slices(files: Sequence[SourceRange], begin: _Cut, end: _Cut) -> Iterator[SourceRange]:
+    """What lies between two cuts."""
+    number, start, first_in_file, _ = begin
+    while (number, start) < end[:2]:
+        file = files[number]
+        if file.end:
+            yield _part(file, start, end[1] if number == end[0] else file.end, first_in_file)
+        number, start, first_in_file = number + 1, 0, 0
 
 
 def _units(file: SourceRange, max_record_bytes: int) -> Iterator[tuple[int, int, int, int]]:
