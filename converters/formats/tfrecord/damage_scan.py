@@ -71,7 +71,8 @@ class ExaminedSplit:
                 for inside in (True, False)
             )
             files.append(FileBytes(file.name, size, read, lost, file.size, stored_lost))
-        return Quarantine(self.ranges, tuple(files))
+        lost_records = records_lost(piece.records for piece in self.ranges)
+        return Quarantine(lost_records, self.ranges, tuple(files))
 
 
 def examine_split(
@@ -207,7 +208,7 @@ def _ranges(
                 found_again=piece.found_again,
                 raw=raw_name(found.split, file.name, number, piece),
             )
-        lost = records_lost(examination.lost)
+        lost = records_lost(piece.records for piece in examination.lost)
         base = None if base is None or lost is None else base + examination.records + lost
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from converters.dataset.description import DESCRIPTION_FILE, Description, Split
@@ -15,7 +15,7 @@ from converters.errors import CallError, DataError, Location
 from converters.formats.tfrecord.checksum_files import published_digests
 from converters.formats.tfrecord.file_names import is_sidecar_name
 from converters.formats.tfrecord.foreign import Look, look_at
-from converters.formats.tfrecord.listing import Listing, list_source, pattern_of
+from converters.formats.tfrecord.listing import Listing, pattern_of
 from converters.formats.tfrecord.reader import first_label_count
 from converters.storage.files import file_state
 from converters.storage.object_store import ObjectPath, Place, side_by_side
@@ -26,6 +26,25 @@ _TFRECORD_NAME = re.compile(r"\.tfrecords?\b", re.IGNORECASE)
 # Words in file names that name the same split, by one of them.
 _SAME_SPLIT = {"training": "train", "validation": "valid", "val": "valid", "dev": "valid", "testing": "test"}
 _SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Described:
+    """A description, and how it was come by.
+
+    Attributes:
+        description: of the dataset; the columns of its configs may have to be inferred.
+        complete: whether a split that it has must be there, if it is not left out by name.
+        files: the files that it was read from, relative to the source.
+        notes: of splits that were made of files of several stems, a sentence each, by the split's name.
+        named_after_place: whether the dataset's name is only that of the folder, or of the file.
+    """
+
+    description: Description
+    complete: bool = False
+    files: tuple[str, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
+    named_after_place: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,27 +71,26 @@ class FoundSource:
 
 
 def find_source(
-    source: Place | Listing,
-    description: Description,
+    listing: Listing,
+    described: Described,
     configs: Collection[str] = (),
     splits: Collection[str] = (),
     *,
-    allow_empty: bool = False,
+    allow_mismatch: bool = False,
 ) -> FoundSource:
     """Find the files of the wanted configs and splits (all, where none are named).
 
     A file is matched by its name. A TFRecord file with a name that the description does not know is matched by
-    the number of its labels and a split's name in its own, where both are unambiguous. With ``allow_empty``, a file of
-    no bytes is one of no records.
+    the number of its labels and a split's name in its own, where both are unambiguous. With ``allow_mismatch``, a
+    file of no bytes is one of no records, and a split may be absent that must be there.
 
     Raises:
         CallError: the folder is not there, a name is unknown, outputs cannot hold the name of a file, or nothing that
             was asked for is there.
         DataError: a file cannot belong to any split, or could belong to more than one; it is no TFRecord; a member of
-            ``-of-N`` is there twice, or a file and its copy.
+            ``-of-N`` is there twice, or a file and its copy; a split is absent that must be there.
     """
-    listing = source if isinstance(source, Listing) else list_source(source)
-    folder = listing.folder
+    folder, description = listing.folder, described.description
     wanted = _wanted(description, configs, splits)
     found = _by_name(description, listing.names)
     _refuse_shared(found, folder)
@@ -87,26 +105,39 @@ def find_source(
     for split, names in found.items():
         _check_members(names, split, folder)
     digests, digest_files = published_digests(folder, listing.beside)
-    files = _look_at_all(found, listing, digests, allow_empty=allow_empty)
+    files = _look_at_all(found, listing, digests, allow_empty=allow_mismatch)
     for split, names in found.items():
         _refuse_copies([files[name] for name in names], split, folder)
         if empty := [name for name in names if files[name].may_be_empty]:
             notes[split] = f"no record of {split.title} is in {_listed(empty)}"
     there = [
-        SourceSplit(split, tuple(files[name] for name in found[split]), notes.get(split))
+        SourceSplit(
+            split,
+            tuple(files[name] for name in found[split]),
+            described.notes.get(split.name, notes.get(split)),
+        )
         for split in description.splits()
         if found[split]
     ]
     asked = set(wanted)
     present = [source for source in there if source.split in asked]
+    absent = tuple(split for split in wanted if not found[split])
     _refuse_absent(listing, description, wanted, present, configs, splits)
-    used = {name for names in found.values() for name in names} | set(digest_files) | {DESCRIPTION_FILE}
+    if absent and described.complete and not (configs or splits or allow_mismatch):
+        raise DataError(
+            f"{absent[0].title}: none of its {len(absent[0].files)} files is here, first {absent[0].files[0]}; "
+            f"{absent[0].published.records} records are published.",
+            Location(str(folder)),
+            "Name the splits that you want with --split, or go on with --allow-mismatch.",
+        )
+    used = {name for names in found.values() for name in names}
+    used |= {DESCRIPTION_FILE, *digest_files, *described.files}
     used |= {file.index.name for file in files.values() if file.index is not None}
     return FoundSource(
         folder,
         description,
         tuple(present),
-        tuple(split for split in wanted if not found[split]),
+        absent,
         tuple(_passed_over(listing, used, description)),
         tuple(folder / name for name in digest_files),
         tuple(source for source in there if source.split not in asked),

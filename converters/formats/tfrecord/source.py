@@ -16,7 +16,6 @@ import pyarrow as pa
 from converters.dataset.checks import RecordChecker
 from converters.dataset.description import (
     IDENTITIES,
-    Description,
     Split,
     described_columns,
     parse_description,
@@ -39,7 +38,7 @@ from converters.dataset.source import (
 from converters.dataset.source_facts import SourceFacts
 from converters.errors import CallError, DataError, Location
 from converters.formats.tfrecord.columns import ColumnReader
-from converters.formats.tfrecord.descriptions import Described, describe
+from converters.formats.tfrecord.descriptions import describe
 from converters.formats.tfrecord.discovery import FoundSource, find_source, passed_over_note
 from converters.formats.tfrecord.framing import OVERHEAD_BYTES
 from converters.formats.tfrecord.label_maps import find_label_maps
@@ -351,7 +350,6 @@ class TFRecordSource:
 def open_tfrecords(
     place: Place,
     *,
-    description: Description | None = None,
     configs: Collection[str] = (),
     splits: Collection[str] = (),
     labels: Path | None = None,
@@ -368,8 +366,6 @@ def open_tfrecords(
 
     Args:
         place: a folder, which is searched with all below it; a file; or a glob pattern.
-        description: their description; by default the one that is beside them, or KFER's, or TensorFlow Datasets', or
-            what their names say.
         configs: those wanted; all by default.
         splits: likewise.
         labels: see :class:`TFRecordReading`.
@@ -402,17 +398,8 @@ def open_tfrecords(
             raise CallError("--reader tensorflow reads files of this machine: copy the source here first.")
         require_tensorflow()
     listing = list_source(place)
-    described = describe(listing) if description is None else Described(description)
-    found = find_source(listing, described.description, configs, splits, allow_empty=allow_mismatch)
-    if described.complete and not configs and not splits and not allow_mismatch:
-        _refuse_incomplete(found)
-    found = replace(
-        found,
-        splits=tuple(
-            replace(split, note=described.notes.get(split.split.name, split.note)) for split in found.splits
-        ),
-        passed_over=tuple(name for name in found.passed_over if name not in described.files),
-    )
+    described = describe(listing)
+    found = find_source(listing, described, configs, splits, allow_mismatch=allow_mismatch)
     found, inferred = _with_inferred(
         found,
         listing,
@@ -428,23 +415,6 @@ def open_tfrecords(
         on_error=on_error,
         paranoid=paranoid,
         named_after_place=described.named_after_place,
-    )
-
-
-def _refuse_incomplete(found: FoundSource) -> None:
-    """A split that TensorFlow Datasets' files promise must be there, if it is not left out by name.
-
-    Raises:
-        DataError: one is not.
-    """
-    if not found.absent:
-        return
-    split = found.absent[0]
-    raise DataError(
-        f"{split.title}: none of its {len(split.files)} files is here, first {split.files[0]}; "
-        f"{split.published.records} records are published.",
-        Location(str(found.folder)),
-        "Name the splits that you want with --split, or go on with --allow-mismatch.",
     )
 
 

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 from converters.convert.merge import merge_split
 from converters.dataset.damage import LostRange
-from converters.dataset.description import Split, kfer, load_description
+from converters.dataset.description import Split, kfer
 from converters.dataset.fingerprint import Part
 from converters.dataset.report import Work
 from converters.dataset.schema import Column, Schema
 from converters.dataset.shard import ShardResult, SliceFacts
 from converters.dataset.source import SourceFile, SourceSplit
 from converters.errors import DataError
-from converters.formats.tfrecord.discovery import FoundSource, find_source
+from converters.formats.tfrecord.discovery import FoundSource
 from converters.formats.tfrecord.plan import plan_shards
-from converters.formats.tfrecord.source import TFRecordReading, TFRecordSource
+from converters.formats.tfrecord.source import TFRecordReading, TFRecordSource, open_tfrecords
 from converters.storage.file_list import OutputFile, OutputFiles
 from converters.storage.files import file_state
 
@@ -126,7 +126,7 @@ def test_many_files_of_a_split_are_read_in_the_order_of_their_names(sample, tmp_
     )
     for number in (10, 2, 1):
         write_frames(folder / f"train-{number:03d}.tfrecords", [bytes(number)])
-    found = find_source(folder, load_description(folder))
+    found = open_tfrecords(folder)
     assert [file.path.name for file in found.splits[0].files] == [
         f"train-{number:03d}.tfrecords" for number in (1, 2, 10)
     ]
