@@ -518,6 +518,17 @@ def described_columns(schema: Schema) -> dict[str, Any]:
     return {column.name: _described(column) for column in schema.stored}
 
 
+def with_all_columns(description: Description, other: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A description's JSON object with the columns of all configs, as far as they are known.
+
+    ``other`` are those of some configs, by their names, that take the place of what is known.
+    """
+    known = {config.name: described_columns(config.schema) for config in description.configs}
+    return with_described_columns(
+        description, {name: columns for name, columns in {**known, **(other or {})}.items() if columns}
+    )
+
+
 def with_described_columns(description: Description, columns: Mapping[str, Any]) -> dict[str, Any]:
     """A description's JSON object with the columns of some configs, by their names."""
     configs = {

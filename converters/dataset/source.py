@@ -21,8 +21,9 @@ from converters.storage.object_store import Place
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from converters.dataset.column_table import ColumnTable
     from converters.dataset.plan import Plan
-    from converters.dataset.report import ColumnTable, Report
+    from converters.dataset.report import Report
     from converters.dataset.shard import Shard, SliceFacts
     from converters.storage.file_list import OutputFile
 

@@ -16,12 +16,13 @@ import pyarrow as pa
 
 from converters.dataset.arrays import conform
 from converters.dataset.checks import RecordChecker
-from converters.dataset.description import Description, Split, described_columns, with_described_columns
+from converters.dataset.column_table import ColumnTable
+from converters.dataset.description import Description, Split, with_all_columns
 from converters.dataset.fingerprint import PartBuilder, Tree
 from converters.dataset.manifest import MANIFEST, Manifest, Origin, StatedOptions, StatedSplit, read_manifest
 from converters.dataset.plan import Plan
 from converters.dataset.quarantine import LIST, list_text
-from converters.dataset.report import ColumnTable, Report
+from converters.dataset.report import Report
 from converters.dataset.shard import Shard, SliceFacts
 from converters.dataset.source import Account, FileState, SourceFile, SourceSplit
 from converters.errors import CallError, DataError, Location
@@ -183,12 +184,7 @@ class OutputSource:
 
     def described(self) -> dict[str, Any]:
         """See :class:`~converters.dataset.source.Source`; the files are those that the output was made from."""
-        columns = {
-            config.name: described_columns(config.schema)
-            for config in self.description.configs
-            if config.schema.columns
-        }
-        return with_described_columns(self.description, columns)
+        return with_all_columns(self.description)
 
     def plan(self, max_shard_bytes: int) -> Plan:
         """The shards: as many records in each as make about so many bytes."""

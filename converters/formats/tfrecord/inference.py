@@ -1,19 +1,19 @@
 """Infers the columns of a dataset that nothing describes, from all its records.
 
 A role is only given where all records bear it out, and label names are never guessed. What a feature was taken for,
-and why, is told for people (:class:`InferredColumn`).
+and why, is told for people (:class:`~converters.dataset.column_table.ColumnRow`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from converters.dataset.description import MAX_COLUMN_NAME_BYTES, described_columns
+from converters.dataset.column_table import ColumnRow, ColumnTable, image_words
+from converters.dataset.description import MAX_COLUMN_NAME_BYTES
 from converters.dataset.labels import UNLABELLED
 from converters.dataset.schema import (
     FIRST_IMAGES,
@@ -21,8 +21,6 @@ from converters.dataset.schema import (
     Column,
     Kind,
     Role,
-    Schema,
-    type_name,
     with_derived_label,
 )
 from converters.errors import DataError
@@ -38,117 +36,6 @@ _BASES: Mapping[FeatureKind, pa.DataType] = {
     "bytes_list": pa.binary(),
 }
 _SHOWN_LABELS = 12
-
-
-@dataclass(frozen=True)
-class InferredColumn:
-    """What a feature was taken for.
-
-    Attributes:
-        feature: its name.
-        column: the column that it became; None where no record has a value of it.
-        kind: which list holds its values; None where no record has one.
-        least: the least number of values of a record that has it; ``most``: the most.
-        absent: in how many records it has no kind, or is not there at all, by the split's name.
-        example: a value, in words.
-        why: what the role, or that there is none, follows from.
-        images: encodings and sizes of its images, in words.
-        labels: how many values have which label, in words.
-        nearly: the role that all but a few values bear out.
-    """
-
-    feature: str
-    column: Column | None
-    kind: FeatureKind | None
-    least: int
-    most: int
-    absent: Mapping[str, int]
-    example: str
-    why: str
-    images: str = ""
-    labels: str = ""
-    nearly: Role | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as a JSON object."""
-        column = self.column
-        return {field.name: getattr(self, field.name) for field in fields(self)} | {
-            "column": None if column is None else column.name,
-            "type": None if column is None else type_name(column.type),
-            "role": None if column is None else column.role,
-            "absent": dict(self.absent),
-        }
-
-
-@dataclass(frozen=True)
-class InferredConfig:
-    """What was inferred of one config.
-
-    Attributes:
-        name: of the config.
-        schema: its columns.
-        columns: what each feature was taken for: those of the columns, in their order, and then those without one.
-        records: how many records of each split were read.
-        notes: what else people should know.
-    """
-
-    name: str
-    schema: Schema
-    columns: tuple[InferredColumn, ...]
-    records: Mapping[str, int]
-    notes: tuple[str, ...] = ()
-
-    def described(self) -> dict[str, Any]:
-        """The columns as a description has them."""
-        return described_columns(self.schema)
-
-    def to_edit(self) -> dict[str, Any]:
-        """The same for people who edit it: with the roles that all but a few values bear out, as promises."""
-        columns = self.described()
-        for inferred in self.columns:
-            if inferred.column is not None and inferred.nearly is not None:
-                columns[inferred.column.name]["role"] = inferred.nearly
-        return columns
-
-    def lines(self, *, labels: bool = True) -> list[str]:
-        """The same for people: a table, what the images are, with ``labels`` how many are which, and the notes."""
-        rows = [("feature", "kind", "column", "type", "role", "values", "absent in", "example", "why")]
-        for inferred in self.columns:
-            column = inferred.column
-            values = (
-                f"{inferred.least}"
-                if inferred.least == inferred.most
-                else f"{inferred.least}–{inferred.most}"
-            )
-            absent = sum(inferred.absent.values())
-            rows.append(
-                (
-                    inferred.feature,
-                    inferred.kind or "–",
-                    "–" if column is None else column.name,
-                    "–" if column is None else type_name(column.type),
-                    (column.role if column else None) or "",
-                    values if inferred.kind else "–",
-                    f"{absent:,}" if absent else "",
-                    inferred.example[:40],
-                    inferred.why,
-                )
-            )
-        widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        for inferred in self.columns:
-            words = (inferred.images, inferred.labels if labels else "")
-            lines += [f"{inferred.feature}: {text}" for text in words if text]
-        return [*lines, *self.notes]
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as a JSON object."""
-        return {
-            "config": self.name,
-            "records": dict(self.records),
-            "columns": [column.to_json() for column in self.columns],
-            "notes": list(self.notes),
-        }
 
 
 @dataclass
@@ -180,7 +67,7 @@ def infer_columns(
     label_maps: Sequence[LabelMap],
     left_out: Mapping[str, FeatureKind] | None = None,
     without: Collection[str] = (),
-) -> InferredConfig:
+) -> ColumnTable:
     """Decide what the features of a config are.
 
     Args:
@@ -227,7 +114,7 @@ def infer_columns(
     columns = [_inferred(feature, facts) for feature in ordered]
     lost = [_nothing(facts.features[name], facts) for name in names if name not in taken]
     notes += [f"{column.feature}: no record has a value of it, so there is no column" for column in lost]
-    return InferredConfig(config, schema, (*columns, *lost), dict(facts.records), tuple(notes))
+    return ColumnTable(config, schema, (*columns, *lost), dict(facts.records), tuple(notes))
 
 
 def _type(facts: FeatureFacts) -> pa.DataType:
@@ -411,30 +298,22 @@ def _absent(facts: FeatureFacts, records: Mapping[str, int]) -> dict[str, int]:
     return {split: count for split, count in absent.items() if count}
 
 
-def _inferred(feature: _Taken, facts: FactsBuilder) -> InferredColumn:
+def _inferred(feature: _Taken, facts: FactsBuilder) -> ColumnRow:
     own, column = feature.facts, feature.column
-    images = _images(own) if own.image.borne and own.single else ""
+    images = ""
+    if own.single and own.smallest is not None and own.largest is not None:
+        images = image_words(own.encodings, own.smallest.tolist(), own.largest.tolist())
     labels = _labels(own.labels, column) if column.role == "label" else ""
-    return InferredColumn(
+    return ColumnRow(
         own.name, column, own.kind, own.least, own.most, _absent(own, facts.records), own.example,
         feature.why, images, labels, feature.nearly,
     )  # fmt: skip
 
 
-def _nothing(facts: FeatureFacts, builder: FactsBuilder) -> InferredColumn:
-    return InferredColumn(
+def _nothing(facts: FeatureFacts, builder: FactsBuilder) -> ColumnRow:
+    return ColumnRow(
         facts.name, None, None, 0, 0, _absent(facts, builder.records), "", "no record has a value"
     )
-
-
-def _images(facts: FeatureFacts) -> str:
-    kinds = ", ".join(f"{count:,} {encoding}" for encoding, count in facts.encodings.most_common())
-    if facts.smallest is None or facts.largest is None:
-        return kinds
-    sizes = (f"{least}" if least == most else f"{least}–{most}" for least, most in
-             zip(facts.smallest.tolist(), facts.largest.tolist(), strict=True))  # fmt: skip
-    height, width, depth = sizes
-    return f"{kinds}; width {width}, height {height}, depth {depth}"
 
 
 def _labels(counts: Counter[int] | None, column: Column) -> str:

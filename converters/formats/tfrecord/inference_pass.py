@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 
+from converters.dataset.column_table import ColumnTable
 from converters.dataset.shard import Progress
 from converters.dataset.source import MAX_RECORD_BYTES, SourceFile, SourceSplit, changed_file
 from converters.errors import DataError, Location
@@ -14,7 +15,7 @@ from converters.formats.tfrecord.fast_parser import BatchParser, FeatureValues, 
 from converters.formats.tfrecord.feature_facts import FactsBuilder, TwoKindsError
 from converters.formats.tfrecord.foreign import record_words
 from converters.formats.tfrecord.framing import Frames
-from converters.formats.tfrecord.inference import InferredConfig, infer_columns
+from converters.formats.tfrecord.inference import infer_columns
 from converters.formats.tfrecord.label_maps import LabelMap
 from converters.formats.tfrecord.reader import RangeReader, SourceRange, frame_location, whole_file
 from converters.formats.tfrecord.recovery import examine
@@ -43,7 +44,7 @@ class InferencePass:
     quarantine: bool = False
     progress: Progress | None = None
 
-    def infer(self, config: str, splits: Sequence[SourceSplit]) -> InferredConfig:
+    def infer(self, config: str, splits: Sequence[SourceSplit]) -> ColumnTable:
         """Read all splits of a config.
 
         Raises:

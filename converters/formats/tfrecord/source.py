@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import pyarrow as pa
 
 from converters.dataset.checks import RecordChecker
+from converters.dataset.column_table import ColumnTable
 from converters.dataset.description import (
     IDENTITIES,
     Split,
-    described_columns,
     parse_description,
+    with_all_columns,
     with_columns,
     with_described_columns,
 )
@@ -56,7 +57,6 @@ from converters.storage.tree import file_digest, hash_ranges
 if TYPE_CHECKING:
     # What most runs do without is imported where it is used.
     from converters.formats.tfrecord.damage_scan import ExaminedSplit
-    from converters.formats.tfrecord.inference import InferredConfig
 
 Reader = Literal["native", "tensorflow"]
 
@@ -182,7 +182,7 @@ class TFRecordSource:
         found: FoundSource,
         reading: TFRecordReading,
         *,
-        inferred: tuple[InferredConfig, ...] = (),
+        inferred: tuple[ColumnTable, ...] = (),
         on_error: OnError = "fail",
         paranoid: bool = False,
         named_after_place: bool = False,
@@ -241,13 +241,7 @@ class TFRecordSource:
 
         Where columns were inferred, roles that all but a few values bear out stand there as promises.
         """
-        inferred = {config.name: config.to_edit() for config in self.inferred}
-        columns = {
-            config.name: inferred.get(config.name) or described_columns(config.schema)
-            for config in self.description.configs
-            if config.schema.columns
-        }
-        return with_described_columns(self.description, columns)
+        return with_all_columns(self.description, {config.name: config.to_edit() for config in self.inferred})
 
     def plan(self, max_shard_bytes: int) -> Plan:
         """Cut the files into shards; damaged ranges are looked for first where they are to be passed over."""
@@ -422,7 +416,7 @@ def _with_inferred(
     found: FoundSource,
     listing: Listing,
     **options: Any,  # noqa: ANN401  # of the pass
-) -> tuple[FoundSource, tuple[InferredConfig, ...]]:
+) -> tuple[FoundSource, tuple[ColumnTable, ...]]:
     """The source with the columns of those configs that are asked for and have none yet."""
     unknown = dict.fromkeys(there.split.config for there in found.splits if not there.split.schema.columns)
     if not unknown:
