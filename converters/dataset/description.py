@@ -112,7 +112,7 @@ class Split:
     schema: Schema = field(hash=False)
     files: tuple[str, ...]
     index: str | None = None
-    labels_csv: str | None = None
+    labels_csv: str = ""
     published: Published = field(default_factory=Published, hash=False)
 
     @property

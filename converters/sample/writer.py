@@ -26,7 +26,6 @@ from converters.sample.rows import (
     emotions_of,
     full_rows,
     identities_sha256,
-    labels_csv_name,
     labels_sha256,
     published_records,
     read_label_files,
@@ -191,7 +190,7 @@ def _write_label_files(folder: Path, parts: Sequence[Part]) -> list[Path]:
     (folder / LABELS_FOLDER).mkdir()
     files = []
     for split, rows in parts:
-        path = folder / LABELS_FOLDER / labels_csv_name(split)
+        path = folder / LABELS_FOLDER / split.labels_csv
         with path.open("x", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["img_id", "clip_id", *split.label_names])
@@ -237,7 +236,7 @@ def _describe_split(split: Split, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "file": split.file,
         "index": split.index,
-        "labels_csv": labels_csv_name(split),
+        "labels_csv": split.labels_csv,
         "records": len(rows),
         "label_counts": dict(zip(split.label_names, map(sum, columns), strict=True)),
         "labels_per_image": {str(number): per_image[number] for number in sorted(per_image)},

@@ -7,7 +7,7 @@ and why, is told for people (:class:`~converters.dataset.column_table.ColumnRow`
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -65,8 +65,6 @@ def infer_columns(
     config: str,
     facts: FactsBuilder,
     label_maps: Sequence[LabelMap],
-    left_out: Mapping[str, FeatureKind] | None = None,
-    without: Collection[str] = (),
 ) -> ColumnTable:
     """Decide what the features of a config are.
 
@@ -74,13 +72,11 @@ def infer_columns(
         config: its name.
         facts: what all its records show.
         label_maps: the files of label names beside them.
-        left_out: features that were not looked at, for they are left out; their kinds.
-        without: features that are left out, whose names may be any.
 
     Raises:
         DataError: no record has a value, or a feature's name cannot be that of a column.
     """
-    for name, kind in (left_out or {}).items():
+    for name, kind in facts.left_out.items():
         facts.features[name] = FeatureFacts(name, kind, most=2)
     names = sorted(facts.features, key=lambda name: name.encode("utf-8", "surrogatepass"))
     records = sum(facts.records.values())
@@ -92,7 +88,7 @@ def infer_columns(
     if not taken:
         raise DataError(f"no record of {config} has a value.", advice="There is nothing to convert.")
     for name in taken:
-        if name not in without and (problem := _unusable(name)):
+        if name not in facts.without and (problem := _unusable(name)):
             shell = "$" if "\\" in repr(name) else ""  # bash reads $'\n' as Python does
             raise DataError(
                 f"the feature {name[:100]!r} {problem}, so no column can be called so.",

@@ -54,7 +54,7 @@ class InferencePass:
         for split in splits:
             for file in split.files:
                 self._read(file, split.split.name, builder)
-        return infer_columns(config, builder, self.label_maps, builder.left_out, self.without)
+        return infer_columns(config, builder, self.label_maps)
 
     def _read(self, file: SourceFile, split: str, builder: FactsBuilder) -> None:
         path = str(file.path)

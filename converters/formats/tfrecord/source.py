@@ -23,7 +23,7 @@ from converters.dataset.description import (
     with_columns,
     with_described_columns,
 )
-from converters.dataset.identity import Identities, Rows, label_csv_path, read_identities
+from converters.dataset.identity import Identities, Rows, read_identities
 from converters.dataset.plan import Plan
 from converters.dataset.quarantine import Quarantine, QuarantinedRange
 from converters.dataset.report import Report
@@ -102,7 +102,7 @@ class TFRecordReading:
         if self.labels is None:
             return None
         return joined_texts(
-            label_csv_path(self.labels, split), len(IDENTITIES), self.lost_rows.get(split.title, ())
+            self.labels / split.labels_csv, len(IDENTITIES), self.lost_rows.get(split.title, ())
         )
 
 
@@ -199,7 +199,7 @@ class TFRecordSource:
             for there in found.splits
         )
         self.absent = found.absent
-        self._found = replace(found, splits=self.splits)
+        self._found = found
         self._on_error = on_error
         self._examined: Mapping[str, ExaminedSplit] = {}
         left_out = {
@@ -233,7 +233,7 @@ class TFRecordSource:
         read += self._found.companions
         labels = self._reading.labels
         if labels is not None:
-            read += [labels / found.split.labels_csv for found in self.splits if found.split.labels_csv]
+            read += [labels / found.split.labels_csv for found in self.splits]
         return dict(zip(map(_absolute, read), side_by_side(file_state, read), strict=True))
 
     def described(self) -> dict[str, Any]:
@@ -543,7 +543,7 @@ def _check_label_files(splits: Sequence[SourceSplit], labels: Path | None) -> No
     if not labels.is_dir():
         raise CallError(f"{labels}: there is no such folder. --labels takes the folder of the label CSVs.")
     for found in splits:
-        path = labels / (found.split.labels_csv or "")
+        path = labels / found.split.labels_csv
         if not path.is_file():
             raise CallError(f"{path}: there is no such label CSV, which {found.split.title} needs.")
         largest = _FREE_LABEL_BYTES + found.bytes
