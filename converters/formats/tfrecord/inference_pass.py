@@ -17,7 +17,7 @@ from converters.formats.tfrecord.foreign import record_words
 from converters.formats.tfrecord.framing import Frames
 from converters.formats.tfrecord.inference import infer_columns
 from converters.formats.tfrecord.label_maps import LabelMap
-from converters.formats.tfrecord.reader import RangeReader, SourceRange, frame_location, whole_file
+from converters.formats.tfrecord.reader import RangeReader, frame_location, whole_file
 from converters.formats.tfrecord.recovery import examine
 from converters.formats.tfrecord.strict_parser import FeatureKind
 from converters.storage.files import file_state
@@ -69,38 +69,12 @@ class InferencePass:
     def _frames(self, file: SourceFile) -> Iterator[Frames]:
         if not file.size:
             return
-        source = whole_file(file)
         if self.quarantine and not file.may_be_empty:
-            self._refuse_other_records(source)
             check = partial(_parse, str(file.path), {})
             found = examine(file.path, file.compression, file.index, check, self.max_record_bytes)
-            index = None if found.index_problem else file.index
-            source = replace(source, lost=found.lost, index=index)
-        with closing(RangeReader(source, self.max_record_bytes, hashed=False).frames()) as frames:
+            file = replace(file, lost=found.lost, index=None if found.index_problem else file.index)
+        with closing(RangeReader(whole_file(file), self.max_record_bytes, hashed=False).frames()) as frames:
             yield from frames
-
-    def _refuse_other_records(self, source: SourceRange) -> None:
-        """Where damage is passed over, what no record is of must not pass for damage."""
-        try:
-            with closing(RangeReader(source, self.max_record_bytes).frames()) as all_frames:
-                frames = next(all_frames)
-        except (DataError, StopIteration):
-            return
-        refuse_other_records(str(source.path), frames)
-
-
-def refuse_other_records(path: str, frames: Frames) -> None:
-    """Refuse a file whose first record is no Example, but something that can be told.
-
-    Raises:
-        DataError: it is.
-    """
-    if not frames.first_record and (words := record_words(frames.data(0))):
-        raise DataError(
-            f"the records are no tf.train.Example: the first is {words}.",
-            Location(path, 0, 0),
-            "Only files of tf.train.Example can be converted.",
-        )
 
 
 def _parse(
@@ -126,6 +100,10 @@ def _parse(
                 raise TwoKindsError(error.name, error.kind, here, error.first_kind, before) from None
             left_out[error.name] = error.kind
         except RecordError as error:
-            if error.row == 0:
-                refuse_other_records(path, frames)
+            if error.row == frames.first_offset == 0 and (words := record_words(frames.data(0))):
+                raise DataError(
+                    f"the records are no tf.train.Example: the first is {words}.",
+                    Location(path, 0, 0),
+                    "Only files of tf.train.Example can be converted.",
+                ) from None
             raise DataError(error.message, frame_location(path, frames, error.row, error.position)) from None
