@@ -87,7 +87,7 @@ def _has_records_of(description: Description, path: Place, look: Look) -> bool:
     whole = SourceRange(path, 0, file_state(path)[0], 0, look.compression)
     try:
         with closing(RangeReader(whole).frames()) as frames:
-            features = parse_example(next(frames).data(0)).features
+            features = parse_example(next(frames).data(0))
     except (ConverterError, ExampleError, StopIteration):
         return False
     for config in description.configs:

@@ -171,7 +171,7 @@ def first_label_count(path: Place, compression: Compression, feature: str) -> in
     with closing(RangeReader(SourceRange(path, 0, file_state(path)[0], 0, compression)).frames()) as reader:
         frames = next(reader)
     try:
-        label = parse_example(frames.data(0)).features.get(feature)
+        label = parse_example(frames.data(0)).get(feature)
     except ExampleError as error:
         raise DataError(f"{error.message}.", frame_location(str(path), frames, 0, error.position)) from None
     if label is None:
