@@ -69,6 +69,4 @@ def _streams(found: SourceSplit, quarantine: Quarantine) -> Iterator[tuple[Quara
     for file in found.files:
         ranges = [piece for piece in quarantine.ranges if piece.file == file.name]
         lost = [piece.lost_range() for piece in ranges]
-        by_lost = dict(zip(lost, ranges, strict=True))
-        for piece, stream in lost_bytes(file.path, file.compression, lost):
-            yield by_lost[piece], stream
+        yield from zip(ranges, lost_bytes(file.path, file.compression, lost), strict=True)
