@@ -25,7 +25,7 @@ from converters.dataset.description import (
 )
 from converters.dataset.identity import Identities, Rows, read_identities
 from converters.dataset.plan import Plan
-from converters.dataset.quarantine import Quarantine, QuarantinedRange
+from converters.dataset.quarantine import Quarantine
 from converters.dataset.report import Report
 from converters.dataset.shard import Progress, Shard, SliceFacts
 from converters.dataset.source import (
@@ -45,7 +45,7 @@ from converters.formats.tfrecord.framing import OVERHEAD_BYTES
 from converters.formats.tfrecord.label_maps import find_label_maps
 from converters.formats.tfrecord.listing import Listing, list_source
 from converters.formats.tfrecord.plan import plan_shards
-from converters.formats.tfrecord.quarantine_folder import differing_range, write_quarantine
+from converters.formats.tfrecord.quarantine_folder import write_quarantine
 from converters.formats.tfrecord.reader import RangeReader, SourceRange, frame_location, read_columns
 from converters.formats.tfrecord.witnesses import Joined, Witnesses, joined_texts
 from converters.storage.file_list import OutputFile
@@ -166,7 +166,7 @@ class TFRecordShardReader:
 
 
 class TFRecordSource:
-    """TFRecord files.
+    """TFRecord files; see :class:`~converters.dataset.source.Source` for its attributes.
 
     Args:
         found: the files.
@@ -208,13 +208,8 @@ class TFRecordSource:
             for column in there.split.schema.stored
             if column.name in self.without or column.feature in self.without
         }
-        self._reading = replace(reading, without=tuple(sorted(left_out)))
+        self.reading = replace(reading, without=tuple(sorted(left_out)))
         _check_label_files(found.splits, reading.labels)
-
-    @property
-    def reading(self) -> TFRecordReading:
-        """How its shards are read."""
-        return self._reading
 
     @property
     def warnings(self) -> Sequence[str]:
@@ -231,7 +226,7 @@ class TFRecordSource:
         read: list[Place] = [file.path for file in files]
         read += [file.index for file in files if file.index is not None]
         read += self._found.companions
-        labels = self._reading.labels
+        labels = self.reading.labels
         if labels is not None:
             read += [labels / found.split.labels_csv for found in self.splits]
         return dict(zip(map(_absolute, read), side_by_side(file_state, read), strict=True))
@@ -245,7 +240,7 @@ class TFRecordSource:
 
     def plan(self, max_shard_bytes: int) -> Plan:
         """Cut the files into shards; damaged ranges are looked for first where they are to be passed over."""
-        reading = self._reading
+        reading = self.reading
         if self._on_error == "quarantine":
             from converters.formats.tfrecord.damage_scan import examine_split
 
@@ -260,7 +255,7 @@ class TFRecordSource:
                 for found in self.splits
             }
             lost_rows = {title: examined.lost_rows() for title, examined in self._examined.items()}
-            self._reading = replace(reading, lost_rows=lost_rows)
+            self.reading = replace(reading, lost_rows=lost_rows)
         splits = [examined.found for examined in self._examined.values()] or self.splits
         return plan_shards(splits, max_shard_bytes, reading.max_record_bytes)
 
@@ -284,13 +279,7 @@ class TFRecordSource:
         """
         if quarantine is not None:
             split = _without_stated(split, quarantine, facts)
-        return plan_shards([split], max_shard_bytes, self._reading.max_record_bytes)
-
-    def differing_range(
-        self, split: SourceSplit, quarantine: Quarantine, digests: Mapping[str, str]
-    ) -> QuarantinedRange | None:
-        """The first range of a quarantine whose bytes are not those here; ``digests`` are of the output's files."""
-        return differing_range(split, quarantine, digests)
+        return plan_shards([split], max_shard_bytes, self.reading.max_record_bytes)
 
     def account(self, facts: Sequence[Sequence[SliceFacts]]) -> list[Account]:
         """What was read of each split.
@@ -315,7 +304,7 @@ class TFRecordSource:
         """
         read = _slices_of_files(found, facts)
         sources = tuple(map(source_facts, found.files, read))
-        identities = self._reading.identities(found.split)
+        identities = self.reading.identities(found.split)
         clips = None if identities is None else identities.clips()
         there = self._examined.get(found.split.title)
         if there is None:
