@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from converters.dataset.description import DESCRIPTION_FILE, Description, Features, Split, kfer
+from converters.dataset.description import DESCRIPTION_FILE, FEATURES, Description, Split, kfer
 from converters.errors import CallError
 from converters.formats.tfrecord.encoder import encode_example
 from converters.formats.tfrecord.writer import TFRecordWriter
@@ -37,7 +37,6 @@ LABELS_FOLDER = "labels"
 _SMALL_SHARE = 100  # the small sample has one record for so many of KFER's
 _CHUNK_RECORDS = 250  # drawn at once by one worker
 _POOL_PAYS_FROM = 2_000  # records; below, starting processes takes longer than drawing
-_FEATURES = Features()
 
 _DESCRIPTION = (
     "Synthetic. The faces are cartoons drawn by a program: they show nobody. Files, features, label names "
@@ -176,11 +175,11 @@ def _draw(label_names: Sequence[str], seed: int, rows: Sequence[Row]) -> list[by
     for row in rows:
         emotions = emotions_of(row.label, label_names)
         features = {
-            _FEATURES.height: [SIZE],
-            _FEATURES.width: [SIZE],
-            _FEATURES.depth: [3],
-            _FEATURES.label: list(row.label),
-            _FEATURES.image: draw_face(f"{seed} {row.clip_id}", f"{seed} {row.img_id}", emotions),
+            FEATURES["height"]: [SIZE],
+            FEATURES["width"]: [SIZE],
+            FEATURES["depth"]: [3],
+            FEATURES["label"]: list(row.label),
+            FEATURES["image"]: draw_face(f"{seed} {row.clip_id}", f"{seed} {row.img_id}", emotions),
         }
         examples.append(encode_example(features))
     return examples
