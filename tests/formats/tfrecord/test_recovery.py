@@ -79,7 +79,7 @@ def examined(
     assert len(records) == found.records == reader.records
     assert sum(len(data) + 16 for data in records) == reader.record_bytes
     tail = len(stored)
-    for lost, stream in lost_bytes(path, compression, found.lost):
+    for lost, stream in zip(found.lost, lost_bytes(path, compression, found.lost), strict=True):
         data = b"".join(iter(lambda stream=stream: stream.read(100), b""))
         assert len(data) == lost.end - lost.start
         if lost.inflated is None:
