@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from converters.dataset.description import load_description
 from converters.engines.local import LocalEngine
 from converters.errors import DataError
-from converters.formats.tfrecord.discovery import find_source
-from converters.formats.tfrecord.plan import plan_shards
+from converters.formats.tfrecord.source import open_tfrecords
 
 
 def who(shard, progress):
@@ -55,7 +53,7 @@ class FailElsewhere:
 
 @pytest.fixture
 def shards(sample):
-    found = plan_shards(find_source(sample, load_description(sample)).splits, 3_000)
+    found = open_tfrecords(sample).plan(3_000)
     assert len(found) > 30
     return found
 

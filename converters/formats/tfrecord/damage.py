@@ -97,31 +97,27 @@ def sound_parts(stream: ByteStream, start: int, lost: Sequence[LostRange], path:
     yield SoundPart(rest, position, records)
 
 
-def lost_bytes(
-    path: Place, compression: Compression, lost: Sequence[LostRange]
-) -> Iterator[tuple[LostRange, ByteStream]]:
+def lost_bytes(path: Place, compression: Compression, lost: Sequence[LostRange]) -> Iterator[ByteStream]:
     """The bytes of each lost range, as a stream; read what is wanted of one before the next.
 
     Raises:
         DataError: on reading, when the file is not what it was when it was examined.
     """
-    for piece in lost:
-        if compression == "none" or piece.inflated is not None:
-            with StoredFile(path, piece.start, piece.end) as file:
-                yield piece, file
-    if compression == "none":
-        return
-    with StoredFile(path) as file:
-        stored = stored_stream(file, lost, str(path))
-        stream = DecompressedStream(stored, compression, str(path))
-        position = 0
-        for piece in lost:
-            if piece.inflated is None:
+    stored = list(lost)
+    if compression != "none":
+        stored = [piece for piece in lost if piece.inflated is not None]  # at most one, the last
+        with StoredFile(path) as file:
+            stream = DecompressedStream(stored_stream(file, lost, str(path)), compression, str(path))
+            position = 0
+            for piece in lost[: len(lost) - len(stored)]:
                 drain(LimitedStream(stream, piece.start - position, str(path)))
                 part = LimitedStream(stream, piece.end - piece.start, str(path))
-                yield piece, part
+                yield part
                 drain(part)
                 position = piece.end
+    for piece in stored:
+        with StoredFile(path, piece.start, piece.end) as file:
+            yield file
 
 
 def drain(stream: ByteStream) -> None:
