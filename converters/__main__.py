@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 
+_ALLOCATIONS = 50_000  # between two collections; 700 in Python itself
 _SIGNALLED = 128  # and the signal's number: the exit status of a program that a signal ended
 
 
@@ -18,6 +19,8 @@ def main() -> None:
     # NumPy comes with a library for linear algebra, of which nothing is used here, and which starts a thread a core
     # when it is loaded; these spin for a while, here and in every worker process, and take the cores from the work.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # What is imported stays, and batches hold no cycles: looking through all of it again and again finds nothing.
+    gc.set_threshold(_ALLOCATIONS)
     try:
         from converters.cli.main import main
     except KeyboardInterrupt:

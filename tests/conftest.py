@@ -30,6 +30,17 @@ settings.register_profile(
 settings.register_profile("search", settings.get_profile("suite"), derandomize=False, database=None)
 settings.load_profile("suite")
 
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With ``-n``, a worker that has run out of tests takes some that another has not begun."""
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 RECORDS = 120
 CONFIGS = ("6_basic_emo", "22_emo", "multi-label")
 SPLITS = ("train", "valid", "test")
@@ -110,6 +121,14 @@ def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def is_there(folder: Path, pattern: str) -> bool:
+    """Whether a file matches, below a folder that another process is changing."""
+    try:
+        return any(folder.glob(pattern))
+    except FileNotFoundError:  # a folder that went away while it was being listed
+        return False
 
 
 def digests(folder: Path) -> dict[str, str]:

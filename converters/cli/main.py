@@ -30,8 +30,13 @@ from converters.errors import OUT_OF_MEMORY, ConverterError
 
 _OWN_OPTIONS = ("--help", "-h", "--version", "-V")
 
-# Of <malloc.h>: one heap for all threads, and what is larger than any buffer of a batch of small images is given back.
-_MALLOC = (("MALLOC_MMAP_THRESHOLD_", -3, 16 << 20), ("MALLOC_ARENA_MAX", -8, 1))
+# Of <malloc.h>: one heap for all threads; what is larger than any buffer of a batch of small images is given back, and
+# of the rest so much is kept for the next batch.
+_MALLOC = (
+    ("MALLOC_MMAP_THRESHOLD_", -3, 16 << 20),
+    ("MALLOC_ARENA_MAX", -8, 1),
+    ("MALLOC_TRIM_THRESHOLD_", -1, 64 << 20),
+)
 
 
 class _DefaultsToConvert(click.Group):

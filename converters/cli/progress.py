@@ -29,6 +29,7 @@ def report_progress(*, quiet: bool, as_json: bool, total: int | None = None) -> 
     else:
         from tqdm import tqdm
 
+        tqdm.monitor_interval = 0  # no thread of its own: workers are forked where there is none
         with tqdm(total=total, unit=" records", unit_scale=True, leave=False) as bar:
 
             def advance(stage: str, count: int) -> None:

@@ -50,11 +50,11 @@ def finish(
     merged = [
         merge_split(
             found,
-            islice(results, split.count),
+            islice(results, count),
             work,
-            target.joins(found.split, split.count) if isinstance(target, Joins) else {},
+            target.joins(found.split, count) if isinstance(target, Joins) else {},
         )
-        for found, split in zip(source.splits, plan.splits, strict=True)
+        for found, count in ((found, len(plan.of(found.split))) for found in source.splits)
     ]
     accounts = source.account([split.slices for split in merged])
     splits = tuple(split.report(account) for split, account in zip(merged, accounts, strict=True))

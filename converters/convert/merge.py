@@ -123,8 +123,8 @@ def merge_split(
     )
 
 
-def _places(files: Sequence[OutputFile]) -> tuple[str, ...]:
+def _places(files: OutputFiles) -> tuple[str, ...]:
     """The paths of a shard's files; of many, those of the folders that they are in, which no other shard's are in."""
     if len(files) <= _MANY_FILES:
-        return tuple(file.path for file in files)
-    return tuple(dict.fromkeys(f"{file.path.rpartition('/')[0]}/" for file in files))
+        return tuple(files.paths())
+    return tuple(f"{folder}/" for folder in dict.fromkeys(path.rpartition("/")[0] for path in files.paths()))

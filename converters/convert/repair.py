@@ -127,8 +127,8 @@ def _make_again(
         )
     joins: dict[str, Sequence[str]] = {}
     if isinstance(verification.format, Joins):
-        for split in plan.splits:
-            joins |= verification.format.joins(split.split, split.count)
+        for found in source.splits:
+            joins |= verification.format.joins(found.split, len(plan.of(found.split)))
     joins = {path: parts for path, parts in joins.items() if path in damaged}
     lacking = {path: stated[path] for path in damaged if path in stated}
     parts = frozenset(chain.from_iterable(joins.values()))

@@ -9,7 +9,7 @@ from queue import SimpleQueue
 import pyarrow as pa
 
 # Batches that wait, in bytes: what is made while a row group of Parquet is written.
-_ROOM_BYTES = 20 << 20
+_ROOM_BYTES = 12 << 20
 
 
 def ahead(batches: Iterable[pa.RecordBatch]) -> Generator[pa.RecordBatch, None, None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,18 +38,10 @@ class LostRange:
     found_again: FoundAgain | None = None
 
 
-@dataclass(frozen=True)
-class FileDamage:
-    """The damaged ranges of a source file, in order, and whether its index tells of them rightly."""
-
-    lost: tuple[LostRange, ...]
-    indexed: bool
-
-
-def records_lost(lost: Sequence[LostRange]) -> int | None:
-    """Number of records lost in ranges; None where it is not known."""
-    counts = [piece.records for piece in lost]
-    return None if None in counts else sum(filter(None, counts))
+def records_lost(counts: Iterable[int | None]) -> int | None:
+    """Number of records lost in all, of the numbers in each range; None where one is not known."""
+    known = list(counts)
+    return None if None in known else sum(filter(None, known))
 
 
 def first_lost(lost: Sequence[LostRange]) -> list[int | None]:

@@ -48,23 +48,8 @@ RESERVED_COLUMNS = frozenset({"file_name", "img_id", "clip_id"})
 _SPLIT_NAME = re.compile(r"\w+(\.\w+)*")  # what Hugging Face allows
 
 
-@dataclass(frozen=True)
-class Features:
-    """Names of the ``tf.train.Example`` features that hold a record's parts."""
-
-    image: str = "image_raw"
-    label: str = "label"
-    height: str = "height"
-    width: str = "width"
-    depth: str = "depth"
-
-    def __post_init__(self) -> None:
-        if len(set(self.names())) != 5:
-            raise ValueError("expected five different feature names")
-
-    def names(self) -> tuple[str, str, str, str, str]:
-        """The five names: image, label, height, width, depth."""
-        return (self.image, self.label, self.height, self.width, self.depth)
+FEATURES: Mapping[Role, str] = {"image": "image_raw", "label": "label", **{size: size for size in SIZES}}
+"""The features of an Example that hold a record's parts in the short form, where a description does not name others."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +97,7 @@ class Split:
     schema: Schema = field(hash=False)
     files: tuple[str, ...]
     index: str | None = None
-    labels_csv: str | None = None
+    labels_csv: str = ""
     published: Published = field(default_factory=Published, hash=False)
 
     @property
@@ -331,6 +316,11 @@ def _column_name(name: str) -> str | None:
     return None if usable else f"{name[:300]!r} cannot name a column"
 
 
+def _five(features: Mapping[Role, str]) -> str | None:
+    distinct = len({*{**FEATURES, **features}.values()}) == len(FEATURES)
+    return None if distinct else "expected five different feature names"
+
+
 def _folders(names: Mapping[str, object]) -> str | None:
     """Config and split names become folder names, which some file systems compare without case."""
     if not names:
@@ -456,7 +446,7 @@ class _Form:
     configs: Annotated[Mapping[Annotated[str, _config_name], _ConfigForm], _folders]
     name: str = "dataset"
     columns: _Columns | None = None
-    features: Features = field(default_factory=Features)
+    features: Annotated[Mapping[Role, str], _five] = field(default_factory=dict)
     about: About = field(default_factory=About)
 
 
@@ -466,16 +456,16 @@ def _schema(form: _ConfigForm, dataset: _Form) -> Schema:
         return form.columns.schema
     if form.kind is None or form.label_names is None:
         return dataset.columns.schema if dataset.columns is not None else Schema(())
-    names = dataset.features
-    sizes: tuple[Column, ...] = tuple(Column(role, pa.int32(), role, getattr(names, role)) for role in SIZES)
+    names = {**FEATURES, **dataset.features}
+    sizes: tuple[Column, ...] = tuple(Column(role, pa.int32(), role, names[role]) for role in SIZES)
     return with_derived_label(
         (
-            Column("image", pa.binary(), "image", names.image),
+            Column("image", pa.binary(), "image", names["image"]),
             Column(
                 "label_vector",
                 pa.list_(pa.uint8(), len(form.label_names)),
                 "label",
-                names.label,
+                names["label"],
                 form.label_names,
                 kind=form.kind,
             ),
@@ -516,6 +506,17 @@ def _listed(configs: Sequence[Config]) -> str:
 def described_columns(schema: Schema) -> dict[str, Any]:
     """The stored columns of a schema as a description has them; :class:`Description` reads the same from it."""
     return {column.name: _described(column) for column in schema.stored}
+
+
+def with_all_columns(description: Description, other: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A description's JSON object with the columns of all configs, as far as they are known.
+
+    ``other`` are those of some configs, by their names, that take the place of what is known.
+    """
+    known = {config.name: described_columns(config.schema) for config in description.configs}
+    return with_described_columns(
+        description, {name: columns for name, columns in {**known, **(other or {})}.items() if columns}
+    )
 
 
 def with_described_columns(description: Description, columns: Mapping[str, Any]) -> dict[str, Any]:

@@ -117,26 +117,17 @@ _ADVICE = (
 )
 
 
-def label_csv_path(folder: Path, split: Split) -> Path:
-    """Where the label CSV of a split is to lie."""
-    return folder / (split.labels_csv or f"label_{split.config}_{split.name}.csv")
-
-
 def read_identities(folder: Path, split: Split) -> Identities:
     """Read and check the label CSV of a split.
 
     Raises:
-        CallError: there is no such CSV in ``folder``.
-        DataError: its header or a row is malformed, or a name in it must not become a file name.
+        CallError: the split has no label vectors.
+        DataError: it cannot be read, its header or a row is malformed, or a name in it must not become a file name.
     """
     label = split.schema.label
     if label is None or label.kind is None:
         raise CallError(f"--labels compares label vectors, and {split.title} has none.")
-    path = label_csv_path(folder, split)
-    if not path.is_file():
-        raise CallError(
-            f"{path}: there is no such label CSV for {split.title}. Is --labels the right folder?"
-        )
+    path = folder / split.labels_csv
     texts, labels = read_label_csv(path, _ID_COLUMNS, split.label_names)
     img_id, clip_id = (texts[name] for name in _ID_COLUMNS)
     _check_names(img_id.to_pylist(), str(path))

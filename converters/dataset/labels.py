@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +90,11 @@ def derived_label(schema: Schema, batch: pa.RecordBatch) -> pa.Array:
     return with_nulls(number_array(values, pa.int64()), counts.astype(np.bool_))
 
 
+@lru_cache(1 << 16)
+def _set_of_bits(number: int) -> str:
+    return ",".join(str(rank) for rank in range(_SET_BITS) if number >> rank & 1)
+
+
 def count_label_sets(column: Column, array: pa.Array) -> Counter[str]:
     """How many records have each set of labels; a set is the ranks in their order, as in ``3,5``."""
     rows, ranks = label_ranks(column, array)
@@ -104,7 +110,7 @@ def count_label_sets(column: Column, array: pa.Array) -> Counter[str]:
             np.unique(np.bitwise_or.reduceat(bits, starts), return_counts=True) if len(starts) else ((), ())
         )
         for number, times in zip(*map(list, found), strict=True):
-            sets[",".join(str(rank) for rank in range(_SET_BITS) if int(number) >> rank & 1)] = int(times)
+            sets[_set_of_bits(int(number))] = int(times)
         return sets
     several = ranks.tolist()
     for start, count in zip(starts.tolist(), counts[counts > 0].tolist(), strict=True):

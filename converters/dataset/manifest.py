@@ -179,13 +179,15 @@ def write_manifest(report: Report, folder: Path) -> None:
 def _manifest_pieces(head: str, files: Iterable[OutputFile]) -> Iterator[bytes]:
     """The text of the manifest: ``head``, all before the files, and then the files, one to a line."""
     yield f'{head},\n "files": [\n  '.encode()
-    encode = json.JSONEncoder(ensure_ascii=False).encode
-    entries = (
-        f'{{"path": {encode(path)}, "size": {size}, "sha256": "{sha256}"}}' for path, size, sha256 in files
-    )
-    separator = ""
-    while some := list(islice(entries, _ENTRIES_AT_ONCE)):
-        yield (separator + ",\n  ".join(some)).encode()
+    remaining, separator = iter(files), ""
+    while some := list(islice(remaining, _ENTRIES_AT_ONCE)):
+        # All paths at once, one to a line; a line break in a path is none in JSON.
+        paths = json.dumps([file.path for file in some], ensure_ascii=False, separators=("\n", ":"))[1:-1]
+        entries = (
+            f'{{"path": {path}, "size": {file.size}, "sha256": "{file.sha256}"}}'
+            for path, file in zip(paths.split("\n"), some, strict=True)
+        )
+        yield (separator + ",\n  ".join(entries)).encode()
         separator = ",\n  "
     yield b"\n ]\n}\n"
 

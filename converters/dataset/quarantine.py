@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from converters.dataset.damage import FoundAgain, LostRange
-from converters.dataset.decode import Count, DecodeError, decode, encode
+from converters.dataset.damage import FoundAgain, LostRange, records_lost
+from converters.dataset.decode import Count
 from converters.dataset.description import Split
 from converters.dataset.filenames import safe_path, unsafe_name
 
@@ -83,44 +83,21 @@ class FileBytes:
 
 @dataclass(frozen=True)
 class Quarantine:
-    """What was left out of one split, and where the bytes of its files went; both in the order of the source."""
+    """What was left out of one split, and where the bytes of its files went; both in the order of the source.
 
+    Attributes:
+        lost_records: number of records that are lost; None where it is not known.
+        ranges: what was left out.
+        files: the files.
+    """
+
+    lost_records: Count | None
     ranges: tuple[QuarantinedRange, ...]
     files: tuple[FileBytes, ...]
-
-    @property
-    def lost_records(self) -> int | None:
-        """Number of records that are lost; None where it is not known."""
-        counts = [piece.records for piece in self.ranges]
-        return None if None in counts else sum(filter(None, counts))
 
     def of_file(self, file: str) -> tuple[LostRange, ...]:
         """The damaged ranges of one file."""
         return tuple(piece.lost_range() for piece in self.ranges if piece.file == file)
-
-    def to_json(self) -> dict[str, Any]:
-        """The quarantine as a JSON object."""
-        return {
-            "lost_records": self.lost_records,
-            "ranges": encode(self.ranges),
-            "files": encode(self.files),
-        }
-
-    @classmethod
-    def from_json(cls, value: object) -> Quarantine:
-        """For :func:`~converters.dataset.decode.decode`; see :func:`check_quarantine` for what it does not check."""
-        stated = decode(_StatedQuarantine, value, "")
-        made = cls(stated.ranges, stated.files)
-        if made.lost_records != stated.lost_records:
-            raise DecodeError("expected the sum of the ranges' records", "lost_records")
-        return made
-
-
-@dataclass(frozen=True)
-class _StatedQuarantine:
-    lost_records: Count | None
-    ranges: tuple[QuarantinedRange, ...]
-    files: tuple[FileBytes, ...]
 
 
 def raw_name(split: Split, file: str, number: int, piece: LostRange) -> str | None:
@@ -164,6 +141,8 @@ def check_quarantine(
     Raises:
         ValueError: the ranges are not in the files, do not add up, or have other bytes in the output.
     """
+    if quarantine.lost_records != records_lost(piece.records for piece in quarantine.ranges):
+        raise ValueError("lost_records is not the sum of the ranges' records")
     files, names = quarantine.files, [facts.name for facts in sources]
     if [file.file for file in files] != names:
         raise ValueError("the files of a quarantine are not the split's")

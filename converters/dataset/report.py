@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
+from converters.dataset.column_table import ColumnTable
+from converters.dataset.damage import records_lost
 from converters.dataset.decode import Count, encode
 from converters.dataset.description import Description, Split
 from converters.dataset.filenames import safe_path
@@ -44,27 +46,6 @@ class Check:
     def to_json(self) -> dict[str, Any]:
         """The check as a JSON object; ``explained`` is there only where it is true."""
         return {key: value for key, value in asdict(self).items() if key != "explained" or value}
-
-
-def _not_false(indexed: bool | None) -> str | None:
-    return "a file that disagrees with its index is not converted" if indexed is False else None
-
-
-class ColumnTable(Protocol):
-    """What the features of a config are, or were taken for; ``name`` is the config's."""
-
-    @property
-    def name(self) -> str:
-        """The config."""
-        ...
-
-    def lines(self, *, labels: bool = True) -> list[str]:
-        """For people: a table, and what else they should know; with ``labels`` how many values are which label."""
-        ...
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as a JSON object."""
-        ...
 
 
 def _leaves_output(path: str) -> str | None:
@@ -246,8 +227,7 @@ class Report:
     @property
     def lost_records(self) -> int | None:
         """Number of records lost to damage; None where it is not known."""
-        counts = [split.quarantine.lost_records for split in self.splits if split.quarantine]
-        return None if None in counts else sum(filter(None, counts))
+        return records_lost(split.quarantine.lost_records for split in self.splits if split.quarantine)
 
     def failures(self) -> list[str]:
         """What failed and was not allowed to, a sentence each."""

@@ -118,6 +118,11 @@ class Column:
             return int(self.type.list_size)
         return None if self.is_list else 1
 
+    @property
+    def names_by_number(self) -> dict[int, str]:
+        """The label names by their numbers."""
+        return dict(zip(self.label_ids or range(len(self.label_names)), self.label_names, strict=True))
+
     def to_json(self) -> dict[str, Any]:
         """The column as a manifest lists it."""
         return {

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from converters.dataset.damage import LostRange
 from converters.dataset.description import Description, Split
 from converters.dataset.quarantine import Quarantine
 from converters.dataset.source_facts import Compression, SourceFacts
@@ -20,8 +21,9 @@ from converters.storage.object_store import Place
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from converters.dataset.column_table import ColumnTable
     from converters.dataset.plan import Plan
-    from converters.dataset.report import ColumnTable, Report
+    from converters.dataset.report import Report
     from converters.dataset.shard import Shard, SliceFacts
     from converters.storage.file_list import OutputFile
 
@@ -45,6 +47,7 @@ class SourceFile:
         index: its ``.idx`` file, where there is one.
         published: the digest that a checksum file beside it states, as ``sha256:…`` or ``md5:…``.
         may_be_empty: whether it may hold no record, as one of several whose published number fits.
+        lost: the damaged ranges in it that are to be passed over, in order.
     """
 
     name: str
@@ -55,6 +58,7 @@ class SourceFile:
     index: Place | None = None
     published: str | None = None
     may_be_empty: bool = False
+    lost: tuple[LostRange, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnContext
+from multiprocessing.context import BaseContext
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
@@ -51,8 +51,8 @@ class LocalEngine:
         if workers is None:
             workers = suitable_workers(sum(shard.source_bytes for shard in shards))
         others = min(workers, len(shards)) - 1
-        # Not forked: the threads of pyarrow would not come along.
-        context = multiprocessing.get_context("spawn")
+        # A fork has all that this process has imported, but none of its threads.
+        context = multiprocessing.get_context("fork" if _is_alone() else "spawn")
         events = _events(context) if others > 0 else None
         if events is None:
             for shard in shards:
@@ -61,8 +61,9 @@ class LocalEngine:
         # Workers end when the pipe's other end closes: when we say so, or with this process, however that ends.
         alive, ours = context.Pipe(duplex=False)
         with alive, ours:
+            inherited = ours if context.get_start_method() == "fork" else None
             pool = ProcessPoolExecutor(
-                others, mp_context=context, initializer=_begin_worker, initargs=(alive, events)
+                others, mp_context=context, initializer=_begin_worker, initargs=(alive, inherited, events)
             )
             # A thread for each process hands it one shard after the other; what no thread has taken yet can be
             # cancelled, and is done here. (The pool itself would give out shards ahead.)
@@ -86,7 +87,16 @@ class LocalEngine:
                 pool.shutdown(wait=not done, cancel_futures=True)
 
 
-def _events(context: SpawnContext) -> _Events | None:
+def _is_alone() -> bool:
+    """Whether no other thread runs in this process, which only Linux tells; that of jemalloc knows of forks."""
+    try:
+        names = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
+    except OSError:
+        return False
+    return len(names) - names.count("jemalloc_bg_thd\n") == 1
+
+
+def _events(context: BaseContext) -> _Events | None:
     """How workers tell of their progress; None where this process can have no workers."""
     if multiprocessing.current_process().daemon:
         return None  # it must not have children
@@ -210,8 +220,12 @@ _told: list[_Events] = []
 """In a worker: where it tells of its progress."""
 
 
-def _begin_worker(alive: Connection, events: _Events) -> None:
-    """Have this worker end as soon as nothing holds the other end of a pipe any more."""
+def _begin_worker(alive: Connection, inherited: Connection | None, events: _Events) -> None:
+    """Have this worker end as soon as nothing holds the other end of a pipe any more, which a fork inherits too."""
+    if inherited is not None:
+        inherited.close()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)  # what the parent does then is not for a worker to do
     _told.append(events)
     threading.Thread(target=_wait_and_end, args=(alive,), daemon=True).start()
 

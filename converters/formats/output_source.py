@@ -15,12 +15,13 @@ import pyarrow as pa
 
 from converters.dataset.arrays import conform
 from converters.dataset.checks import RecordChecker
-from converters.dataset.description import Description, Split, described_columns, with_described_columns
+from converters.dataset.column_table import ColumnTable
+from converters.dataset.description import Description, Split, with_all_columns
 from converters.dataset.fingerprint import PartBuilder, Tree
 from converters.dataset.manifest import MANIFEST, Manifest, Origin, StatedOptions, StatedSplit, read_manifest
 from converters.dataset.plan import Plan
 from converters.dataset.quarantine import LIST, list_text
-from converters.dataset.report import ColumnTable, Report
+from converters.dataset.report import Report
 from converters.dataset.shard import Shard, SliceFacts
 from converters.dataset.source import Account, FileState, SourceFile, SourceSplit
 from converters.errors import CallError, DataError, Location
@@ -202,21 +203,20 @@ class OutputSource:
 
     def described(self) -> dict[str, Any]:
         """See :class:`~converters.dataset.source.Source`; the files are those that the output was made from."""
-        columns = {
-            config.name: described_columns(config.schema)
-            for config in self.description.configs
-            if config.schema.columns
-        }
-        return with_described_columns(self.description, columns)
+        return with_all_columns(self.description)
 
     def plan(self, max_shard_bytes: int) -> Plan:
         """The shards: as many records in each as make about so many bytes."""
-        plans = []
+        shards = []
         for found in self.splits:
             records = self._entry(found).fingerprint.records
-            shards = max(1, min(records, -(-found.bytes // max_shard_bytes)))
-            plans.append(_OutputSplitPlan(found.split, self._folder / MANIFEST, found.bytes, records, shards))
-        return Plan(plans)
+            count = max(1, min(records, -(-found.bytes // max_shard_bytes)))
+            for index in range(count):
+                start, end = (records * number // count for number in (index, index + 1))
+                piece = OutputSlice(self._folder / MANIFEST, start, end)
+                size = found.bytes * (end - start) // max(1, records)
+                shards.append(Shard(found.split, index, count, start, (piece,), size))
+        return Plan(shards)
 
     def _entry(self, found: SourceSplit) -> StatedSplit:
         return next(entry for entry in self._entries if entry.title == found.split.title)
@@ -282,24 +282,6 @@ class OutputSource:
 
 def _location(folder: Path, first: int, row: int) -> Location:
     return Location(str(folder), first + row)
-
-
-@dataclass(frozen=True)
-class _OutputSplitPlan:
-    """How a split of an output is cut: ``count`` shards of as many records each, of ``records`` in all."""
-
-    split: Split
-    manifest: Path
-    bytes: int
-    records: int
-    count: int
-
-    def shard(self, index: int) -> Shard:
-        """Shard ``index`` of the split."""
-        start, end = (self.records * number // self.count for number in (index, index + 1))
-        piece = OutputSlice(self.manifest, start, end)
-        size = self.bytes * (end - start) // max(1, self.records)
-        return Shard(self.split, index, self.count, start, (piece,), size)
 
 
 def _between(batches: Iterator[pa.RecordBatch], start: int, end: int) -> Iterator[pa.RecordBatch]:

@@ -78,7 +78,7 @@ def read_label_files(folder: Path, description: Description) -> list[Part]:
     """
     parts = []
     for split in description.splits():
-        path = folder / labels_csv_name(split)
+        path = folder / split.labels_csv
         texts, labels = read_label_csv(path, ("img_id", "clip_id"), split.label_names)
         img_ids, clip_ids = (texts[name].to_pylist() for name in ("img_id", "clip_id"))
         rows = list(map(Row, img_ids, clip_ids, (row.tobytes() for row in labels)))
@@ -195,8 +195,3 @@ def labels_sha256(rows: Sequence[Row]) -> str:
 def identities_sha256(rows: Sequence[Row]) -> str:
     """SHA-256 of the ids of all rows, as it is published."""
     return tree_root((identity_digest(row.img_id, row.clip_id) for row in rows), b"")
-
-
-def labels_csv_name(split: Split) -> str:
-    """Name of the split's label file."""
-    return split.labels_csv or f"label_{split.config}_{split.name}.csv"

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from converters.dataset.description import DESCRIPTION_FILE, Description, Features, Split, kfer
+from converters.dataset.description import DESCRIPTION_FILE, FEATURES, Description, Split, kfer
 from converters.errors import CallError
 from converters.formats.tfrecord.encoder import encode_example
 from converters.formats.tfrecord.writer import TFRecordWriter
@@ -26,7 +26,6 @@ from converters.sample.rows import (
     emotions_of,
     full_rows,
     identities_sha256,
-    labels_csv_name,
     labels_sha256,
     published_records,
     read_label_files,
@@ -38,7 +37,6 @@ LABELS_FOLDER = "labels"
 _SMALL_SHARE = 100  # the small sample has one record for so many of KFER's
 _CHUNK_RECORDS = 250  # drawn at once by one worker
 _POOL_PAYS_FROM = 2_000  # records; below, starting processes takes longer than drawing
-_FEATURES = Features()
 
 _DESCRIPTION = (
     "Synthetic. The faces are cartoons drawn by a program: they show nobody. Files, features, label names "
@@ -177,11 +175,11 @@ def _draw(label_names: Sequence[str], seed: int, rows: Sequence[Row]) -> list[by
     for row in rows:
         emotions = emotions_of(row.label, label_names)
         features = {
-            _FEATURES.height: [SIZE],
-            _FEATURES.width: [SIZE],
-            _FEATURES.depth: [3],
-            _FEATURES.label: list(row.label),
-            _FEATURES.image: draw_face(f"{seed} {row.clip_id}", f"{seed} {row.img_id}", emotions),
+            FEATURES["height"]: [SIZE],
+            FEATURES["width"]: [SIZE],
+            FEATURES["depth"]: [3],
+            FEATURES["label"]: list(row.label),
+            FEATURES["image"]: draw_face(f"{seed} {row.clip_id}", f"{seed} {row.img_id}", emotions),
         }
         examples.append(encode_example(features))
     return examples
@@ -191,7 +189,7 @@ def _write_label_files(folder: Path, parts: Sequence[Part]) -> list[Path]:
     (folder / LABELS_FOLDER).mkdir()
     files = []
     for split, rows in parts:
-        path = folder / LABELS_FOLDER / labels_csv_name(split)
+        path = folder / LABELS_FOLDER / split.labels_csv
         with path.open("x", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["img_id", "clip_id", *split.label_names])
@@ -237,7 +235,7 @@ def _describe_split(split: Split, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "file": split.file,
         "index": split.index,
-        "labels_csv": labels_csv_name(split),
+        "labels_csv": split.labels_csv,
         "records": len(rows),
         "label_counts": dict(zip(split.label_names, map(sum, columns), strict=True)),
         "labels_per_image": {str(number): per_image[number] for number in sorted(per_image)},

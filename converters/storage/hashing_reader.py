@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from converters.storage.digests import sha256_each
+from converters.storage.digests import Sha256Beside, sha256_each
 from converters.storage.file_list import OutputFiles
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -21,8 +18,6 @@ _CHUNK = 1 << 16
 _HASHED_FILES = 256
 _HASHED_BYTES = 4 << 20
 
-# Of a file that is open, what was read and is not hashed yet: so many pieces wait for the thread that hashes.
-_PIECES_WAITING = 2
 _PIECE_BYTES = 1 << 20
 _GAP_BYTES = 1 << 12  # a reader may pass over a few bytes, as over a magic number
 
@@ -121,9 +116,7 @@ class _HashedFile(io.RawIOBase):
         self._place = 0
         self._hashed = 0  # all bytes before this one are, or are about to be
         self._ahead: dict[int, bytes] = {}
-        self._digest = sha256()
-        self._thread = ThreadPoolExecutor(1)
-        self._waiting: deque[Future[None]] = deque()
+        self._digest = Sha256Beside()
 
     def read(self, size: int = -1, /) -> bytes:
         """The next bytes, ``size`` many or fewer."""
@@ -168,14 +161,12 @@ class _HashedFile(io.RawIOBase):
             following = min((start for start in self._ahead if start > self._hashed), default=self._size)
             if not self.read(min(_PIECE_BYTES, following - self._hashed)):
                 break
-        for piece in self._waiting:
-            piece.result()
         return self._hashed, self._digest.hexdigest()
 
     def close(self) -> None:
         """Close the file."""
         if not self.closed:
-            self._thread.shutdown()
+            self._digest.close()
             os.close(self._descriptor)
         super().close()
 
@@ -184,7 +175,5 @@ class _HashedFile(io.RawIOBase):
         while (start := next((start for start in self._ahead if start <= self._hashed), None)) is not None:
             data = memoryview(self._ahead.pop(start))[self._hashed - start :]
             if data:
-                if len(self._waiting) == _PIECES_WAITING:
-                    self._waiting.popleft().result()
-                self._waiting.append(self._thread.submit(self._digest.update, data))
+                self._digest.update(data)
                 self._hashed += len(data)

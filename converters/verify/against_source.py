@@ -20,6 +20,7 @@ from converters.errors import ConverterError
 from converters.formats import Format
 from converters.formats.output_source import is_output, stated_options
 from converters.formats.sources import open_source
+from converters.formats.tfrecord.quarantine_folder import differing_range
 from converters.formats.tfrecord.source import Reader, TFRecordSource
 from converters.storage.object_store import Place
 from converters.verify import compare
@@ -126,7 +127,7 @@ def _compare_quarantine(
     """The bytes in quarantine must be the originals'."""
     if not isinstance(source, TFRecordSource):
         return passed  # the ranges are the originals'; another output has copies of them
-    piece = source.differing_range(original, quarantine, digests)
+    piece = differing_range(original, quarantine, digests)
     if piece is not None:
         return Check(
             SOURCE, "failed", f"the bytes of {piece.file} at byte {piece.offset} are not those in {piece.raw}"

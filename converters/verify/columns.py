@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from converters.dataset.arrays import list_parts, valid_rows
+from converters.dataset.column_table import ColumnRow, ColumnTable, image_words
 from converters.dataset.schema import Column, Schema
 from converters.formats.tfrecord.columns import kind_of
 from converters.formats.tfrecord.feature_facts import shown_bytes, shown_numbers
-from converters.formats.tfrecord.inference import InferredColumn, InferredConfig
 from converters.verify.survey import ImageCounts
 
 JOINED = "(joined)"
@@ -66,7 +66,7 @@ def described_config(
     counts: Mapping[str, Mapping[str, ColumnCounts]],
     records: Mapping[str, int],
     images: Sequence[ImageCounts],
-) -> InferredConfig:
+) -> ColumnTable:
     """What the columns of a config are, as they are described.
 
     Args:
@@ -82,7 +82,7 @@ def described_config(
         found = [count for count in own.values() if count.least is not None]
         is_image = column is schema.image
         columns.append(
-            InferredColumn(
+            ColumnRow(
                 column.feature or JOINED,
                 column,
                 kind_of(column) if found else None,
@@ -94,16 +94,12 @@ def described_config(
                 _image_words(images) if is_image and images else "",
             )
         )
-    return InferredConfig(name, schema, tuple(columns), dict(records))
+    return ColumnTable(name, schema, tuple(columns), dict(records))
 
 
 def _image_words(images: Sequence[ImageCounts]) -> str:
     encodings: Counter[str] = Counter()
     for counts in images:
         encodings.update(counts.encodings)
-    kinds = ", ".join(f"{count:,} {encoding}" for encoding, count in encodings.most_common())
-    height, width, depth = (
-        f"{min(part)}" if min(part) == max(part) else f"{min(part)}–{max(part)}"
-        for part in zip(*(size for counts in images for size in counts.sizes), strict=True)
-    )
-    return f"{kinds}; width {width}, height {height}, depth {depth}"
+    sizes = list(zip(*(size for counts in images for size in counts.sizes), strict=True))
+    return image_words(encodings, list(map(min, sizes)), list(map(max, sizes)))

@@ -11,10 +11,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from converters.dataset.column_table import ColumnTable
 from converters.dataset.decode import encode
 from converters.dataset.description import Description, Split
 from converters.dataset.fingerprint import Fingerprint, Merger, Part, PartBuilder
-from converters.dataset.report import Check, ColumnTable, html_table
+from converters.dataset.report import Check, html_table
 from converters.dataset.shard import Progress, Shard, SliceFacts
 from converters.dataset.source import ShardReader, Source, SourceFile, SourceSplit
 from converters.dataset.source_facts import Compression

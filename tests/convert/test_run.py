@@ -28,11 +28,10 @@ from conftest import (
 )
 
 from converters import convert, verify
-from converters.dataset.description import load_description
 from converters.dataset.report import CheckError
 from converters.errors import CallError, DataError
-from converters.formats.tfrecord.discovery import find_source
 from converters.formats.tfrecord.plan import plan_shards
+from converters.formats.tfrecord.source import open_tfrecords
 
 
 def results(report, name: str) -> dict[str, str]:
@@ -674,15 +673,12 @@ def test_a_record_longer_than_allowed_is_refused(source, tmp_path):
 
 def test_the_longest_record_that_is_allowed_holds_for_shards_and_verify_too(source, tmp_path, monkeypatch):
     """A source of several shards is scanned for where to cut it, and the scan knew only the default."""
-    monkeypatch.setattr("converters.formats.tfrecord.plan.scan_units.__defaults__", (100,))
-    monkeypatch.setattr("converters.formats.tfrecord.plan.plan_shards.__defaults__", (3_000, None, 100))
+    monkeypatch.setattr("converters.formats.tfrecord.plan.plan_shards.__defaults__", (3_000, 100))
     out = tmp_path / "out"
     convert(source, to="parquet", out=out, max_record_bytes=50_000, max_shard_bytes=3_000)
     assert verify(out, source=source).failures() == []
-    for index in source.glob("*.idx"):
-        index.unlink()  # by which records need not be looked at
     with pytest.raises(DataError, match="at most 100 are accepted"):
-        plan_shards(find_source(source, load_description(source)).splits)
+        plan_shards(open_tfrecords(source).splits)
 
 
 def test_progress_counts_every_record(source, tmp_path):

@@ -1,15 +1,17 @@
 """The local engine: results in the order of the shards, whoever makes them; the first error ends the run soon."""
 
 import os
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from converters.dataset.description import load_description
 from converters.engines.local import LocalEngine
 from converters.errors import DataError
-from converters.formats.tfrecord.discovery import find_source
-from converters.formats.tfrecord.plan import plan_shards
+from converters.formats.tfrecord.source import open_tfrecords
 
 
 def who(shard, progress):
@@ -51,7 +53,7 @@ class FailElsewhere:
 
 @pytest.fixture
 def shards(sample):
-    found = plan_shards(find_source(sample, load_description(sample)).splits, 3_000)
+    found = open_tfrecords(sample).plan(3_000)
     assert len(found) > 30
     return found
 
@@ -79,3 +81,79 @@ def test_an_error_elsewhere_ends_the_run_before_this_process_has_done_all(shards
     with pytest.raises(DataError, match="damaged"):
         list(LocalEngine(2).run(task, shards))
     assert task.done < len(shards) - 1
+
+
+SCRIPT = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from converters.dataset.description import load_description
+from converters.engines.local import LocalEngine
+from converters.formats.tfrecord.discovery import find_source
+from converters.formats.tfrecord.plan import plan_shards
+
+NOTED = []  # what this process does after its start; a process that is started anew knows nothing of it
+
+def task(shard, progress):
+    time.sleep(0.02)
+    return shard, os.getpid(), list(NOTED), signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+if __name__ == "__main__":
+    NOTED.append("here")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    if sys.argv[2] == "beside":
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    source = Path(sys.argv[1])
+    shards = plan_shards(find_source(source, load_description(source)).splits, 3_000)
+    results = list(LocalEngine(3).run(task, shards))
+    assert [shard for shard, *_ in results] == list(shards)
+    others = [(noted, default) for _, process, noted, default in results if process != os.getpid()]
+    assert others
+    print(others[0])
+    assert all(other == others[0] for other in others)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are made on Linux only")
+@pytest.mark.parametrize(
+    ("beside", "expected"), [("alone", "(['here'], True)"), ("beside", "([], True)")], ids=["alone", "beside"]
+)
+def test_workers_are_forked_where_no_thread_would_be_lost(sample, tmp_path, beside, expected):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    environment = os.environ | {
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    done = subprocess.run(
+        [sys.executable, script, sample, beside], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, expected), done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are made on Linux only")
+def test_forked_workers_end_with_the_process_that_made_them(sample, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace("time.sleep(0.02)", "print(os.getpid(), flush=True); time.sleep(60)"))
+    environment = os.environ | {
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    with subprocess.Popen(
+        [sys.executable, script, sample, "alone"], env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        workers = {int(process.stdout.readline()) for _ in range(3)} - {process.pid}
+        process.send_signal(signal.SIGKILL)
+    assert len(workers) == 2
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{worker}").exists() and _runs(worker) for worker in workers):
+        assert time.monotonic() < deadline, "workers outlived the process that made them"
+        time.sleep(0.01)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

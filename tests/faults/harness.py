@@ -1,7 +1,7 @@
 """Runs the command many times in forked processes, a fault in each; started by ``test_faults.py`` with inject.so.
 
-Reads a JSON line per run from standard input and answers each with one on standard output. The imports are made
-once, here, so that a run takes some tens of milliseconds.
+Reads a JSON line per run from standard input and answers each with one on standard output. All that a run imports is
+imported once, here: it takes longer than the run itself.
 """
 
 import ctypes
@@ -13,13 +13,23 @@ import tempfile
 import threading
 import time
 import traceback
-
-import pyarrow.compute
-import pyarrow.parquet  # noqa: F401  # before the first fork
+from importlib import import_module
 
 from converters.cli.main import main
-from converters.formats import available_formats
+from converters.plugins import registered
 
+IMPORTED_LATER = (
+    "converters.api",
+    "converters.convert.run",
+    "converters.engines.local",
+    "converters.formats.hf",
+    "converters.formats.jpeg",
+    "converters.formats.readme",
+    "converters.formats.tfrecord.source",
+    "jinja2",
+    "pyarrow.csv",
+    "yaml",
+)
 INJECT = ctypes.CDLL(None)
 INJECT.inject_name.restype = ctypes.c_char_p
 
@@ -68,7 +78,10 @@ def run(request: dict) -> dict:
 
 
 if __name__ == "__main__":
+    for module in IMPORTED_LATER:
+        import_module(module)
+    for group in ("kfer_convert.formats", "kfer_convert.engines"):
+        registered(group)
     assert threading.active_count() == 1
-    available_formats()  # once, for all that are forked
     for line in sys.stdin:
         print(json.dumps(run(json.loads(line))), flush=True)

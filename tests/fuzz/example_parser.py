@@ -122,7 +122,7 @@ def ours(data: bytes) -> dict | None:
         assert 0 <= error.position <= len(data)  # noqa: PT017  # not a test
         return None
     found = {}
-    for name, feature in parsed.features.items():
+    for name, feature in parsed.items():
         if feature.kind == "bytes_list":
             spans = zip(feature.starts.tolist(), feature.sizes.tolist(), strict=True)
             values = [data[start : start + size] for start, size in spans]

@@ -56,11 +56,16 @@ class Isolated:
 
 
 def _serve() -> None:
+    import yaml  # noqa: F401
+
     import converters.api
     import converters.cli.main
+    import converters.convert.run
     import converters.engines.local
-    import converters.formats.jpeg
     import converters.formats.parquet
+    import converters.formats.readme
+    import converters.formats.tfrecord.source
+    import converters.verify.against_source
     import converters.verify.output  # noqa: F401
     from converters.plugins import registered
 

@@ -13,7 +13,7 @@ from operator import getitem
 from pathlib import Path
 
 import pytest
-from conftest import digests, drop_published, flip, tfrecords, tree
+from conftest import digests, drop_published, flip, is_there, tfrecords, tree
 
 from converters import CallError, DataError, convert
 from converters.engines import local
@@ -47,6 +47,14 @@ def interrupt(source: Path, out: Path, to: str = "parquet", shards: int = 3, **o
     return found
 
 
+@pytest.fixture(scope="module")
+def expected(sample, tmp_path_factory) -> dict[str, str]:
+    """What a run that nothing disturbed writes to Parquet."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    convert(sample, to="parquet", out=out, **SHARDS)
+    return digests(out)
+
+
 @pytest.mark.parametrize("to", ["parquet", "jpeg", "hf"])
 @pytest.mark.parametrize("labels", [False, True])
 def test_the_next_run_takes_up_what_is_finished_and_ends_with_the_same_bytes(sample, tmp_path, to, labels):
@@ -60,8 +68,7 @@ def test_the_next_run_takes_up_what_is_finished_and_ends_with_the_same_bytes(sam
     assert {path.name for path in tmp_path.iterdir()} == {"out", "expected"}
 
 
-def test_shards_can_be_taken_up_more_than_once(sample, tmp_path):
-    convert(sample, to="parquet", out=tmp_path / "expected", **SHARDS)
+def test_shards_can_be_taken_up_more_than_once(sample, expected, tmp_path):
     interrupt(sample, tmp_path / "out", shards=1)
     first = list(tmp_path.glob("out.incomplete/shards/*.json"))
 
@@ -73,7 +80,7 @@ def test_shards_can_be_taken_up_more_than_once(sample, tmp_path):
         convert(sample, to="parquet", out=tmp_path / "out", progress=progress, **SHARDS)
     assert first[0].is_file()
     assert convert(sample, to="parquet", out=tmp_path / "out", **SHARDS).resumed_shards == 3
-    assert digests(tmp_path / "out") == digests(tmp_path / "expected")
+    assert digests(tmp_path / "out") == expected
 
 
 def _flip(folder: Path) -> None:
@@ -134,23 +141,21 @@ def _set(keys: tuple[str | int, ...], value: object, folder: Path) -> None:
     ids=["a byte", "its end", "another range", "no file", "a file more", "no JSON", "a list", "wrong types"]
     + [f"{'.'.join(map(str, keys))}={value}" for keys, value in MADE_UP],
 )
-def test_a_shard_that_is_not_intact_is_done_again(sample, tmp_path, spoil):
-    convert(sample, to="parquet", out=tmp_path / "expected", **SHARDS)
+def test_a_shard_that_is_not_intact_is_done_again(sample, expected, tmp_path, spoil):
     result = interrupt(sample, tmp_path / "out")[1]
     spoil(result.with_suffix(""))
     report = convert(sample, to="parquet", out=tmp_path / "out", **SHARDS)
     assert report.resumed_shards == 2
-    assert digests(tmp_path / "out") == digests(tmp_path / "expected")
-    assert {path.name for path in tmp_path.iterdir()} == {"out", "expected"}
+    assert digests(tmp_path / "out") == expected
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
-def test_files_that_were_moved_to_the_output_already_count(sample, tmp_path):
-    convert(sample, to="parquet", out=tmp_path / "expected", **SHARDS)
+def test_files_that_were_moved_to_the_output_already_count(sample, expected, tmp_path):
     folder = interrupt(sample, tmp_path / "out", "parquet")[0].with_suffix("")
     (tmp_path / "out.incomplete" / "output").rmdir()
     folder.rename(tmp_path / "out.incomplete" / "output")
     assert convert(sample, to="parquet", out=tmp_path / "out", **SHARDS).resumed_shards == 3
-    assert digests(tmp_path / "out") == digests(tmp_path / "expected")
+    assert digests(tmp_path / "out") == expected
 
 
 @pytest.mark.parametrize("other", ["options", "format", "source", "source file", "labels", "version"])
@@ -246,8 +251,7 @@ def test_no_link_in_a_staging_folder_is_followed(sample, tmp_path, link):
 
 
 @pytest.mark.parametrize("way", ["a name", "a link"])
-def test_what_a_result_says_moves_no_file_from_elsewhere(sample, tmp_path, way):
-    convert(sample, to="parquet", out=tmp_path / "expected", **SHARDS)
+def test_what_a_result_says_moves_no_file_from_elsewhere(sample, expected, tmp_path, way):
     result = interrupt(sample, tmp_path / "out")[1]
     document = json.loads(result.read_text())
     name = document["files"][0][0]
@@ -264,7 +268,7 @@ def test_what_a_result_says_moves_no_file_from_elsewhere(sample, tmp_path, way):
         shutil.rmtree(folder, ignore_errors=True)
         folder.symlink_to(precious.parent)
     assert convert(sample, to="parquet", out=tmp_path / "out", **SHARDS).resumed_shards == 2
-    assert digests(tmp_path / "out") == digests(tmp_path / "expected")
+    assert digests(tmp_path / "out") == expected
     assert precious.read_text() == "data"
 
 
@@ -414,7 +418,7 @@ def test_workers_end_at_once_and_what_they_finished_is_kept(sample, tmp_path, nu
     process = subprocess.Popen(
         command(sample, out, *more), stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    while not list(tmp_path.glob("out.incomplete/shards/*.json")) and process.poll() is None:
+    while not is_there(tmp_path, "out.incomplete/shards/*.json") and process.poll() is None:
         time.sleep(0.01)
     os.killpg(process.pid, number)
     _, error = process.communicate(timeout=120)
@@ -436,7 +440,7 @@ def test_a_worker_that_is_killed_ends_the_run_and_the_finished_shards_are_kept(s
     )
 
     def kill() -> None:
-        while not list(tmp_path.glob("out.incomplete/shards/*.json")):
+        while not is_there(tmp_path, "out.incomplete/shards/*.json"):
             time.sleep(0.01)
         os.kill(next(iter(pools[0]._processes)), signal.SIGKILL)
 

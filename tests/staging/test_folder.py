@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import is_there
 
 from converters import CallError, convert, verify
 from converters.staging import fsync as durability
@@ -178,7 +179,7 @@ def test_a_killed_run_leaves_no_output_and_the_next_one_completes(sample, tmp_pa
     command = [sys.executable, "-m", "converters", str(sample), "--to", "parquet", "--out", str(out), "-q"]
     command += ["--workers", str(workers), "--max-shard-size", "3000"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not list(tmp_path.rglob("shards/*")) and process.poll() is None:
+    while not is_there(tmp_path, "out.incomplete/shards/*") and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(number)
     _, error = process.communicate(timeout=60)

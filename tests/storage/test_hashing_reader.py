@@ -76,10 +76,11 @@ def test_a_file_has_its_digest_in_whatever_order_it_is_read(folder, size, places
 
 
 def test_what_fails_leaves_no_file_no_thread_and_no_digest(tmp_path, monkeypatch):
+    gc.collect()  # what other tests have left open
     unraisable = []
     monkeypatch.setattr("sys.unraisablehook", unraisable.append)
     (tmp_path / "file").write_bytes(b"x" * 100_000)
-    reader, threads = HashingReader(tmp_path), threading.active_count()
+    reader, threads = HashingReader(tmp_path), set(threading.enumerate())
     descriptors = len(list(Path("/dev/fd").iterdir()))
     with pytest.raises(FileNotFoundError), reader.open(tmp_path / "gone"):
         pass
@@ -87,6 +88,7 @@ def test_what_fails_leaves_no_file_no_thread_and_no_digest(tmp_path, monkeypatch
         file.read(50_000)
         raise KeyError
     gc.collect()
-    assert (len(list(Path("/dev/fd").iterdir())), threading.active_count()) == (descriptors, threads)
+    assert len(list(Path("/dev/fd").iterdir())) <= descriptors
+    assert set(threading.enumerate()) <= threads
     assert not len(reader.files)
     assert not unraisable

@@ -319,7 +319,7 @@ def test_verify_finds_every_kind_of_change(store, sample):
         verify(f"{BUCKET}/out")
 
 
-def test_what_cannot_be_reached_or_read_is_said_in_words(store, sample, tmp_path, monkeypatch):
+def test_what_cannot_be_reached_or_read_is_said_in_words(store, sample, kfer_convert):
     for arguments, message in [
         (("inspect", f"{BUCKET}/nothing"), "there is no such folder"),
         (("inspect", "s3://nowhere/source"), "there is no such folder"),
@@ -335,10 +335,10 @@ def test_what_cannot_be_reached_or_read_is_said_in_words(store, sample, tmp_path
     ]:
         if arguments[0] == BUCKET + "/source":
             store.put_file(str(sample / "dataset.json"), f"{BUCKET}/source/dataset.json")
-        outcome = run(*arguments)
-        assert outcome.returncode in (1, 2), outcome
-        assert message in outcome.stderr
-        assert "Traceback" not in outcome.stderr
+        outcome = kfer_convert(*arguments)
+        assert outcome.status in (1, 2), outcome
+        assert message in outcome.err
+        assert "Traceback" not in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -7,19 +7,22 @@ end marker and trailer, and nothing but further members may follow.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import IO, Self
+from typing import IO, TYPE_CHECKING
 
 from converters.dataset.source_facts import Compression
 from converters.errors import CallError, DataError, Location
 from converters.formats.tfrecord.framing import ByteStream, is_header
+from converters.storage.digests import Sha256Beside
 from converters.storage.files import open_regular
 from converters.storage.object_store import ObjectPath, Place, open_object
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 # What inflate gets at once: it expands to 16 MiB at most (deflate: 1032 times), whatever the stream expands to. Inflate
 # copies what it did not take, so with many members this must be little.
@@ -29,7 +32,7 @@ WINDOW_BITS = {"gzip": 31, "zlib": 15}
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-class StoredFile:
+class StoredFile(io.RawIOBase):
     """A source file opened for reading a range of its stored bytes; hashes what it reads, if it is ``hashed``.
 
     Only regular files are opened: a directory, FIFO or device is refused without waiting for it.
@@ -53,24 +56,29 @@ class StoredFile:
             ) from error
         self._left = (self.size if end is None else end) - start
         self._hashed = hashed
-        self._digest = hashlib.sha256()
+        self._digest = Sha256Beside()
         if start:
             self._file.seek(start)
 
-    def read(self, size: int, /) -> bytes:
-        """Up to ``size`` bytes; none at the end of the range."""
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Read the next bytes into a buffer; none at the end of the range.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        view = memoryview(buffer)[: self._left]
         try:
-            data = self._file.read(min(size, self._left))
+            count = self._file.readinto(view)  # type: ignore[attr-defined]  # all that _open opens have it
         except OSError as error:
             raise DataError(f"the file cannot be read: {error.strerror}.", Location(self.path)) from error
-        if not data and self._left:
+        if not count and self._left:
             raise DataError(
                 f"the file shrank while it was read: {self._left} bytes are gone.", Location(self.path)
             )
-        self._left -= len(data)
+        self._left -= count
         if self._hashed:
-            self._digest.update(data)
-        return data
+            self._digest.update(view[:count])
+        return int(count)
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Bytes from anywhere in the file, fewer at its end; they are not hashed."""
@@ -86,10 +94,12 @@ class StoredFile:
         """Hexadecimal SHA-256 of the bytes read so far, as stored."""
         return self._digest.hexdigest()
 
-    def __enter__(self) -> Self:
-        return self
+    def readable(self) -> bool:
+        """True."""
+        return True
 
     def __exit__(self, *_error: object) -> None:
+        self._digest.close()
         self._file.close()
 
 
@@ -116,7 +126,7 @@ def compression_of(head: bytes) -> Compression:
     return "none"
 
 
-class DecompressedStream:
+class DecompressedStream(io.RawIOBase):
     """The decompressed bytes of a GZIP or ZLIB stream.
 
     Args:
@@ -144,18 +154,22 @@ class DecompressedStream:
         self._pieces = self._inflated()
         self._rest = memoryview(b"")  # inflated, and not yet read
 
-    def read(self, size: int, /) -> bytes:
-        """``size`` decompressed bytes; fewer at the end, and then none."""
-        parts: list[memoryview] = []
-        while size:
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Fill a buffer with decompressed bytes; there are fewer at the end, and then none."""
+        room = memoryview(buffer)
+        while room:
             if not self._rest:
                 self._rest = memoryview(next(self._pieces, b""))
                 if not self._rest:
                     break
-            parts.append(self._rest[:size])
-            self._rest = self._rest[size:]
-            size -= len(parts[-1])
-        return b"".join(parts)
+            count = min(len(room), len(self._rest))
+            room[:count], room = self._rest[:count], room[count:]
+            self._rest = self._rest[count:]
+        return len(memoryview(buffer)) - len(room)
 
     def _inflated(self) -> Iterator[bytes]:
         """The decompressed bytes, member by member."""

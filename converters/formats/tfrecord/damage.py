@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from converters.dataset.damage import LostRange
 from converters.dataset.source_facts import Compression
@@ -11,6 +13,9 @@ from converters.errors import DataError, Location
 from converters.formats.tfrecord.compression import DecompressedStream, StoredFile
 from converters.formats.tfrecord.framing import ByteStream
 from converters.storage.object_store import Place
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _CHUNK = 1 << 20
 
@@ -30,7 +35,7 @@ class SoundPart:
     lost_records: int
 
 
-class LimitedStream:
+class LimitedStream(io.RawIOBase):
     """The next ``size`` bytes of a stream, which must have as many."""
 
     def __init__(self, stream: ByteStream, size: int, path: str) -> None:
@@ -38,23 +43,27 @@ class LimitedStream:
         self._left = size
         self._path = path
 
-    def read(self, size: int, /) -> bytes:
-        """Up to ``size`` bytes; none at the end.
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Read the next bytes into a buffer; none at the end.
 
         Raises:
             DataError: the stream ends early.
         """
         if not self._left:
-            return b""
-        data = self._stream.read(min(size, self._left))
-        if not data:
+            return 0
+        count = self._stream.readinto(memoryview(buffer)[: self._left])
+        if not count:
             raise DataError(
                 f"the file ends {self._left} bytes early; it changed since it was examined.",
                 Location(self._path),
                 "Try again.",
             )
-        self._left -= len(data)
-        return data
+        self._left -= count
+        return count
 
 
 def stored_stream(file: ByteStream, lost: Sequence[LostRange], path: str) -> ByteStream:
@@ -88,31 +97,27 @@ def sound_parts(stream: ByteStream, start: int, lost: Sequence[LostRange], path:
     yield SoundPart(rest, position, records)
 
 
-def lost_bytes(
-    path: Place, compression: Compression, lost: Sequence[LostRange]
-) -> Iterator[tuple[LostRange, ByteStream]]:
+def lost_bytes(path: Place, compression: Compression, lost: Sequence[LostRange]) -> Iterator[ByteStream]:
     """The bytes of each lost range, as a stream; read what is wanted of one before the next.
 
     Raises:
         DataError: on reading, when the file is not what it was when it was examined.
     """
-    for piece in lost:
-        if compression == "none" or piece.inflated is not None:
-            with StoredFile(path, piece.start, piece.end) as file:
-                yield piece, file
-    if compression == "none":
-        return
-    with StoredFile(path) as file:
-        stored = stored_stream(file, lost, str(path))
-        stream = DecompressedStream(stored, compression, str(path))
-        position = 0
-        for piece in lost:
-            if piece.inflated is None:
+    stored = list(lost)
+    if compression != "none":
+        stored = [piece for piece in lost if piece.inflated is not None]  # at most one, the last
+        with StoredFile(path) as file:
+            stream = DecompressedStream(stored_stream(file, lost, str(path)), compression, str(path))
+            position = 0
+            for piece in lost[: len(lost) - len(stored)]:
                 drain(LimitedStream(stream, piece.start - position, str(path)))
                 part = LimitedStream(stream, piece.end - piece.start, str(path))
-                yield piece, part
+                yield part
                 drain(part)
                 position = piece.end
+    for piece in stored:
+        with StoredFile(path, piece.start, piece.end) as file:
+            yield file
 
 
 def drain(stream: ByteStream) -> None:

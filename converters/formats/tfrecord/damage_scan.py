@@ -14,7 +14,7 @@ from itertools import accumulate, chain, repeat
 from pathlib import Path
 
 from converters.dataset.checks import RecordChecker
-from converters.dataset.damage import FileDamage, FoundAgain, first_lost, records_lost
+from converters.dataset.damage import FoundAgain, first_lost, records_lost
 from converters.dataset.filenames import folded
 from converters.dataset.fingerprint import identity_digest, tree_root
 from converters.dataset.identity import Identities, read_identities
@@ -22,11 +22,9 @@ from converters.dataset.quarantine import FOLDER, FileBytes, Quarantine, Quarant
 from converters.dataset.source import SourceSplit
 from converters.errors import CallError, DataError, Location
 from converters.formats.tfrecord.columns import ColumnReader
-from converters.formats.tfrecord.discovery import FoundSource
 from converters.formats.tfrecord.framing import Frames
 from converters.formats.tfrecord.reader import frame_location, read_columns
 from converters.formats.tfrecord.recovery import Check, Examination, examine
-from converters.storage.object_store import Place
 
 # What it means for the output that a record was found again in this way.
 _FOUND_AGAIN: Mapping[FoundAgain, str] = {
@@ -40,17 +38,21 @@ class ExaminedSplit:
     """What examining a split found.
 
     Attributes:
-        ranges: its damaged ranges, in order.
+        found: the split, with the damaged ranges of its files; an index that contradicts its file is left out.
+        ranges: the same ranges, as they are listed.
         stream_bytes: the decompressed size of each of its files, in order.
+        warnings: what the user should know.
         csv_labels: whether its label CSV has the published labels, as a whole; None where none is given, or nothing
             is published.
         csv_identities: likewise, the published names.
     """
 
+    found: SourceSplit
     ranges: tuple[QuarantinedRange, ...]
     stream_bytes: tuple[int, ...]
-    csv_labels: bool | None = None
-    csv_identities: bool | None = None
+    warnings: tuple[str, ...]
+    csv_labels: bool | None
+    csv_identities: bool | None
 
     def lost_rows(self) -> tuple[tuple[int, int], ...]:
         """The rows of the label CSV whose records are lost: the first, and how many."""
@@ -60,89 +62,61 @@ class ExaminedSplit:
             if piece.split_record is not None and piece.records
         )
 
-    def quarantine(self, found: SourceSplit, record_bytes: Sequence[int]) -> Quarantine:
+    def quarantine(self, record_bytes: Sequence[int]) -> Quarantine:
         """What was left out of the split, and where all bytes went: ``record_bytes`` is what was read of each file."""
         files = []
-        for file, size, read in zip(found.files, self.stream_bytes, record_bytes, strict=True):
-            own = [piece for piece in self.ranges if piece.file == file.name]
-            files.append(
-                FileBytes(
-                    file.name,
-                    size,
-                    read,
-                    sum(piece.bytes for piece in own if piece.inflated is None),
-                    file.size,
-                    sum(piece.bytes for piece in own if piece.inflated is not None),
-                )
+        for file, size, read in zip(self.found.files, self.stream_bytes, record_bytes, strict=True):
+            lost, stored_lost = (
+                sum(piece.end - piece.start for piece in file.lost if (piece.inflated is None) is inside)
+                for inside in (True, False)
             )
-        return Quarantine(self.ranges, tuple(files))
+            files.append(FileBytes(file.name, size, read, lost, file.size, stored_lost))
+        lost_records = records_lost(piece.records for piece in self.ranges)
+        return Quarantine(lost_records, self.ranges, tuple(files))
 
 
-@dataclass(frozen=True)
-class ExaminedSource:
-    """What examining a source found.
-
-    Attributes:
-        splits: by the split's title.
-        damage: of each file, for the plan.
-        warnings: what the user should know.
-    """
-
-    splits: Mapping[str, ExaminedSplit]
-    damage: Mapping[Place, FileDamage]
-    warnings: tuple[str, ...]
-
-    def lost_rows(self) -> dict[str, tuple[tuple[int, int], ...]]:
-        """The rows of label CSVs whose records are lost, by the split's title; see :class:`ExaminedSplit`."""
-        return {title: split.lost_rows() for title, split in self.splits.items()}
-
-
-def examine_source(
-    source: FoundSource,
+def examine_split(
+    found: SourceSplit,
     labels: Path | None,
     *,
     decode: bool,
     max_record_bytes: int,
     without: tuple[str, ...] = (),
-) -> ExaminedSource:
-    """Examine every file of a source.
+) -> ExaminedSplit:
+    """Examine every file of a split.
 
     Raises:
-        CallError: a config has the name of the quarantine's folder.
+        CallError: its config has the name of the quarantine's folder.
         DataError: nothing in a file is sound; or a label CSV is given, and its rows cannot be told apart.
     """
-    splits: dict[str, ExaminedSplit] = {}
-    damage: dict[Place, FileDamage] = {}
-    warnings: list[str] = []
-    for found in source.splits:
-        if folded(found.split.config) == FOLDER:
-            raise CallError(
-                f"--on-error quarantine needs the folder {FOLDER!r}, which is a config's name here."
-            )
-        check = _record_check(found, without, decode=decode)
-        examined = [
-            Examination(0, 0, (), None)
-            if file.may_be_empty
-            else examine(file.path, file.compression, file.index, check, max_record_bytes)
-            for file in found.files
-        ]
-        identities = None if labels is None else read_identities(labels, found.split)
-        resolved = _resolved(found, examined, identities)
-        for file, examination in zip(found.files, resolved, strict=True):
-            damage[file.path] = FileDamage(examination.lost, examination.index_problem is None)
-            if examination.index_problem is not None and file.index is not None:
-                warnings.append(
-                    f"{file.index.name} was not used, as it does not belong to {file.name}: "
-                    f"{examination.index_problem}"
-                )
-        ranges = tuple(_ranges(found, resolved, identities))
-        warnings += _found_again(found.split.title, ranges)
-        splits[found.split.title] = ExaminedSplit(
-            ranges,
-            tuple(examination.stream_bytes for examination in resolved),
-            *_csv_published(identities, found),
-        )
-    return ExaminedSource(splits, damage, tuple(warnings))
+    if folded(found.split.config) == FOLDER:
+        raise CallError(f"--on-error quarantine needs the folder {FOLDER!r}, which is a config's name here.")
+    check = _record_check(found, without, decode=decode)
+    examined = [
+        Examination(0, 0, (), None)
+        if file.may_be_empty
+        else examine(file.path, file.compression, file.index, check, max_record_bytes)
+        for file in found.files
+    ]
+    identities = None if labels is None else read_identities(labels, found.split)
+    examined = _resolved(found, examined, identities)
+    ranges = tuple(_ranges(found, examined, identities))
+    warnings = [
+        f"{file.index.name} was not used, as it does not belong to {file.name}: {examination.index_problem}"
+        for file, examination in zip(found.files, examined, strict=True)
+        if file.index is not None and examination.index_problem is not None
+    ]
+    files = tuple(
+        replace(file, lost=examination.lost, index=None if examination.index_problem else file.index)
+        for file, examination in zip(found.files, examined, strict=True)
+    )
+    return ExaminedSplit(
+        replace(found, files=files),
+        ranges,
+        tuple(examination.stream_bytes for examination in examined),
+        (*warnings, *_found_again(found.split.title, ranges)),
+        *_csv_published(identities, found),
+    )
 
 
 def _record_check(found: SourceSplit, without: tuple[str, ...], *, decode: bool) -> Check:
@@ -234,7 +208,7 @@ def _ranges(
                 found_again=piece.found_again,
                 raw=raw_name(found.split, file.name, number, piece),
             )
-        lost = records_lost(examination.lost)
+        lost = records_lost(piece.records for piece in examination.lost)
         base = None if base is None or lost is None else base + examination.records + lost
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from converters.dataset.description import (
 from converters.dataset.members import COMPRESSED_SUFFIXES, plain_name
 from converters.errors import CallError, ConverterError
 from converters.formats.tfrecord.compression import StoredFile
-from converters.formats.tfrecord.discovery import foreign_file, refuse_unsafe
+from converters.formats.tfrecord.discovery import Described, foreign_file, refuse_unsafe
 from converters.formats.tfrecord.file_names import (
     is_sidecar_name,
     is_tfrecord_name,
@@ -41,25 +39,6 @@ INFERRED_CONFIG = "default"
 _SPLIT_ORDER = ("train", "valid", "validation", "val", "dev", "eval", "test")
 _SHOWN = 20
 _INDEX = re.compile(rb"0 \d+\n")
-
-
-@dataclass(frozen=True)
-class Described:
-    """A description, and how it was come by.
-
-    Attributes:
-        description: of the dataset; the columns of its configs may have to be inferred.
-        complete: whether a split that it has must be there, if it is not left out by name.
-        files: the files that it was read from, relative to the source.
-        notes: of splits that were made of files of several stems, a sentence each, by the split's name.
-        named_after_place: whether the dataset's name is only that of the folder, or of the file.
-    """
-
-    description: Description
-    complete: bool = False
-    files: tuple[str, ...] = ()
-    notes: Mapping[str, str] = field(default_factory=dict)
-    named_after_place: bool = False
 
 
 def describe(listing: Listing) -> Described:
@@ -108,7 +87,7 @@ def _has_records_of(description: Description, path: Place, look: Look) -> bool:
     whole = SourceRange(path, 0, file_state(path)[0], 0, look.compression)
     try:
         with closing(RangeReader(whole).frames()) as frames:
-            features = parse_example(next(frames).data(0)).features
+            features = parse_example(next(frames).data(0))
     except (ConverterError, ExampleError, StopIteration):
         return False
     for config in description.configs:

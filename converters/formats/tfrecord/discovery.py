@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate
 
 from converters.dataset.description import DESCRIPTION_FILE, Description, Split
 from converters.dataset.filenames import safe_path
@@ -15,20 +13,38 @@ from converters.dataset.members import COMPRESSED_SUFFIXES, is_pattern, member_s
 from converters.dataset.source import SourceFile, SourceSplit
 from converters.errors import CallError, DataError, Location
 from converters.formats.tfrecord.checksum_files import published_digests
-from converters.formats.tfrecord.compression import StoredFile
 from converters.formats.tfrecord.file_names import is_sidecar_name
 from converters.formats.tfrecord.foreign import Look, look_at
-from converters.formats.tfrecord.listing import Listing, list_source, pattern_of
+from converters.formats.tfrecord.listing import Listing, pattern_of
 from converters.formats.tfrecord.reader import first_label_count
 from converters.storage.files import file_state
 from converters.storage.object_store import ObjectPath, Place, side_by_side
+from converters.storage.tree import file_digest
 
 _TFRECORD_NAME = re.compile(r"\.tfrecords?\b", re.IGNORECASE)
 
 # Words in file names that name the same split, by one of them.
 _SAME_SPLIT = {"training": "train", "validation": "valid", "val": "valid", "dev": "valid", "testing": "test"}
 _SHOWN = 20
-_HEAD_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Described:
+    """A description, and how it was come by.
+
+    Attributes:
+        description: of the dataset; the columns of its configs may have to be inferred.
+        complete: whether a split that it has must be there, if it is not left out by name.
+        files: the files that it was read from, relative to the source.
+        notes: of splits that were made of files of several stems, a sentence each, by the split's name.
+        named_after_place: whether the dataset's name is only that of the folder, or of the file.
+    """
+
+    description: Description
+    complete: bool = False
+    files: tuple[str, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
+    named_after_place: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,27 +71,26 @@ class FoundSource:
 
 
 def find_source(
-    source: Place | Listing,
-    description: Description,
+    listing: Listing,
+    described: Described,
     configs: Collection[str] = (),
     splits: Collection[str] = (),
     *,
-    allow_empty: bool = False,
+    allow_mismatch: bool = False,
 ) -> FoundSource:
     """Find the files of the wanted configs and splits (all, where none are named).
 
     A file is matched by its name. A TFRecord file with a name that the description does not know is matched by
-    the number of its labels and a split's name in its own, where both are unambiguous. With ``allow_empty``, a file of
-    no bytes is one of no records.
+    the number of its labels and a split's name in its own, where both are unambiguous. With ``allow_mismatch``, a
+    file of no bytes is one of no records, and a split may be absent that must be there.
 
     Raises:
         CallError: the folder is not there, a name is unknown, outputs cannot hold the name of a file, or nothing that
             was asked for is there.
         DataError: a file cannot belong to any split, or could belong to more than one; it is no TFRecord; a member of
-            ``-of-N`` is there twice, or a file and its copy.
+            ``-of-N`` is there twice, or a file and its copy; a split is absent that must be there.
     """
-    listing = source if isinstance(source, Listing) else list_source(source)
-    folder = listing.folder
+    folder, description = listing.folder, described.description
     wanted = _wanted(description, configs, splits)
     found = _by_name(description, listing.names)
     _refuse_shared(found, folder)
@@ -90,26 +105,39 @@ def find_source(
     for split, names in found.items():
         _check_members(names, split, folder)
     digests, digest_files = published_digests(folder, listing.beside)
-    files = _look_at_all(found, listing, digests, allow_empty=allow_empty)
+    files = _look_at_all(found, listing, digests, allow_empty=allow_mismatch)
     for split, names in found.items():
         _refuse_copies([files[name] for name in names], split, folder)
         if empty := [name for name in names if files[name].may_be_empty]:
             notes[split] = f"no record of {split.title} is in {_listed(empty)}"
     there = [
-        SourceSplit(split, tuple(files[name] for name in found[split]), notes.get(split))
+        SourceSplit(
+            split,
+            tuple(files[name] for name in found[split]),
+            described.notes.get(split.name, notes.get(split)),
+        )
         for split in description.splits()
         if found[split]
     ]
     asked = set(wanted)
     present = [source for source in there if source.split in asked]
+    absent = tuple(split for split in wanted if not found[split])
     _refuse_absent(listing, description, wanted, present, configs, splits)
-    used = {name for names in found.values() for name in names} | set(digest_files) | {DESCRIPTION_FILE}
+    if absent and described.complete and not (configs or splits or allow_mismatch):
+        raise DataError(
+            f"{absent[0].title}: none of its {len(absent[0].files)} files is here, first {absent[0].files[0]}; "
+            f"{absent[0].published.records} records are published.",
+            Location(str(folder)),
+            "Name the splits that you want with --split, or go on with --allow-mismatch.",
+        )
+    used = {name for names in found.values() for name in names}
+    used |= {DESCRIPTION_FILE, *digest_files, *described.files}
     used |= {file.index.name for file in files.values() if file.index is not None}
     return FoundSource(
         folder,
         description,
         tuple(present),
-        tuple(split for split in wanted if not found[split]),
+        absent,
         tuple(_passed_over(listing, used, description)),
         tuple(folder / name for name in digest_files),
         tuple(source for source in there if source.split not in asked),
@@ -137,57 +165,22 @@ def _wanted(description: Description, configs: Collection[str], splits: Collecti
 
 def _by_name(description: Description, names: Sequence[str]) -> dict[Split, list[str]]:
     """The files of each split, by the names and patterns that the description has, in their order."""
-    index = _NameIndex(names)
-    return {
-        split: list(dict.fromkeys(name for file in split.files for name in index.matching(file)))
-        for split in description.splits()
-    }
+    exact = {same_name(name): name for name in reversed(names)} | dict(zip(names, names, strict=True))
+    plain = {name: same_name(plain_name(name)) for name in names if not is_sidecar_name(name)}
 
-
-class _NameIndex:
-    """Names to be looked up by many names and patterns."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._exact = dict.fromkeys(names)
-        self._same = {same_name(name): name for name in reversed(names)}
-        plain = [same_name(plain_name(name)) for name in names]
-        self._names = list(names)
-        self._plain = plain
-        # All plain names as one text, so that a part of a pattern is looked for in all at once.
-        self._text = "\n".join(["", *plain, ""])
-        self._starts = [0, *accumulate(len(name) + 1 for name in plain)]
-
-    def matching(self, file: str) -> list[str]:
+    def matching(file: str) -> list[str]:
         """What a ``file`` means: itself, or all that match if it is a pattern; compressed or not."""
-        literal = [
-            name
-            for suffix in COMPRESSED_SUFFIXES
-            if (
-                name := file + suffix
-                if file + suffix in self._exact
-                else self._same.get(same_name(file + suffix))
-            )
-        ]
+        stored = [file + suffix for suffix in COMPRESSED_SUFFIXES]
+        literal = list(filter(None, (exact.get(name) or exact.get(same_name(name)) for name in stored)))
         if literal or not is_pattern(file):
             return literal
-        file = same_name(plain_name(file))
-        pattern = pattern_of(file)
-        return sorted(
-            self._names[number]
-            for number in self._candidates(file)
-            if pattern.fullmatch(self._plain[number]) and not is_sidecar_name(self._names[number])
-        )
+        pattern = pattern_of(same_name(plain_name(file)))
+        return sorted(name for name, own in plain.items() if pattern.fullmatch(own))
 
-    def _candidates(self, pattern: str) -> Iterable[int]:
-        """The numbers of the names that have the rarest literal part of a pattern."""
-        parts = [part for part in re.split(r"\*\*/|\*|\?|\[!?\]?[^]]*\]", f"\n{pattern}\n") if part]
-        rarest = min(parts, key=self._text.count)
-        numbers: set[int] = set()
-        place = self._text.find(rarest)
-        while place >= 0:
-            numbers.add(bisect_right(self._starts, place) - 1)
-            place = self._text.find(rarest, place + 1)
-        return [number for number in numbers if number < len(self._names)]
+    return {
+        split: list(dict.fromkeys(name for file in split.files for name in matching(file)))
+        for split in description.splits()
+    }
 
 
 def _refuse_shared(found: Mapping[Split, list[str]], folder: Place) -> None:
@@ -251,20 +244,19 @@ def _match_unknown(path: Place, description: Description, found: Mapping[Split, 
     words = {_SAME_SPLIT.get(word, word) for word in re.split(r"[^a-z]+", path.name.lower())}
     splits = [
         split
-        for config in fitting
+        for config in (fitting if len(fitting) == 1 else ())
         for split in config.splits
         if _SAME_SPLIT.get(split.name.lower(), split.name.lower()) in words
     ]
-    if len(fitting) == 1 and len(splits) == 1 and not found[splits[0]]:
+    if len(splits) == 1 and not found[splits[0]]:
         return splits[0]
+    reason = f"its {count} labels fit {', '.join(config.name for config in fitting) or 'no config'}"
     if feature is None:
         reason = "the description does not name it"
-    elif len(fitting) != 1:
-        reason = f"its {count} labels fit {', '.join(config.name for config in fitting) or 'no config'}"
-    elif len(splits) != 1:
-        reason = f"its {count} labels fit {fitting[0].name}, but its name does not say which split it is"
-    else:
+    elif len(splits) == 1:
         reason = f"it looks like {splits[0].title}, for which {found[splits[0]][0]} is there already"
+    elif len(fitting) == 1:
+        reason += ", but its name does not say which split it is"
     expected = (
         _listed([split.file for split in description.splits() if not found[split]]) or "none is missing"
     )
@@ -351,37 +343,19 @@ def refuse_unsafe(folder: Place, name: str) -> None:
 
 def _refuse_copies(files: Sequence[SourceFile], split: Split, folder: Place) -> None:
     """Refuse a file and its copy in another folder, whose records would come twice."""
-    groups = [[file for file in files if not file.may_be_empty]]
-    keys: tuple[Callable[[SourceFile], Hashable], ...] = (
-        lambda file: (file.name.rpartition("/")[2], file.size),
-        lambda file: _sha256(file.path, _HEAD_BYTES),
-        lambda file: _sha256(file.path, file.size),
-    )
-    for key in keys:  # the dearer ones only of what the cheaper ones do not tell apart
-        groups = [group for wider in groups for group in _grouped(wider, key) if len(group) > 1]
-    if groups:
-        raise DataError(
-            f"{split.title}: {groups[0][0].name} and {groups[0][1].name} are the same, byte for byte: one is a copy.",
-            Location(str(folder)),
-            "Keep one of them here.",
-        )
-
-
-def _grouped(
-    files: Sequence[SourceFile], key: Callable[[SourceFile], Hashable]
-) -> Iterable[list[SourceFile]]:
-    groups: dict[Hashable, list[SourceFile]] = {}
+    alike: dict[tuple[str, int], list[SourceFile]] = {}
     for file in files:
-        groups.setdefault(key(file), []).append(file)
-    return groups.values()
-
-
-def _sha256(path: Place, size: int) -> str:
-    """Of the first bytes of a file."""
-    with StoredFile(path, 0, min(size, file_state(path)[0])) as file:
-        while file.read(_HEAD_BYTES):
-            pass
-        return file.sha256()
+        alike.setdefault((file.name.rpartition("/")[2], file.size), []).append(file)
+    for group in alike.values():
+        seen: dict[str, SourceFile] = {}
+        for file in group if len(group) > 1 and not group[0].may_be_empty else ():
+            other = seen.setdefault(file_digest(file.path, "sha256"), file)
+            if other is not file:
+                raise DataError(
+                    f"{split.title}: {other.name} and {file.name} are the same, byte for byte: one is a copy.",
+                    Location(str(folder)),
+                    "Keep one of them here.",
+                )
 
 
 def _index_names(name: str) -> tuple[str, str]:

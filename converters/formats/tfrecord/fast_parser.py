@@ -163,7 +163,7 @@ def _two_kinds(name: str, parts: Sequence[_Part], frames: Frames) -> Iterator[Ki
 
 def _position(name: str, row: int, frames: Frames) -> int:
     """Where a feature stands in a sound record."""
-    return parse_example(_data(frames, row)).features[name].position
+    return parse_example(_data(frames, row))[name].position
 
 
 def _data(frames: Frames, row: int) -> memoryview:
@@ -331,7 +331,7 @@ def _parse_strictly(frames: Frames, rows: Ints, parts: _Parts) -> list[RecordErr
     found: dict[str, dict[FeatureKind | None, list[tuple[int, Feature]]]] = {}
     for row in rows.tolist():
         try:
-            features = parse_example(_data(frames, row)).features
+            features = parse_example(_data(frames, row))
         except ExampleError as refused:
             errors.append(RecordError(row, f"{refused.message}.", refused.position))
             break

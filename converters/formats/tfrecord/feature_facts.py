@@ -210,7 +210,7 @@ class FactsBuilder:
     def __init__(self, without: Collection[str] = ()) -> None:
         self.features: dict[str, FeatureFacts] = {}
         self.left_out: dict[str, FeatureKind] = {}
-        self._without = without
+        self.without = without
         self.records: Counter[str] = Counter()
         self.pairs: dict[str, TextPairs] = {}
         self._headers: dict[str, ImageHeaderReader] = {}
@@ -262,7 +262,7 @@ class FactsBuilder:
             facts = self.features.get(name)
             if facts is None or facts.kind is None or found.kind in (None, facts.kind):
                 continue
-            if name not in self._without:
+            if name not in self.without:
                 row = int(np.argmax(found.counts >= 0))
                 raise TwoKindsError(name, found.kind, locate(row), facts.kind, facts.first)
             self.left_out[name] = found.kind

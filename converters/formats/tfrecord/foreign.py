@@ -19,7 +19,6 @@ from converters.formats.tfrecord.strict_parser import (
     ExampleError,
     fields,
     parse_example,
-    parse_feature,
 )
 from converters.storage.object_store import Place
 
@@ -148,31 +147,20 @@ def record_words(data: Data) -> str | None:
 
 
 def is_sequence_example(data: Data) -> bool:
-    """Whether these are ``context`` (Features) and ``feature_lists``: a map of lists of Features."""
+    """Whether these are ``context`` (Features) and ``feature_lists``: maps, the one of Features, the other of lists."""
+    names_and_values = {FIRST_TAG, VALUE_TAG}
     has_lists = False
     try:
-        for tag, content in _parts(data):
-            if tag == VALUE_TAG and all(
-                inner == FIRST_TAG and _is_feature_list(entry) for inner, entry in _parts(content)
+        for tag, entries in _parts(data):
+            has_lists |= tag == VALUE_TAG
+            if tag not in names_and_values or any(
+                inner != FIRST_TAG or any(innermost not in names_and_values for innermost, _ in _parts(entry))
+                for inner, entry in _parts(entries)
             ):
-                has_lists = True
-            elif tag != FIRST_TAG or (content and not _has_map_entry(content)):
                 return False
     except ExampleError:
         return False
     return has_lists
-
-
-def _is_feature_list(entry: Data) -> bool:
-    for tag, content in _parts(entry):
-        if tag == VALUE_TAG:
-            for inner, feature in _parts(content):
-                if inner != FIRST_TAG:
-                    return False
-                parse_feature(feature, [(0, len(feature))], "", 0)
-        elif tag != FIRST_TAG:
-            return False
-    return True
 
 
 def _has_map_entry(features: Data) -> bool:

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import google_crc32c
 import numpy as np
@@ -21,13 +21,16 @@ import numpy.typing as npt
 from converters.dataset.source import MAX_RECORD_BYTES
 from converters.errors import DataError, Location
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 HEADER_BYTES = 12
 FOOTER_BYTES = 4
 OVERHEAD_BYTES = HEADER_BYTES + FOOTER_BYTES
 
 # How much of a file is read at once; a batch is the records that end in one such chunk. A longer record is a
-# batch of its own. Each chunk is passed over several times, so it had better fit in a core's cache.
-CHUNK_BYTES = 2 << 20
+# batch of its own. Every batch costs a millisecond beside what its bytes cost, and larger ones take memory.
+CHUNK_BYTES = 6 << 20
 
 # Records of one writer have few different lengths; a header that was found sound once need not be checked again.
 MAX_SIZES_SEEN = 1 << 16
@@ -41,10 +44,14 @@ _COPY_AGAIN = "The file is damaged: copy it again from where you got it."
 
 
 class ByteStream(Protocol):
-    """What the framing reads from: ``read(n)`` gives up to n bytes, and ``b""`` only at the end."""
+    """What the framing reads from: a raw stream; where it gives no bytes is its end."""
 
     def read(self, size: int, /) -> bytes:
         """The next ``size`` bytes or fewer; none at the end."""
+        ...
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Put the next bytes into a buffer, and say how many; none at the end."""
         ...
 
 
@@ -60,7 +67,7 @@ class Frames:
         first_offset: byte offset in the file (decompressed) of the first record's header.
     """
 
-    buffer: bytes | mmap.mmap
+    buffer: memoryview | bytes
     starts: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
     first_record: int
@@ -214,12 +221,18 @@ def read_frames(
     Raises:
         DataError: a checksum does not hold, a length is over the cap, or the stream ends inside a record.
     """
-    rest = b""
+    rest: memoryview | bytes = b""
     needed = 0
     record, offset = first_record, first_offset
-    sizes_seen: dict[bytes, int] = {}
-    while chunk := stream.read(chunk_bytes):
-        buffer = rest + chunk if rest else chunk
+    sizes_seen: dict[int, int] = {}
+    while True:
+        # What is left of one chunk stands before the next, which is read to its place and not copied there.
+        buffer = memoryview(np.empty(len(rest) + chunk_bytes, np.uint8).data)
+        buffer[: len(rest)] = rest
+        count = stream.readinto(buffer[len(rest) :])
+        if not count:
+            break
+        buffer = buffer[: len(rest) + count]
         if len(buffer) < needed:
             rest = buffer
             continue
@@ -228,20 +241,23 @@ def read_frames(
         position, needed = 0, HEADER_BYTES
         damaged: DataError | None = None
         while position + HEADER_BYTES <= len(buffer):
-            header = buffer[position : position + HEADER_BYTES]
-            size = sizes_seen.get(header)
-            if size is None:
+            size, checksum = _HEADER.unpack_from(buffer, position)
+            data = position + HEADER_BYTES
+            if sizes_seen.get(size) != checksum:
                 try:
-                    size = record_size(
-                        header, path, record + len(starts), offset + position, max_record_bytes
+                    record_size(
+                        bytes(buffer[position:data]),
+                        path,
+                        record + len(starts),
+                        offset + position,
+                        max_record_bytes,
                     )
                 except DataError as error:
                     damaged = error
                     break
                 if len(sizes_seen) == MAX_SIZES_SEEN:
                     sizes_seen.clear()
-                sizes_seen[header] = size
-            data = position + HEADER_BYTES
+                sizes_seen[size] = checksum
             data_end = data + size
             if data_end + FOOTER_BYTES > len(buffer):
                 needed = data_end + FOOTER_BYTES - position
@@ -262,9 +278,9 @@ def read_frames(
             raise damaged
         record += len(starts)
         offset += position
-        rest = buffer[position:]
+        rest = bytes(buffer[position:])
+        del buffer  # or it would be held while the next one, or a long record, is
         if needed > max(chunk_bytes, HEADER_BYTES):
-            del buffer, chunk  # or they would be held while a long record is
             long = _read_long(stream, rest, needed, chunk_bytes, Location(path, record, offset))
             yield _frames(long, [HEADER_BYTES], [needed - OVERHEAD_BYTES], record, offset)
             del long
@@ -298,25 +314,24 @@ def _check_data(frames: Frames, path: str) -> None:
         raise _damaged(int(stored[row]), int(computed[row]), location)
 
 
-def _frames(
-    buffer: bytes | mmap.mmap, starts: list[int], sizes: list[int], record: int, offset: int
-) -> Frames:
+def _frames(buffer: memoryview, starts: list[int], sizes: list[int], record: int, offset: int) -> Frames:
     return Frames(buffer, np.array(starts, np.int64), np.array(sizes, np.int64), record, offset)
 
 
 def _read_long(
     stream: ByteStream, begun: bytes, needed: int, chunk_bytes: int, location: Location
-) -> mmap.mmap:
+) -> memoryview:
     """A whole record longer than a chunk, of which ``begun`` is there already; its checksum is checked."""
     # Memory of its own, which is given back as a whole; no page of it is there before it is written to.
-    buffer = mmap.mmap(-1, needed)
-    filled = buffer.write(begun)
+    buffer = memoryview(mmap.mmap(-1, needed))
+    filled = len(begun)
+    buffer[:filled] = begun
     while filled < needed:
-        piece = stream.read(min(chunk_bytes, needed - filled))
-        if not piece:
+        count = stream.readinto(buffer[filled : filled + chunk_bytes])
+        if not count:
             raise _cut_inside(filled, needed, location)
-        filled += buffer.write(piece)
-    computed = masked_crc_of_long(memoryview(buffer)[HEADER_BYTES:-FOOTER_BYTES])
+        filled += count
+    computed = masked_crc_of_long(buffer[HEADER_BYTES:-FOOTER_BYTES])
     stored = _FOOTER.unpack_from(buffer, needed - FOOTER_BYTES)[0]
     if computed != stored:
         raise _damaged(stored, computed, location)

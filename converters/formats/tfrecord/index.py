@@ -7,11 +7,9 @@ them writes a short last line for a truncated file as if it were valid.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from converters.errors import DataError, Location
 from converters.formats.tfrecord.framing import OVERHEAD_BYTES, Frames
@@ -20,7 +18,6 @@ from converters.storage.object_store import Place
 
 _LINE = re.compile(rb"(\d{1,19}) (\d{1,19})\n?")
 _MAX_LINE_BYTES = 64
-_LINES_BYTES = 1 << 20
 _ADVICE = "One of the two is damaged: copy both again, or remove the index to go without it."
 
 
@@ -157,33 +154,3 @@ class IndexChecker:
 
     def __exit__(self, *_error: object) -> None:
         self._file.close()
-
-
-def index_pairs(path: Place) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """The offsets and sizes that an index says, many lines at a time; for a plan, which does not rely on them.
-
-    Raises:
-        ValueError: it has something else than two numbers a line.
-        OSError: it cannot be read.
-    """
-    with open_file(path) as file:
-        while lines := file.readlines(_LINES_BYTES):
-            words = b"".join(lines).split()
-            if not words:
-                raise ValueError("empty lines")
-            pairs = np.array(words, "S20").astype(np.int64).reshape(-1, 2)
-            yield pairs[:, 0], pairs[:, 1]
-
-
-def index_tiles(path: Place, size: int) -> bool:
-    """Whether the records of an index follow each other from byte 0 to ``size``, the file's end."""
-    end = 0
-    try:
-        for offsets, sizes in index_pairs(path):
-            ends = offsets + sizes
-            if offsets[0] != end or (sizes < OVERHEAD_BYTES).any() or (offsets[1:] != ends[:-1]).any():
-                return False
-            end = int(ends[-1])
-    except (OSError, ValueError, OverflowError):
-        return False
-    return end == size

@@ -1,17 +1,19 @@
 """Infers the columns of a dataset that nothing describes, from all its records.
 
 A role is only given where all records bear it out, and label names are never guessed. What a feature was taken for,
-and why, is told for people (:class:`InferredColumn`).
+and why, is told for people (:class:`~converters.dataset.column_table.ColumnRow`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from converters.dataset.description import MAX_COLUMN_NAME_BYTES, described_columns
+import pyarrow as pa
+
+from converters.dataset.column_table import ColumnRow, ColumnTable, image_words
+from converters.dataset.description import MAX_COLUMN_NAME_BYTES
 from converters.dataset.labels import UNLABELLED
 from converters.dataset.schema import (
     FIRST_IMAGES,
@@ -19,9 +21,6 @@ from converters.dataset.schema import (
     Column,
     Kind,
     Role,
-    Schema,
-    parse_type,
-    type_name,
     with_derived_label,
 )
 from converters.errors import DataError
@@ -31,167 +30,65 @@ from converters.formats.tfrecord.strict_parser import FeatureKind
 
 _LABELS = ("image/class/label", "image/object/class/label", "objects/label", "label", "class")
 _MAX_LABEL = 1 << 31
-_BASES: Mapping[FeatureKind, str] = {"float_list": "float32", "int64_list": "int64", "bytes_list": "binary"}
+_BASES: Mapping[FeatureKind, pa.DataType] = {
+    "float_list": pa.float32(),
+    "int64_list": pa.int64(),
+    "bytes_list": pa.binary(),
+}
 _SHOWN_LABELS = 12
-
-
-@dataclass(frozen=True)
-class InferredColumn:
-    """What a feature was taken for.
-
-    Attributes:
-        feature: its name.
-        column: the column that it became; None where no record has a value of it.
-        kind: which list holds its values; None where no record has one.
-        least: the least number of values of a record that has it; ``most``: the most.
-        absent: in how many records it has no kind, or is not there at all, by the split's name.
-        example: a value, in words.
-        why: what the role, or that there is none, follows from.
-        images: encodings and sizes of its images, in words.
-        labels: how many values have which label, in words.
-        nearly: the role that all but a few values bear out.
-    """
-
-    feature: str
-    column: Column | None
-    kind: FeatureKind | None
-    least: int
-    most: int
-    absent: Mapping[str, int]
-    example: str
-    why: str
-    images: str = ""
-    labels: str = ""
-    nearly: Role | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as a JSON object."""
-        column = self.column
-        return {field.name: getattr(self, field.name) for field in fields(self)} | {
-            "column": None if column is None else column.name,
-            "type": None if column is None else type_name(column.type),
-            "role": None if column is None else column.role,
-            "absent": dict(self.absent),
-        }
-
-
-@dataclass(frozen=True)
-class InferredConfig:
-    """What was inferred of one config.
-
-    Attributes:
-        name: of the config.
-        schema: its columns.
-        columns: what each feature was taken for: those of the columns, in their order, and then those without one.
-        records: how many records of each split were read.
-        notes: what else people should know.
-    """
-
-    name: str
-    schema: Schema
-    columns: tuple[InferredColumn, ...]
-    records: Mapping[str, int]
-    notes: tuple[str, ...] = ()
-
-    def described(self) -> dict[str, Any]:
-        """The columns as a description has them."""
-        return described_columns(self.schema)
-
-    def to_edit(self) -> dict[str, Any]:
-        """The same for people who edit it: with the roles that all but a few values bear out, as promises."""
-        columns = self.described()
-        for inferred in self.columns:
-            if inferred.column is not None and inferred.nearly is not None:
-                columns[inferred.column.name]["role"] = inferred.nearly
-        return columns
-
-    def lines(self, *, labels: bool = True) -> list[str]:
-        """The same for people: a table, what the images are, with ``labels`` how many are which, and the notes."""
-        rows = [("feature", "kind", "column", "type", "role", "values", "absent in", "example", "why")]
-        for inferred in self.columns:
-            column = inferred.column
-            values = (
-                f"{inferred.least}"
-                if inferred.least == inferred.most
-                else f"{inferred.least}–{inferred.most}"
-            )
-            absent = sum(inferred.absent.values())
-            rows.append(
-                (
-                    inferred.feature,
-                    inferred.kind or "–",
-                    "–" if column is None else column.name,
-                    "–" if column is None else type_name(column.type),
-                    (column.role if column else None) or "",
-                    values if inferred.kind else "–",
-                    f"{absent:,}" if absent else "",
-                    inferred.example[:40],
-                    inferred.why,
-                )
-            )
-        widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        for inferred in self.columns:
-            words = (inferred.images, inferred.labels if labels else "")
-            lines += [f"{inferred.feature}: {text}" for text in words if text]
-        return [*lines, *self.notes]
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as a JSON object."""
-        return {
-            "config": self.name,
-            "records": dict(self.records),
-            "columns": [column.to_json() for column in self.columns],
-            "notes": list(self.notes),
-        }
 
 
 @dataclass
 class _Taken:
-    """A feature, while it is decided what it is."""
+    """A feature, and the column that it is taken for so far."""
 
     facts: FeatureFacts
-    type: str
-    role: Role | None = None
+    column: Column
     why: str = ""
     nearly: Role | None = None
-    name: str = ""
-    label_names: Mapping[int, str] = field(default_factory=dict)
-    vector: Kind | None = None
-    unlabelled: bool = False
+
+    def give(self, role: Role, why: str) -> None:
+        """Give the column a role."""
+        self.column, self.why = replace(self.column, role=role), why
+
+    def call(self, name: str) -> None:
+        """Give the column a name."""
+        self.column = replace(self.column, name=name)
+
+    def name_labels(self, names: Mapping[int, str], kind: Kind | None = None) -> None:
+        """Give the labels names, by their numbers; of a 0/1 vector of some kind, by their places."""
+        ids = tuple(names) if list(names) != list(range(len(names))) else ()
+        self.column = replace(self.column, label_names=tuple(names.values()), label_ids=ids, kind=kind)
 
 
 def infer_columns(
     config: str,
     facts: FactsBuilder,
     label_maps: Sequence[LabelMap],
-    left_out: Mapping[str, FeatureKind] | None = None,
-    without: Collection[str] = (),
-) -> InferredConfig:
+) -> ColumnTable:
     """Decide what the features of a config are.
 
     Args:
         config: its name.
         facts: what all its records show.
         label_maps: the files of label names beside them.
-        left_out: features that were not looked at, for they are left out; their kinds.
-        without: features that are left out, whose names may be any.
 
     Raises:
         DataError: no record has a value, or a feature's name cannot be that of a column.
     """
-    for name, kind in (left_out or {}).items():
+    for name, kind in facts.left_out.items():
         facts.features[name] = FeatureFacts(name, kind, most=2)
     names = sorted(facts.features, key=lambda name: name.encode("utf-8", "surrogatepass"))
+    records = sum(facts.records.values())
     taken = {
-        name: _Taken(facts.features[name], _type(facts.features[name]))
-        for name in names
-        if facts.features[name].kind
+        name: _Taken(own, Column(name, _type(own), None, name, nullable=sum(own.present.values()) < records))
+        for name, own in ((name, facts.features[name]) for name in names)
+        if own.kind
     }
     if not taken:
         raise DataError(f"no record of {config} has a value.", advice="There is nothing to convert.")
     for name in taken:
-        if name not in without and (problem := _unusable(name)):
+        if name not in facts.without and (problem := _unusable(name)):
             shell = "$" if "\\" in repr(name) else ""  # bash reads $'\n' as Python does
             raise DataError(
                 f"the feature {name[:100]!r} {problem}, so no column can be called so.",
@@ -208,20 +105,21 @@ def infer_columns(
     elif label_maps:
         notes.append(f"{label_maps[0].path} was not used: no feature is known to be the label")
     _call(taken, image, label)
-    schema, order = _schema(taken, image, label, facts)
-    columns = [_inferred(taken[name], schema, facts) for name in order]
+    ordered = _in_order(taken, image, label)
+    schema = with_derived_label(tuple(feature.column for feature in ordered))
+    columns = [_inferred(feature, facts) for feature in ordered]
     lost = [_nothing(facts.features[name], facts) for name in names if name not in taken]
     notes += [f"{column.feature}: no record has a value of it, so there is no column" for column in lost]
-    return InferredConfig(config, schema, (*columns, *lost), dict(facts.records), tuple(notes))
+    return ColumnTable(config, schema, (*columns, *lost), dict(facts.records), tuple(notes))
 
 
-def _type(facts: FeatureFacts) -> str:
+def _type(facts: FeatureFacts) -> pa.DataType:
     base = _BASES[facts.kind or "bytes_list"]
     if facts.kind == "bytes_list" and facts.text.holds:
-        base = "string"
+        base = pa.string()
     if facts.least != facts.most or not facts.most:
-        return f"{base}[]"
-    return base if facts.most == 1 else f"{base}[{facts.most}]"
+        return pa.list_(base)
+    return base if facts.most == 1 else pa.list_(base, facts.most)
 
 
 def _unusable(name: str) -> str | None:
@@ -247,11 +145,14 @@ def _take_images(taken: Mapping[str, _Taken]) -> _Taken | None:
         if facts.kind != "bytes_list" or not facts.single or not facts.image.borne:
             continue
         if facts.image.holds:
-            feature.role, feature.type, feature.why = "image", "binary", "every value is an encoded image"
+            feature.column = replace(feature.column, type=pa.binary())
+            feature.give("image", "every value is an encoded image")
         elif facts.image.nearly:
             feature.nearly = "image"
             feature.why = f"nearly every value is an encoded image: {_contradicted(facts.image)}"
-    images = [name for name in (*FIRST_IMAGES, *taken) if name in taken and taken[name].role == "image"]
+    images = [
+        name for name in (*FIRST_IMAGES, *taken) if name in taken and taken[name].column.role == "image"
+    ]
     return taken[images[0]] if images else None
 
 
@@ -265,7 +166,8 @@ def _take_sizes(taken: Mapping[str, _Taken], image: _Taken | None) -> None:
             if feature.facts.size_role != role or not feature.facts.single or claim is None:
                 continue
             if claim.holds and not found:
-                feature.role, feature.why, found = role, f"equals the {role} of every image", True
+                feature.give(role, f"equals the {role} of every image")
+                found = True
             elif claim.holds:
                 feature.why = f"equals the {role} of every image, as another does"
             elif claim.nearly:
@@ -282,7 +184,7 @@ def _take_file_name(taken: Mapping[str, _Taken], image: _Taken | None) -> None:
     candidates = [feature for feature in taken.values() if feature.facts.names is not None]
     for feature in sorted(candidates, key=lambda feature: (feature.facts.name_rank or 0, feature.facts.name)):
         facts, names = feature.facts, feature.facts.names
-        if names is None or not facts.single or feature.role is not None:
+        if names is None or not facts.single or feature.column.role is not None:
             continue
         if (facts.kind == "bytes_list" and not facts.text.holds) or sum(facts.present.values()) > names.count:
             continue
@@ -293,8 +195,7 @@ def _take_file_name(taken: Mapping[str, _Taken], image: _Taken | None) -> None:
         elif not names.unique:
             feature.why = "cannot name files: two are one where case and suffix do not count"
         else:
-            feature.role = "file_name"
-            feature.why = "unique and safe as a file name in each split"
+            feature.give("file_name", "unique and safe as a file name in each split")
             return
 
 
@@ -305,7 +206,7 @@ def _take_label(taken: Mapping[str, _Taken]) -> _Taken | None:
     )
     for name in _LABELS:
         feature = taken.get(name)
-        if feature is None or feature.role is not None or (both and name in ("label", "class")):
+        if feature is None or feature.column.role is not None or (both and name in ("label", "class")):
             continue
         facts = feature.facts
         if facts.kind != "int64_list":
@@ -315,7 +216,7 @@ def _take_label(taken: Mapping[str, _Taken]) -> _Taken | None:
         elif facts.low < UNLABELLED or facts.high >= _MAX_LABEL:
             feature.why = f"called as labels are, but its values are no indices: {facts.low} to {facts.high}"
         else:
-            feature.role, feature.why = "label", "called as labels are, and its values are indices"
+            feature.give("label", "called as labels are, and its values are indices")
             return feature
     return None
 
@@ -332,25 +233,23 @@ def _name_labels(label: _Taken, label_maps: Sequence[LabelMap], facts: FactsBuil
         names = list(label_map.names.values())
         if fixed and len(names) == label.facts.most and label.facts.sums is not None and occurring <= {0, 1}:
             least, most = label.facts.sums
-            label.vector = "single-label" if most <= 1 else "multi-label"
-            label.unlabelled = least == 0
-            label.label_names = dict(enumerate(names))
+            label.name_labels(dict(enumerate(names)), "single-label" if most <= 1 else "multi-label")
+            label.column = replace(label.column, unlabelled=least == 0)
         elif (fitting := label_map.fitting(occurring)) is not None:
-            label.label_names = fitting
+            label.name_labels(fitting)
         else:
             yield f"{label_map.path} was not used: its names do not fit the labels that occur"
-        if label.label_names:
+        if label.column.label_names:
             label.why += f"; names from {label_map.path}"
     pairs = facts.pairs.get(label.facts.name)
     texts = None if pairs is None else pairs.label_names
     if texts is None or pairs is None:
         return
-    if not label.label_names and (occurring is None or occurring <= texts.keys()):
-        label.label_names = texts
+    known = label.column.names_by_number
+    if not known and (occurring is None or occurring <= texts.keys()):
+        label.name_labels(texts)
         label.why += f"; names from {pairs.feature}, one-to-one"
-    elif label.label_names and any(
-        label.label_names.get(number, name) != name for number, name in texts.items()
-    ):
+    elif known and any(known.get(number, name) != name for number, name in texts.items()):
         yield f"{pairs.feature} has other names than {label_maps[0].path}, which counts"
 
 
@@ -360,53 +259,34 @@ def _name_labels(label: _Taken, label_maps: Sequence[LabelMap], facts: FactsBuil
 def _call(taken: Mapping[str, _Taken], image: _Taken | None, label: _Taken | None) -> None:
     """Find the columns' names: the features' own, but for the first image and the label."""
     for number, (name, feature) in enumerate(taken.items()):
-        feature.name = f"left_out_{number}" if _unusable(name) else name
+        if _unusable(name):
+            feature.call(f"left_out_{number}")
     if image is not None and "image" not in taken:
-        image.name = "image"
+        image.call("image")
     if label is None:
         return
-    contiguous = list(label.label_names) == list(range(len(label.label_names)))
-    if not label.label_names or (contiguous and label.vector is None):
+    column = label.column
+    if not column.label_names or not (column.label_ids or column.kind):
         if "label" not in taken:
-            label.name = "label"
+            label.call("label")
         return
     # A column ``label`` is derived from it, so no stored one can be called so.
-    wanted = "label_vector" if label.vector else "label_id"
-    if label.vector or label.name == "label":
-        label.name = wanted if wanted not in taken else f"{wanted}_stored"
+    wanted = "label_vector" if column.kind else "label_id"
+    if column.kind or column.name == "label":
+        label.call(wanted if wanted not in taken else f"{wanted}_stored")
     if "label" in taken and taken["label"] is not label:
-        label.label_names, label.vector, label.name = {}, None, label.facts.name
+        label.name_labels({})
+        label.call(label.facts.name)
         label.why += "; not used, for another feature is called label"
 
 
-def _schema(
-    taken: Mapping[str, _Taken], image: _Taken | None, label: _Taken | None, facts: FactsBuilder
-) -> tuple[Schema, list[str]]:
-    """The columns, and the features in their order."""
+def _in_order(taken: Mapping[str, _Taken], image: _Taken | None, label: _Taken | None) -> list[_Taken]:
+    """The features in the order of their columns."""
     first = [image, label]
-    first += [next((feature for feature in taken.values() if feature.role == role), None) for role in SIZES]
-    first.append(next((feature for feature in taken.values() if feature.role == "file_name"), None))
-    order = list(dict.fromkeys(feature.facts.name for feature in first if feature is not None))
-    order += [name for name in taken if name not in order]
-    records = sum(facts.records.values())
-    columns = []
-    for name in order:
-        feature = taken[name]
-        ids = tuple(feature.label_names)
-        columns.append(
-            Column(
-                feature.name,
-                parse_type(feature.type),
-                feature.role,
-                name,
-                tuple(feature.label_names.values()),
-                () if ids == tuple(range(len(ids))) else ids,
-                feature.vector,
-                feature.unlabelled,
-                sum(feature.facts.present.values()) < records,
-            )
-        )
-    return with_derived_label(tuple(columns)), order
+    for role in (*SIZES, "file_name"):
+        first.append(next((feature for feature in taken.values() if feature.column.role == role), None))
+    order = dict.fromkeys(feature.facts.name for feature in first if feature is not None)
+    return [taken[name] for name in order | dict.fromkeys(taken)]
 
 
 def _absent(facts: FeatureFacts, records: Mapping[str, int]) -> dict[str, int]:
@@ -414,31 +294,22 @@ def _absent(facts: FeatureFacts, records: Mapping[str, int]) -> dict[str, int]:
     return {split: count for split, count in absent.items() if count}
 
 
-def _inferred(feature: _Taken, schema: Schema, facts: FactsBuilder) -> InferredColumn:
-    own = feature.facts
-    column = next(column for column in schema.stored if column.feature == own.name)
-    images = _images(own) if own.image.borne and own.single else ""
+def _inferred(feature: _Taken, facts: FactsBuilder) -> ColumnRow:
+    own, column = feature.facts, feature.column
+    images = ""
+    if own.single and own.smallest is not None and own.largest is not None:
+        images = image_words(own.encodings, own.smallest.tolist(), own.largest.tolist())
     labels = _labels(own.labels, column) if column.role == "label" else ""
-    return InferredColumn(
+    return ColumnRow(
         own.name, column, own.kind, own.least, own.most, _absent(own, facts.records), own.example,
         feature.why, images, labels, feature.nearly,
     )  # fmt: skip
 
 
-def _nothing(facts: FeatureFacts, builder: FactsBuilder) -> InferredColumn:
-    return InferredColumn(
+def _nothing(facts: FeatureFacts, builder: FactsBuilder) -> ColumnRow:
+    return ColumnRow(
         facts.name, None, None, 0, 0, _absent(facts, builder.records), "", "no record has a value"
     )
-
-
-def _images(facts: FeatureFacts) -> str:
-    kinds = ", ".join(f"{count:,} {encoding}" for encoding, count in facts.encodings.most_common())
-    if facts.smallest is None or facts.largest is None:
-        return kinds
-    sizes = (f"{least}" if least == most else f"{least}–{most}" for least, most in
-             zip(facts.smallest.tolist(), facts.largest.tolist(), strict=True))  # fmt: skip
-    height, width, depth = sizes
-    return f"{kinds}; width {width}, height {height}, depth {depth}"
 
 
 def _labels(counts: Counter[int] | None, column: Column) -> str:
@@ -446,7 +317,7 @@ def _labels(counts: Counter[int] | None, column: Column) -> str:
         return "very many different labels"
     if column.kind is not None:
         return f"0/1 vectors of {', '.join(column.label_names[:_SHOWN_LABELS])}"
-    names = dict(zip(column.label_ids or range(len(column.label_names)), column.label_names, strict=True))
+    names = column.names_by_number
     shown = [
         f"{number}{' ' + names[number] if number in names else ''}: {counts[number]:,}"
         for number in sorted(counts)

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 
+from converters.dataset.column_table import ColumnTable
 from converters.dataset.shard import Progress
 from converters.dataset.source import MAX_RECORD_BYTES, SourceFile, SourceSplit, changed_file
 from converters.errors import DataError, Location
@@ -14,9 +15,9 @@ from converters.formats.tfrecord.fast_parser import BatchParser, FeatureValues, 
 from converters.formats.tfrecord.feature_facts import FactsBuilder, TwoKindsError
 from converters.formats.tfrecord.foreign import record_words
 from converters.formats.tfrecord.framing import Frames
-from converters.formats.tfrecord.inference import InferredConfig, infer_columns
+from converters.formats.tfrecord.inference import infer_columns
 from converters.formats.tfrecord.label_maps import LabelMap
-from converters.formats.tfrecord.reader import RangeReader, SourceRange, frame_location
+from converters.formats.tfrecord.reader import RangeReader, frame_location, whole_file
 from converters.formats.tfrecord.recovery import examine
 from converters.formats.tfrecord.strict_parser import FeatureKind
 from converters.storage.files import file_state
@@ -43,7 +44,7 @@ class InferencePass:
     quarantine: bool = False
     progress: Progress | None = None
 
-    def infer(self, config: str, splits: Sequence[SourceSplit]) -> InferredConfig:
+    def infer(self, config: str, splits: Sequence[SourceSplit]) -> ColumnTable:
         """Read all splits of a config.
 
         Raises:
@@ -53,7 +54,7 @@ class InferencePass:
         for split in splits:
             for file in split.files:
                 self._read(file, split.split.name, builder)
-        return infer_columns(config, builder, self.label_maps, builder.left_out, self.without)
+        return infer_columns(config, builder, self.label_maps)
 
     def _read(self, file: SourceFile, split: str, builder: FactsBuilder) -> None:
         path = str(file.path)
@@ -68,40 +69,12 @@ class InferencePass:
     def _frames(self, file: SourceFile) -> Iterator[Frames]:
         if not file.size:
             return
-        source = SourceRange(
-            file.path, 0, file.size, 0, file.compression, file.index, may_be_empty=file.may_be_empty
-        )
         if self.quarantine and not file.may_be_empty:
-            self._refuse_other_records(source)
             check = partial(_parse, str(file.path), {})
             found = examine(file.path, file.compression, file.index, check, self.max_record_bytes)
-            index = None if found.index_problem else file.index
-            source = replace(source, lost=found.lost, index=index)
-        with closing(RangeReader(source, self.max_record_bytes, hashed=False).frames()) as frames:
+            file = replace(file, lost=found.lost, index=None if found.index_problem else file.index)
+        with closing(RangeReader(whole_file(file), self.max_record_bytes, hashed=False).frames()) as frames:
             yield from frames
-
-    def _refuse_other_records(self, source: SourceRange) -> None:
-        """Where damage is passed over, what no record is of must not pass for damage."""
-        try:
-            with closing(RangeReader(source, self.max_record_bytes).frames()) as all_frames:
-                frames = next(all_frames)
-        except (DataError, StopIteration):
-            return
-        refuse_other_records(str(source.path), frames)
-
-
-def refuse_other_records(path: str, frames: Frames) -> None:
-    """Refuse a file whose first record is no Example, but something that can be told.
-
-    Raises:
-        DataError: it is.
-    """
-    if not frames.first_record and (words := record_words(frames.data(0))):
-        raise DataError(
-            f"the records are no tf.train.Example: the first is {words}.",
-            Location(path, 0, 0),
-            "Only files of tf.train.Example can be converted.",
-        )
 
 
 def _parse(
@@ -127,6 +100,10 @@ def _parse(
                 raise TwoKindsError(error.name, error.kind, here, error.first_kind, before) from None
             left_out[error.name] = error.kind
         except RecordError as error:
-            if error.row == 0:
-                refuse_other_records(path, frames)
+            if error.row == frames.first_offset == 0 and (words := record_words(frames.data(0))):
+                raise DataError(
+                    f"the records are no tf.train.Example: the first is {words}.",
+                    Location(path, 0, 0),
+                    "Only files of tf.train.Example can be converted.",
+                ) from None
             raise DataError(error.message, frame_location(path, frames, error.row, error.position)) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +27,7 @@ class Listing:
         folder: the folder that all names are relative to.
         names: the files that are meant, with ``/``, sorted.
         beside: all files that are in the folder; they may say something about those that are meant.
-        hidden: folders that are not entered: hidden ones, those of unfinished writers, and links to folders. Of a
-            pattern, only those in which it may match something.
+        hidden: folders that are not entered: hidden ones, those of unfinished writers, and links to folders.
     """
 
     place: Place
@@ -69,15 +68,7 @@ def list_source(place: Place) -> Listing:
     names = tuple(name for name in all_names if pattern.fullmatch(name))
     if not names:
         raise CallError(f"{place}: no file matches this pattern.")
-    reached = tuple(name for name in hidden if _reaches(parts[first:], name))
-    return Listing(place, folder, names, frozenset(all_names), reached)
-
-
-def _reaches(pattern: Sequence[str], folder: str) -> bool:
-    """Whether a pattern, by its parts, may match what lies in a folder; its name ends in a slash."""
-    depth = folder.count("/")
-    head = pattern_of("/".join(pattern[:depth]) + "/")
-    return "**" in "/".join(pattern) or (depth < len(pattern) and head.fullmatch(folder) is not None)
+    return Listing(place, folder, names, frozenset(all_names), hidden)
 
 
 def pattern_of(glob: str) -> re.Pattern[str]:

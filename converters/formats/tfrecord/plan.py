@@ -2,165 +2,105 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
 
-import numpy as np
-
-from converters.dataset.damage import FileDamage
-from converters.dataset.description import Split
 from converters.dataset.plan import MAX_SHARD_BYTES, Plan
 from converters.dataset.shard import Shard
-from converters.dataset.source import MAX_RECORD_BYTES, SourceFile, SourceSplit
-from converters.formats.tfrecord.reader import SourceRange, Units, scan_units, starts_record
-from converters.storage.object_store import Place
+from converters.dataset.source import MAX_RECORD_BYTES, SourceSplit
+from converters.formats.tfrecord.compression import StoredFile
+from converters.formats.tfrecord.framing import HEADER_BYTES, MAX_SIZES_SEEN, OVERHEAD_BYTES, record_size
+from converters.formats.tfrecord.reader import RangeReader, SourceRange, whole_file
 
-_CUT_NUMBERS = 4
-
-
-@dataclass(frozen=True)
-class TFRecordSplitPlan:
-    """How one split is cut.
-
-    Attributes:
-        split: the split.
-        files: its source files, whole, in order.
-        cuts: where its shards begin, and after them where the last one ends, four numbers each: the file's number,
-            the byte in it, the record in it, and the record in the split. So a shard takes 32 bytes.
-    """
-
-    split: Split
-    files: tuple[SourceRange, ...]
-    cuts: array[int]
-
-    @property
-    def count(self) -> int:
-        """Number of shards."""
-        return len(self.cuts) // _CUT_NUMBERS - 1
-
-    def shard(self, index: int) -> Shard:
-        """Shard ``index`` of the split."""
-        number, start, first_in_file, first = self._cut(index)
-        last, end, _, _ = self._cut(index + 1)
-        ranges = []
-        while (number, start) < (last, end):
-            file = self.files[number]
-            if file.end:
-                ranges.append(_part(file, start, end if number == last else file.end, first_in_file))
-            number, start, first_in_file = number + 1, 0, 0
-        size = sum(piece.end - piece.start for piece in ranges)
-        return Shard(self.split, index, self.count, first, tuple(ranges), size)
-
-    def _cut(self, index: int) -> array[int]:
-        return self.cuts[_CUT_NUMBERS * index : _CUT_NUMBERS * (index + 1)]
+_Cut = tuple[int, int, int, int]
+"""Where a shard begins: the number of the file, the byte in it, the record in it, and the record in the split."""
 
 
 def plan_shards(
     splits: Sequence[SourceSplit],
     max_shard_bytes: int = MAX_SHARD_BYTES,
-    damage: Mapping[Place, FileDamage] | None = None,
     max_record_bytes: int = MAX_RECORD_BYTES,
 ) -> Plan:
     """Cut the source into shards; they follow from the data and ``max_shard_bytes`` alone.
 
     A split of at most ``max_shard_bytes`` is one shard, whose records nobody counts beforehand. A larger one is
-    cut between records, at most so many bytes of source a shard; its files are scanned for that. ``damage`` says
-    which ranges of which files are damaged and to be passed over; these belong to the shard before them.
-    ``max_record_bytes`` is the longest record that is accepted.
+    cut between records, at most so many bytes of source a shard; its files are scanned for that. Damaged ranges belong
+    to the shard before them. ``max_record_bytes`` is the longest record that is accepted.
 
     Raises:
         DataError: a file that has to be scanned is damaged.
     """
-    plans = []
+    shards = []
     for source in splits:
-        files = tuple(_whole_file(file, (damage or {}).get(file.path)) for file in source.files)
-        plans.append(TFRecordSplitPlan(source.split, files, _cuts(files, max_shard_bytes, max_record_bytes)))
-    return Plan(plans)
+        files = tuple(map(whole_file, source.files))
+        cuts = _cuts(files, max_shard_bytes, max_record_bytes)
+        for index, (begin, end) in enumerate(pairwise(cuts)):
+            slices = tuple(_slices(files, begin, end))
+            size = sum(piece.end - piece.start for piece in slices)
+            shards.append(Shard(source.split, index, len(cuts) - 1, begin[3], slices, size))
+    return Plan(shards)
 
 
-def _whole_file(file: SourceFile, damage: FileDamage | None) -> SourceRange:
-    whole = SourceRange(
-        file.path, 0, file.size, 0, file.compression, file.index, may_be_empty=file.may_be_empty
-    )
-    if damage is None:
-        return whole
-    index = file.index if damage.indexed else None
-    return replace(whole, index=index, lost=damage.lost)
-
-
-def _cuts(files: Sequence[SourceRange], max_shard_bytes: int, max_record_bytes: int) -> array[int]:
-    """Where the shards of a split begin and the last one ends; see :class:`TFRecordSplitPlan`."""
-    if sum(file.end - file.start for file in files) <= max_shard_bytes:
-        return array("q", [0, 0, 0, 0, len(files), 0, 0, 0])
-    cutter = _Cutter(max_shard_bytes)
+def _cuts(files: Sequence[SourceRange], max_shard_bytes: int, max_record_bytes: int) -> list[_Cut]:
+    """Where the shards of a split begin, and after them where the last one ends."""
+    cuts = [(0, 0, 0, 0)]
+    if sum(file.end for file in files) <= max_shard_bytes:
+        return [*cuts, (len(files), 0, 0, 0)]
+    shard_bytes = shard_records = first = 0
     for number, file in enumerate(files):
-        begun = cutter.begin_file(number)
-        for units in scan_units(file, max_record_bytes):
-            cutter.add(units)
-        if file.index is not None and not cutter.sound(begun, file):
-            # The index is not the file's, which reading will tell; until then it is not followed.
-            cutter.return_to(begun)
-            for units in scan_units(replace(file, index=None), max_record_bytes):
-                cutter.add(units)
-    return cutter.finish(len(files))
+        first_in_file = 0
+        for offset, size, records, lost in _units(file, max_record_bytes):
+            # A damaged range is never what a shard begins with.
+            if records and shard_records and shard_bytes + size > max_shard_bytes:
+                cuts.append((number, offset, first_in_file, first))
+                shard_bytes = shard_records = 0
+            shard_bytes += size
+            shard_records += records
+            first += records
+            first_in_file += records + lost
+    return [*cuts, (len(files), 0, 0, first)]
 
 
-class _Cutter:
-    """Takes the units of a split, file by file, and cuts before one that would make a shard too large."""
+def _slices(files: Sequence[SourceRange], begin: _Cut, end: _Cut) -> Iterator[SourceRange]:
+    """What lies between two cuts."""
+    number, start, first_in_file, _ = begin
+    while (number, start) < end[:2]:
+        file = files[number]
+        if file.end:
+            yield _part(file, start, end[1] if number == end[0] else file.end, first_in_file)
+        number, start, first_in_file = number + 1, 0, 0
 
-    def __init__(self, max_shard_bytes: int) -> None:
-        self._max = max_shard_bytes
-        self._cuts = array("q", [0, 0, 0, 0])
-        self._file = 0
-        self._record_in_file = self._record = 0
-        self._group_bytes = self._group_records = 0
 
-    def begin_file(self, number: int) -> tuple[int, ...]:
-        """Go on with the next file; what :meth:`return_to` takes to do so again."""
-        self._file, self._record_in_file = number, 0
-        return len(self._cuts), self._record, self._group_bytes, self._group_records
+def _units(file: SourceRange, max_record_bytes: int) -> Iterator[tuple[int, int, int, int]]:
+    """What a file can be cut before, in order: records, damaged ranges, or the whole of a compressed file.
 
-    def return_to(self, begun: tuple[int, ...]) -> None:
-        """Forget what was taken of the file."""
-        length, self._record, self._group_bytes, self._group_records = begun
-        del self._cuts[length:]
-        self._record_in_file = 0
-
-    def add(self, units: Units) -> None:
-        """Take the next units of the file."""
-        ends = np.cumsum(units.sizes)
-        sound, passed = np.cumsum(units.records), np.cumsum(units.records + units.lost)
-        holding = np.flatnonzero(units.records)  # a damaged range is never what a shard begins with
-        start, base = 0, 0
-        while True:
-            # The first unit that would make the shard too large, and is not the only one of the shard.
-            full = int(np.searchsorted(ends, base + self._max - self._group_bytes, "right"))
-            place = int(np.searchsorted(holding, max(full, start)))
-            if not self._group_records:
-                place = max(place, int(np.searchsorted(holding, start)) + 1)
-            if place >= len(holding):
-                break
-            unit = int(holding[place])
-            first_in_file = self._record_in_file + int(passed[unit - 1]) if unit else self._record_in_file
-            first = self._record + int(sound[unit - 1]) if unit else self._record
-            self._cuts.extend((self._file, int(units.offsets[unit]), first_in_file, first))
-            start, base = unit, int(ends[unit - 1]) if unit else 0
-            self._group_bytes = self._group_records = 0
-        self._group_bytes += int(ends[-1]) - base
-        self._group_records += int(sound[-1]) - (int(sound[start - 1]) if start else 0)
-        self._record_in_file += int(passed[-1])
-        self._record += int(sound[-1])
-
-    def sound(self, begun: tuple[int, ...], file: SourceRange) -> bool:
-        """Whether a record starts at each cut of the file."""
-        offsets = self._cuts[begun[0] + 1 :: _CUT_NUMBERS]
-        return file.compression != "none" or all(starts_record(file.path, offset) for offset in offsets)
-
-    def finish(self, files: int) -> array[int]:
-        """All cuts, the end of the last of ``files`` among them."""
-        self._cuts.extend((files, 0, 0, self._record))
-        return self._cuts
+    Of each: where it starts, as stored; the bytes that it takes in an output; how many sound records are in it; and how
+    many lost ones, as far as known.
+    """
+    if file.compression != "none":
+        reader = RangeReader(file, max_record_bytes)
+        for _ in reader.frames():
+            pass
+        yield 0, reader.record_bytes, reader.records, 0
+        return
+    lost = {piece.start: piece for piece in file.lost}
+    sizes_seen: dict[bytes, int] = {}
+    offset = record = 0
+    with StoredFile(file.path) as stored:
+        while offset < file.end:
+            if piece := lost.pop(offset, None):
+                yield offset, 0, 0, piece.records or 0
+                offset, record = piece.end, record + (piece.records or 0)
+                continue
+            header = stored.read_at(offset, HEADER_BYTES)
+            size = sizes_seen.get(header)
+            if size is None:
+                size = OVERHEAD_BYTES + record_size(header, stored.path, record, offset, max_record_bytes)
+                if len(sizes_seen) < MAX_SIZES_SEEN:
+                    sizes_seen[header] = size
+            yield offset, size, 1, 0
+            offset, record = offset + size, record + 1
 
 
 def _part(file: SourceRange, start: int, end: int, first_record: int) -> SourceRange:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from converters.dataset.quarantine import FOLDER, LIST, Quarantine, QuarantinedRange, list_text
 from converters.dataset.report import Report
 from converters.dataset.source import SourceSplit
 from converters.formats.tfrecord.damage import lost_bytes
-from converters.formats.tfrecord.discovery import FoundSource
 from converters.formats.tfrecord.framing import ByteStream
 from converters.storage.file_list import OutputFile
 from converters.storage.tree import hash_file
@@ -18,7 +17,7 @@ from converters.storage.tree import hash_file
 _CHUNK = 1 << 20
 
 
-def write_quarantine(source: FoundSource, report: Report, folder: Path) -> tuple[OutputFile, ...]:
+def write_quarantine(splits: Sequence[SourceSplit], report: Report, folder: Path) -> tuple[OutputFile, ...]:
     """Copy every damaged range from the source into the output, and list them; the files. None if nothing is damaged.
 
     Raises:
@@ -29,7 +28,7 @@ def write_quarantine(source: FoundSource, report: Report, folder: Path) -> tuple
     paths = []
     (folder / FOLDER).mkdir()
     reports = {split.split.title: split for split in report.splits}
-    for found in source.splits:
+    for found in splits:
         quarantine = reports[found.split.title].quarantine
         if quarantine is None:
             continue
@@ -70,6 +69,4 @@ def _streams(found: SourceSplit, quarantine: Quarantine) -> Iterator[tuple[Quara
     for file in found.files:
         ranges = [piece for piece in quarantine.ranges if piece.file == file.name]
         lost = [piece.lost_range() for piece in ranges]
-        by_lost = dict(zip(lost, ranges, strict=True))
-        for piece, stream in lost_bytes(file.path, file.compression, lost):
-            yield by_lost[piece], stream
+        yield from zip(ranges, lost_bytes(file.path, file.compression, lost), strict=True)

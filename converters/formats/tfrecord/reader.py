@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from converters.dataset.damage import LostRange
 from converters.dataset.shard import SliceFacts
-from converters.dataset.source import MAX_RECORD_BYTES
+from converters.dataset.source import MAX_RECORD_BYTES, SourceFile
 from converters.dataset.source_facts import Compression
 from converters.errors import DataError, Location
 from converters.formats.tfrecord.columns import ColumnReader
@@ -22,20 +20,15 @@ from converters.formats.tfrecord.fast_parser import RecordError
 from converters.formats.tfrecord.foreign import is_sequence_example
 from converters.formats.tfrecord.framing import (
     HEADER_BYTES,
-    MAX_SIZES_SEEN,
     OVERHEAD_BYTES,
     ByteStream,
     Frames,
-    is_header,
     read_frames,
-    record_size,
 )
-from converters.formats.tfrecord.index import IndexChecker, index_pairs, index_tiles
+from converters.formats.tfrecord.index import IndexChecker
 from converters.formats.tfrecord.strict_parser import ExampleError, parse_example
 from converters.storage.files import file_state
 from converters.storage.object_store import Place
-
-_SCANNED_UNITS = 1 << 16
 
 # Of a longer record it is not told whether it is another message: that takes as much memory again.
 _MAX_TOLD_BYTES = 16 << 20
@@ -65,21 +58,11 @@ class SourceRange:
     may_be_empty: bool = False
 
 
-@dataclass(frozen=True)
-class Units:
-    """What a file can be cut between, one after the other: records, damaged ranges, or the whole of a compressed file.
-
-    Attributes:
-        offsets: int64, where each starts, as stored.
-        sizes: int64, bytes that each takes in an output; none of a damaged range.
-        records: int64, number of sound records in each.
-        lost: int64, number of records in each that are lost, as far as known.
-    """
-
-    offsets: npt.NDArray[np.int64]
-    sizes: npt.NDArray[np.int64]
-    records: npt.NDArray[np.int64]
-    lost: npt.NDArray[np.int64]
+def whole_file(file: SourceFile) -> SourceRange:
+    """All of a source file."""
+    return SourceRange(
+        file.path, 0, file.size, 0, file.compression, file.index, file.lost, may_be_empty=file.may_be_empty
+    )
 
 
 class RangeReader:
@@ -188,68 +171,9 @@ def first_label_count(path: Place, compression: Compression, feature: str) -> in
     with closing(RangeReader(SourceRange(path, 0, file_state(path)[0], 0, compression)).frames()) as reader:
         frames = next(reader)
     try:
-        label = parse_example(frames.data(0)).features.get(feature)
+        label = parse_example(frames.data(0)).get(feature)
     except ExampleError as error:
         raise DataError(f"{error.message}.", frame_location(str(path), frames, 0, error.position)) from None
     if label is None:
         raise DataError(f"the feature {feature!r} is missing.", frame_location(str(path), frames, 0))
     return label.count
-
-
-def scan_units(source: SourceRange, max_record_bytes: int = MAX_RECORD_BYTES) -> Iterator[Units]:
-    """Where a whole file can be cut: by its index, by its record headers, or, compressed, by reading it through.
-
-    An index is only followed where it tiles the file; whether it is right, reading the records shows, and before it
-    :func:`starts_record` of each cut.
-
-    Raises:
-        DataError: a header is damaged.
-    """
-    if source.compression != "none":
-        reader = RangeReader(source, max_record_bytes)
-        for _ in reader.frames():
-            pass
-        yield _units([(0, reader.record_bytes, reader.records, 0)])
-    elif source.index is not None and not source.lost and index_tiles(source.index, source.end):
-        for offsets, sizes in index_pairs(source.index):
-            yield Units(offsets, sizes, np.ones_like(sizes), np.zeros_like(sizes))
-    else:
-        yield from _scan_headers(source, max_record_bytes)
-
-
-def _scan_headers(source: SourceRange, max_record_bytes: int) -> Iterator[Units]:
-    lost = {piece.start: piece for piece in source.lost}
-    units: list[tuple[int, int, int, int]] = []
-    sizes_seen: dict[bytes, int] = {}
-    with StoredFile(source.path) as file:
-        offset, record = source.start, source.first_record
-        while offset < source.end:
-            if offset in lost:
-                piece = lost.pop(offset)
-                units.append((offset, 0, 0, piece.records or 0))
-                offset, record = piece.end, record + (piece.records or 0)
-            else:
-                header = file.read_at(offset, HEADER_BYTES)
-                size = sizes_seen.get(header)
-                if size is None:
-                    size = OVERHEAD_BYTES + record_size(header, file.path, record, offset, max_record_bytes)
-                    if len(sizes_seen) < MAX_SIZES_SEEN:
-                        sizes_seen[header] = size
-                units.append((offset, size, 1, 0))
-                offset += size
-                record += 1
-            if len(units) == _SCANNED_UNITS:
-                yield _units(units)
-                units = []
-    if units:
-        yield _units(units)
-
-
-def _units(units: list[tuple[int, int, int, int]]) -> Units:
-    return Units(*np.array(units, np.int64).T)
-
-
-def starts_record(path: Place, offset: int) -> bool:
-    """Whether a header whose checksum holds is at this byte of a file that is not compressed."""
-    with StoredFile(path) as file:
-        return is_header(file.read_at(offset, HEADER_BYTES))

@@ -14,19 +14,18 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import pyarrow as pa
 
 from converters.dataset.checks import RecordChecker
-from converters.dataset.damage import FileDamage
+from converters.dataset.column_table import ColumnTable
 from converters.dataset.description import (
     IDENTITIES,
-    Description,
     Split,
-    described_columns,
     parse_description,
+    with_all_columns,
     with_columns,
     with_described_columns,
 )
-from converters.dataset.identity import Identities, Rows, label_csv_path, read_identities
+from converters.dataset.identity import Identities, Rows, read_identities
 from converters.dataset.plan import Plan
-from converters.dataset.quarantine import Quarantine, QuarantinedRange
+from converters.dataset.quarantine import Quarantine
 from converters.dataset.report import Report
 from converters.dataset.shard import Progress, Shard, SliceFacts
 from converters.dataset.source import (
@@ -40,13 +39,13 @@ from converters.dataset.source import (
 from converters.dataset.source_facts import SourceFacts
 from converters.errors import CallError, DataError, Location
 from converters.formats.tfrecord.columns import ColumnReader
-from converters.formats.tfrecord.descriptions import Described, describe
+from converters.formats.tfrecord.descriptions import describe
 from converters.formats.tfrecord.discovery import FoundSource, find_source, passed_over_note
 from converters.formats.tfrecord.framing import OVERHEAD_BYTES
 from converters.formats.tfrecord.label_maps import find_label_maps
 from converters.formats.tfrecord.listing import Listing, list_source
 from converters.formats.tfrecord.plan import plan_shards
-from converters.formats.tfrecord.quarantine_folder import differing_range, write_quarantine
+from converters.formats.tfrecord.quarantine_folder import write_quarantine
 from converters.formats.tfrecord.reader import RangeReader, SourceRange, frame_location, read_columns
 from converters.formats.tfrecord.witnesses import Joined, Witnesses, joined_texts
 from converters.storage.file_list import OutputFile
@@ -57,8 +56,7 @@ from converters.storage.tree import file_digest, hash_ranges
 
 if TYPE_CHECKING:
     # What most runs do without is imported where it is used.
-    from converters.formats.tfrecord.damage_scan import ExaminedSource
-    from converters.formats.tfrecord.inference import InferredConfig
+    from converters.formats.tfrecord.damage_scan import ExaminedSplit
 
 Reader = Literal["native", "tensorflow"]
 
@@ -104,7 +102,7 @@ class TFRecordReading:
         if self.labels is None:
             return None
         return joined_texts(
-            label_csv_path(self.labels, split), len(IDENTITIES), self.lost_rows.get(split.title, ())
+            self.labels / split.labels_csv, len(IDENTITIES), self.lost_rows.get(split.title, ())
         )
 
 
@@ -157,7 +155,7 @@ class TFRecordShardReader:
                     from converters.formats.tfrecord.tensorflow import SecondReader
 
                     # Started only when a first batch was found sound: TensorFlow crashes on some files that are not.
-                    second = second or SecondReader(piece, schema, len(batch))
+                    second = second or SecondReader(piece, schema)
                     second.confirm(batch, frames.first_record)
                 yield batch
             if second is not None and piece.end == file_state(piece.path)[0]:
@@ -168,7 +166,7 @@ class TFRecordShardReader:
 
 
 class TFRecordSource:
-    """TFRecord files.
+    """TFRecord files; see :class:`~converters.dataset.source.Source` for its attributes.
 
     Args:
         found: the files.
@@ -184,7 +182,7 @@ class TFRecordSource:
         found: FoundSource,
         reading: TFRecordReading,
         *,
-        inferred: tuple[InferredConfig, ...] = (),
+        inferred: tuple[ColumnTable, ...] = (),
         on_error: OnError = "fail",
         paranoid: bool = False,
         named_after_place: bool = False,
@@ -201,17 +199,17 @@ class TFRecordSource:
             for there in found.splits
         )
         self.absent = found.absent
-        self._found = replace(found, splits=self.splits)
+        self._found = found
         self._on_error = on_error
-        self._examined: ExaminedSource | None = None
-        left_out = {name for there in found.splits for name in _features(there.split, self.without)}
-        self._reading = replace(reading, without=tuple(sorted(left_out)))
+        self._examined: Mapping[str, ExaminedSplit] = {}
+        left_out = {
+            column.feature or ""
+            for there in found.splits
+            for column in there.split.schema.stored
+            if column.name in self.without or column.feature in self.without
+        }
+        self.reading = replace(reading, without=tuple(sorted(left_out)))
         _check_label_files(found.splits, reading.labels)
-
-    @property
-    def reading(self) -> TFRecordReading:
-        """How its shards are read."""
-        return self._reading
 
     @property
     def warnings(self) -> Sequence[str]:
@@ -220,7 +218,7 @@ class TFRecordSource:
         if self._found.passed_over:
             notes.append(passed_over_note(self._found.passed_over))
         notes += [f"{config.name}: {note}" for config in self.inferred for note in config.notes]
-        return [*notes, *(self._examined.warnings if self._examined else ())]
+        return [*notes, *(warning for split in self._examined.values() for warning in split.warnings)]
 
     def inputs(self) -> dict[str, FileState]:
         """The state of the TFRecords, their indexes and the label CSVs; links keep their own names."""
@@ -228,9 +226,9 @@ class TFRecordSource:
         read: list[Place] = [file.path for file in files]
         read += [file.index for file in files if file.index is not None]
         read += self._found.companions
-        labels = self._reading.labels
+        labels = self.reading.labels
         if labels is not None:
-            read += [labels / found.split.labels_csv for found in self.splits if found.split.labels_csv]
+            read += [labels / found.split.labels_csv for found in self.splits]
         return dict(zip(map(_absolute, read), side_by_side(file_state, read), strict=True))
 
     def described(self) -> dict[str, Any]:
@@ -238,30 +236,28 @@ class TFRecordSource:
 
         Where columns were inferred, roles that all but a few values bear out stand there as promises.
         """
-        inferred = {config.name: config.to_edit() for config in self.inferred}
-        columns = {
-            config.name: inferred.get(config.name) or described_columns(config.schema)
-            for config in self.description.configs
-            if config.schema.columns
-        }
-        return with_described_columns(self.description, columns)
+        return with_all_columns(self.description, {config.name: config.to_edit() for config in self.inferred})
 
     def plan(self, max_shard_bytes: int) -> Plan:
         """Cut the files into shards; damaged ranges are looked for first where they are to be passed over."""
-        reading = self._reading
+        reading = self.reading
         if self._on_error == "quarantine":
-            from converters.formats.tfrecord.damage_scan import examine_source
+            from converters.formats.tfrecord.damage_scan import examine_split
 
-            self._examined = examine_source(
-                self._found,
-                reading.labels,
-                decode=reading.decode,
-                max_record_bytes=reading.max_record_bytes,
-                without=reading.without,
-            )
-            self._reading = replace(reading, lost_rows=self._examined.lost_rows())
-        damage = self._examined.damage if self._examined else None
-        return plan_shards(self.splits, max_shard_bytes, damage, reading.max_record_bytes)
+            self._examined = {
+                found.split.title: examine_split(
+                    found,
+                    reading.labels,
+                    decode=reading.decode,
+                    max_record_bytes=reading.max_record_bytes,
+                    without=reading.without,
+                )
+                for found in self.splits
+            }
+            lost_rows = {title: examined.lost_rows() for title, examined in self._examined.items()}
+            self.reading = replace(reading, lost_rows=lost_rows)
+        splits = [examined.found for examined in self._examined.values()] or self.splits
+        return plan_shards(splits, max_shard_bytes, reading.max_record_bytes)
 
     def plan_around(
         self,
@@ -281,14 +277,9 @@ class TFRecordSource:
         Raises:
             DataError: the files are other ones, or have other sizes.
         """
-        damage = {} if quarantine is None else _stated_damage(split, quarantine, facts)
-        return plan_shards([split], max_shard_bytes, damage, self._reading.max_record_bytes)
-
-    def differing_range(
-        self, split: SourceSplit, quarantine: Quarantine, digests: Mapping[str, str]
-    ) -> QuarantinedRange | None:
-        """The first range of a quarantine whose bytes are not those here; ``digests`` are of the output's files."""
-        return differing_range(split, quarantine, digests)
+        if quarantine is not None:
+            split = _without_stated(split, quarantine, facts)
+        return plan_shards([split], max_shard_bytes, self.reading.max_record_bytes)
 
     def account(self, facts: Sequence[Sequence[SliceFacts]]) -> list[Account]:
         """What was read of each split.
@@ -296,18 +287,14 @@ class TFRecordSource:
         Raises:
             DataError: a byte of a file was not read, or the file changed since it was.
         """
-        read = [_files_read(found, slices) for found, slices in zip(self.splits, facts, strict=True)]
+        accounts = [self.account_of(found, slices) for found, slices in zip(self.splits, facts, strict=True)]
+        files = [file for found in self.splits for file in found.files]
         if self._paranoid:
-            _hash_again([file for files in read for file in files])
-        files = [file.file for split in read for file in split]
+            _hash_again(files, [known for account in accounts for known in account.files])
         for file, state in zip(files, side_by_side(file_state, [file.path for file in files]), strict=True):
             if state != (file.size, file.version):
                 raise changed_file(file.path)
-        known = [tuple(source_facts(file.file, file.slices) for file in files) for files in read]
-        return [
-            self._account(found, files, sources)
-            for found, files, sources in zip(self.splits, read, known, strict=True)
-        ]
+        return accounts
 
     def account_of(self, found: SourceSplit, facts: Sequence[SliceFacts]) -> Account:
         """What was read of one split.
@@ -315,8 +302,15 @@ class TFRecordSource:
         Raises:
             DataError: a byte of a file was not read.
         """
-        read = _files_read(found, facts)
-        return self._account(found, read, tuple(source_facts(file.file, file.slices) for file in read))
+        read = _slices_of_files(found, facts)
+        sources = tuple(map(source_facts, found.files, read))
+        identities = self.reading.identities(found.split)
+        clips = None if identities is None else identities.clips()
+        there = self._examined.get(found.split.title)
+        if there is None:
+            return Account(sources, clips=clips)
+        quarantine = there.quarantine([sum(piece.record_bytes for piece in slices) for slices in read])
+        return Account(sources, quarantine, there.csv_labels, there.csv_identities, clips)
 
     def cut_like(self, found: SourceSplit, facts: SourceFacts, stated: SourceFacts) -> SourceFacts:
         """What was read of a file, with digests of the ranges that a manifest states, for which it is hashed again.
@@ -331,26 +325,14 @@ class TFRecordSource:
         ranges = tuple(zip(ends, digests, strict=True)) if stated.ranges else ()
         return replace(facts, sha256=None if stated.sha256 is None else whole, ranges=ranges)
 
-    def _account(
-        self, found: SourceSplit, files: Sequence[_FileRead], sources: tuple[SourceFacts, ...]
-    ) -> Account:
-        identities = self._reading.identities(found.split)
-        clips = None if identities is None else identities.clips()
-        if self._examined is None:
-            return Account(sources, clips=clips)
-        there = self._examined.splits[found.split.title]
-        quarantine = there.quarantine(found, [file.record_bytes for file in files])
-        return Account(sources, quarantine, there.csv_labels, there.csv_identities, clips)
-
     def write_lost(self, report: Report, folder: Path) -> tuple[OutputFile, ...]:
         """Write the folder ``quarantine/``, where anything was left out."""
-        return write_quarantine(self._found, report, folder)
+        return write_quarantine(self.splits, report, folder)
 
 
 def open_tfrecords(
     place: Place,
     *,
-    description: Description | None = None,
     configs: Collection[str] = (),
     splits: Collection[str] = (),
     labels: Path | None = None,
@@ -367,8 +349,6 @@ def open_tfrecords(
 
     Args:
         place: a folder, which is searched with all below it; a file; or a glob pattern.
-        description: their description; by default the one that is beside them, or KFER's, or TensorFlow Datasets', or
-            what their names say.
         configs: those wanted; all by default.
         splits: likewise.
         labels: see :class:`TFRecordReading`.
@@ -401,17 +381,8 @@ def open_tfrecords(
             raise CallError("--reader tensorflow reads files of this machine: copy the source here first.")
         require_tensorflow()
     listing = list_source(place)
-    described = describe(listing) if description is None else Described(description)
-    found = find_source(listing, described.description, configs, splits, allow_empty=allow_mismatch)
-    if described.complete and not configs and not splits and not allow_mismatch:
-        _refuse_incomplete(found)
-    found = replace(
-        found,
-        splits=tuple(
-            replace(split, note=described.notes.get(split.split.name, split.note)) for split in found.splits
-        ),
-        passed_over=tuple(name for name in found.passed_over if name not in described.files),
-    )
+    described = describe(listing)
+    found = find_source(listing, described, configs, splits, allow_mismatch=allow_mismatch)
     found, inferred = _with_inferred(
         found,
         listing,
@@ -430,28 +401,11 @@ def open_tfrecords(
     )
 
 
-def _refuse_incomplete(found: FoundSource) -> None:
-    """A split that TensorFlow Datasets' files promise must be there, if it is not left out by name.
-
-    Raises:
-        DataError: one is not.
-    """
-    if not found.absent:
-        return
-    split = found.absent[0]
-    raise DataError(
-        f"{split.title}: none of its {len(split.files)} files is here, first {split.files[0]}; "
-        f"{split.published.records} records are published.",
-        Location(str(found.folder)),
-        "Name the splits that you want with --split, or go on with --allow-mismatch.",
-    )
-
-
 def _with_inferred(
     found: FoundSource,
     listing: Listing,
     **options: Any,  # noqa: ANN401  # of the pass
-) -> tuple[FoundSource, tuple[InferredConfig, ...]]:
+) -> tuple[FoundSource, tuple[ColumnTable, ...]]:
     """The source with the columns of those configs that are asked for and have none yet."""
     unknown = dict.fromkeys(there.split.config for there in found.splits if not there.split.schema.columns)
     if not unknown:
@@ -484,27 +438,7 @@ def _with_inferred(
     return found, inferred
 
 
-def _features(split: Split, without: Collection[str]) -> Iterator[str]:
-    """The features of columns that are left out."""
-    for column in split.schema.stored:
-        if column.feature is not None and (column.name in without or column.feature in without):
-            yield column.feature
-
-
-@dataclass
-class _FileRead:
-    """What was read of a source file, slice after slice."""
-
-    file: SourceFile
-    slices: list[SliceFacts]
-
-    @property
-    def record_bytes(self) -> int:
-        """Size of its records with headers and checksums, decompressed."""
-        return sum(piece.record_bytes for piece in self.slices)
-
-
-def _files_read(found: SourceSplit, facts: Sequence[SliceFacts]) -> list[_FileRead]:
+def _slices_of_files(found: SourceSplit, facts: Sequence[SliceFacts]) -> list[list[SliceFacts]]:
     """The slices of each file; they must follow each other from its first byte to its last.
 
     Raises:
@@ -527,27 +461,28 @@ def _files_read(found: SourceSplit, facts: Sequence[SliceFacts]) -> list[_FileRe
                 Location(str(file.path)),
                 "Try again.",
             )
-        read.append(_FileRead(file, slices))
+        read.append(slices)
     if piece is not None:
         raise DataError("a part of a file was converted that is not in the plan.", Location(piece.path))
     return read
 
 
-def _hash_again(read: Sequence[_FileRead]) -> None:
+def _hash_again(files: Sequence[SourceFile], facts: Sequence[SourceFacts]) -> None:
     """Hash every file once more.
 
     Raises:
         DataError: a byte is another than was converted.
     """
 
-    def hashed_again(file: _FileRead) -> None:
-        _, now = hash_ranges(file.file.path, [piece.end for piece in file.slices], stop)
-        if now != [piece.sha256 for piece in file.slices]:
-            raise changed_file(file.file.path)
+    def hashed_again(file: SourceFile, known: SourceFacts) -> None:
+        ranges = known.ranges or ((known.bytes, known.sha256),)
+        _, now = hash_ranges(file.path, [end for end, _ in ranges], stop)
+        if now != [sha256 for _, sha256 in ranges]:
+            raise changed_file(file.path)
 
-    # Hashing lets other threads run; the largest files go first, so that none is left to one thread at the end.
+    # Hashing lets other threads run.
     with held_interrupts() as stop, ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(hashed_again, sorted(read, key=lambda file: -file.file.size)))
+        list(pool.map(hashed_again, files, facts))
 
 
 def source_facts(file: SourceFile, slices: Sequence[SliceFacts]) -> SourceFacts:
@@ -574,12 +509,10 @@ def source_facts(file: SourceFile, slices: Sequence[SliceFacts]) -> SourceFacts:
     )
 
 
-def _stated_damage(
-    split: SourceSplit, quarantine: Quarantine, facts: Sequence[SourceFacts]
-) -> dict[Place, FileDamage]:
-    """Which ranges of the files are to be passed over, by what a manifest says."""
+def _without_stated(split: SourceSplit, quarantine: Quarantine, facts: Sequence[SourceFacts]) -> SourceSplit:
+    """The split with the ranges of its files that are to be passed over, by what a manifest says."""
     stated = {piece.name: piece for piece in facts}
-    damage = {}
+    files = []
     for file in split.files:
         known = stated.get(file.name)
         if known is None or (known.bytes, known.compression) != (file.size, file.compression):
@@ -587,8 +520,9 @@ def _stated_damage(
                 "this is not the file that was converted: its name, size or compression is another.",
                 Location(str(file.path)),
             )
-        damage[file.path] = FileDamage(quarantine.of_file(known.name), known.indexed is True)
-    return damage
+        index = file.index if known.indexed else None
+        files.append(replace(file, lost=quarantine.of_file(known.name), index=index))
+    return replace(split, files=tuple(files))
 
 
 def _check_label_files(splits: Sequence[SourceSplit], labels: Path | None) -> None:
@@ -598,7 +532,7 @@ def _check_label_files(splits: Sequence[SourceSplit], labels: Path | None) -> No
     if not labels.is_dir():
         raise CallError(f"{labels}: there is no such folder. --labels takes the folder of the label CSVs.")
     for found in splits:
-        path = labels / (found.split.labels_csv or "")
+        path = labels / found.split.labels_csv
         if not path.is_file():
             raise CallError(f"{path}: there is no such label CSV, which {found.split.title} needs.")
         largest = _FREE_LABEL_BYTES + found.bytes

@@ -122,15 +122,8 @@ class Feature(Values):
     position: int
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A parsed Example: its features by name."""
-
-    features: dict[str, Feature]
-
-
-def parse_example(data: Data) -> Example:
-    """Parse one serialised ``tf.train.Example``; no bytes at all are one without features.
+def parse_example(data: Data) -> dict[str, Feature]:
+    """The features of a serialised ``tf.train.Example``, by their names; no bytes at all are one without features.
 
     Raises:
         ExampleError: protobuf refuses the bytes or would drop some, or they hold more than ``MAX_FEATURES``
@@ -150,7 +143,7 @@ def parse_example(data: Data) -> Example:
             raise ExampleError(f"with {name!r} the Example has more than {most}", position)
         if len(features) > MAX_FEATURES:
             raise ExampleError(f"the Example has more than {MAX_FEATURES} features", position)
-    return Example(features)
+    return features
 
 
 def _entries(data: Data) -> Iterator[tuple[int, int, int]]:

@@ -9,8 +9,9 @@ back, must have the same fingerprint, so that TensorFlow's word holds for what w
 themselves would be in both; known answers and witnesses are for that.) ``verify --reader datasets`` goes the other way
 round: it reads the output, and is compared with what was read back.
 
-This module is also the program of that process: requests come in as JSON lines, and for each the digests go out, many
-in a JSON line. TensorFlow's parser does not tell a feature without values from one that is absent; nor do the digests.
+This module is also the program of that process. A request is a JSON line that asks for the digests of the next so many
+records; the first one of a range says of which file. The answer is a line with these, fewer at the file's end.
+TensorFlow's parser does not tell a feature without values from one that is absent; nor do the digests.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ import select
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,32 +44,26 @@ from converters.storage.processes import child_command
 # Importing TensorFlow takes 10 to 15 s on a slow disk; a batch takes milliseconds.
 SILENCE_SECONDS = 300.0
 
-_MAX_BATCH_RECORDS = 1024
-_PIPE_BYTES = 1 << 20
-
 
 class SecondReader:
     """The records of one range of a source file, as TensorFlow reads them.
 
+    One range at a time: beginning another one ends those before.
+
     Args:
         source: the range.
         schema: the columns of its records.
-        batch_records: how many records to ask for at once; as many as this program read at once, which bounds
-            their size.
     """
 
-    def __init__(self, source: SourceRange, schema: Schema, batch_records: int) -> None:
+    def __init__(self, source: SourceRange, schema: Schema) -> None:
         self._source = source
         self._columns = [column for column in schema.stored if column.feature is not None]
-        self._pending: list[str] = []
-        request = {
-            "path": str(source.path),
+        self._opening: dict[str, Any] = {
+            "path": str(Path(str(source.path)).resolve()),
             "compression": "" if source.compression == "none" else source.compression.upper(),
             "skip": source.first_record,
             "features": {column.feature: kind_of(column) for column in self._columns},
-            "batch_records": min(_MAX_BATCH_RECORDS, batch_records),
         }
-        self._messages = _process().ask(request)
 
     def confirm(self, batch: pa.RecordBatch, first: int) -> None:
         """Check that TensorFlow's next records equal those of ``batch``, the first being record ``first``.
@@ -75,17 +71,14 @@ class SecondReader:
         Raises:
             DataError: TensorFlow reads something else, fails, dies or falls silent.
         """
-        while len(self._pending) < len(batch):
-            more = next(self._messages, None)
-            if more is None:
-                raise self._error(f"TensorFlow ends after {first + len(self._pending)} records.")
-            self._pending += more
+        theirs = self._next(len(batch))
+        if len(theirs) < len(batch):
+            raise self._error(f"TensorFlow ends after {first + len(theirs)} records.")
         texts = [_row_bytes(column, batch.column(column.name)) for column in self._columns]
         ours = [_digest(values) for values in zip(*texts, strict=True)]
-        for row, (our, their) in enumerate(zip(ours, self._pending, strict=False)):
+        for row, (our, their) in enumerate(zip(ours, theirs, strict=True)):
             if our != their:
                 raise self._error("TensorFlow reads another record than this program.", first + row)
-        del self._pending[: len(batch)]
 
     def finish(self, records: int) -> None:
         """Check that TensorFlow has no more records.
@@ -93,8 +86,19 @@ class SecondReader:
         Raises:
             DataError: it has.
         """
-        if self._pending or next(self._messages, None) is not None:
+        if self._next(1):
             raise self._error(f"TensorFlow reads more than the {records} records that are there.")
+
+    def _next(self, count: int) -> list[str]:
+        """The digests of TensorFlow's next records."""
+        request, self._opening = {**self._opening, "count": count}, {}
+        try:
+            answer = _process().ask(request)
+        except _FailedError as error:
+            raise self._error(str(error)) from None
+        if isinstance(answer, str):
+            raise self._error(f"TensorFlow cannot read the file: {answer}.")
+        return answer
 
     def _error(self, message: str, record: int | None = None) -> DataError:
         return DataError(message, Location(str(self._source.path), record))
@@ -139,6 +143,10 @@ def _process() -> _Process:
     return process
 
 
+class _FailedError(Exception):
+    """TensorFlow's process died or fell silent."""
+
+
 class _Process:
     """A process that reads with TensorFlow; see the module's text."""
 
@@ -152,42 +160,26 @@ class _Process:
             stderr=subprocess.DEVNULL,
             env=environment,
         )
-        self._received = b""
-        self._requests = 0
 
-    def ask(self, request: dict[str, Any]) -> Iterator[list[str]]:
-        """The digests that answer a request.
-
-        An answer need not be taken to the end: a range may end before its file does. What is left of it is
-        skipped when the next request is made.
-        """
-        path = Path(request["path"])
-        self._requests += 1
-        number = self._requests
-        assert self._process.stdin is not None
-        message = {**request, "path": str(path.resolve()), "request": number}
-        try:
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise self._died(path) from None
-        while True:
-            try:
-                answer = json.loads(self._read_line(path))
-                current = answer["request"] == number
-                error, digests = answer.get("error"), [str(digest) for digest in answer.get("digests", ())]
-            except (ValueError, KeyError, TypeError, AttributeError):
-                self.close()
-                raise DataError(
-                    "TensorFlow's process sent what is no message.", Location(str(path))
-                ) from None
-            if not current:
-                continue
-            if error is not None:
-                raise DataError(f"TensorFlow cannot read the file: {error}.", Location(str(path)))
-            if not digests:
-                return
-            yield digests
+    def ask(self, request: dict[str, Any]) -> list[str] | str:
+        """The digests that answer a request, or what is wrong with the file."""
+        requests, answers = self._process.stdin, self._process.stdout
+        assert requests is not None
+        assert answers is not None
+        with suppress(BrokenPipeError):
+            requests.write(json.dumps(request).encode() + b"\n")
+            requests.flush()
+        if not select.select([answers], [], [], SILENCE_SECONDS)[0]:
+            self.close()
+            raise _FailedError(f"TensorFlow was silent for {SILENCE_SECONDS:.0f} s.")
+        line = answers.readline()
+        if not line.endswith(b"\n"):
+            status = self._process.wait()
+            _process.cache_clear()
+            how = f"signal {-status}" if status < 0 else f"exit status {status}"
+            raise _FailedError(f"TensorFlow's process died ({how}) while it read this file.")
+        answer: list[str] | str = json.loads(line)
+        return answer
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -195,51 +187,32 @@ class _Process:
         self._process.wait()
         _process.cache_clear()
 
-    def _read_line(self, path: Path) -> bytes:
-        stdout = self._process.stdout
-        assert stdout is not None
-        while b"\n" not in self._received:
-            if not select.select([stdout], [], [], SILENCE_SECONDS)[0]:
-                self.close()
-                raise DataError(f"TensorFlow was silent for {SILENCE_SECONDS:.0f} s.", Location(str(path)))
-            data = os.read(stdout.fileno(), _PIPE_BYTES)
-            if not data:
-                raise self._died(path)
-            self._received += data
-        line, _, self._received = self._received.partition(b"\n")
-        return line
-
-    def _died(self, path: Path) -> DataError:
-        status = self._process.wait()
-        _process.cache_clear()
-        how = f"signal {-status}" if status < 0 else f"exit status {status}"
-        return DataError(f"TensorFlow's process died ({how}) while it read this file.", Location(str(path)))
-
 
 def serve() -> None:
     """The program of TensorFlow's process: answer requests from standard input until it closes."""
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever TensorFlow prints must not come between the messages
+    os.dup2(2, 1)  # whatever TensorFlow prints must not come between the answers
+    digests: Iterator[str] = iter(())
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        number = request["request"]
+        answer: list[str] | str
         try:
-            for digests in _digests(request):
-                print(json.dumps({"request": number, "digests": digests}), file=out)
-            print(json.dumps({"request": number}), file=out)
+            if "path" in request:
+                digests = _digests(request)
+            answer = list(islice(digests, request["count"]))
         except Exception as error:  # noqa: BLE001  # whatever it is, the parent must hear of it
-            text = f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else ''}"
-            print(json.dumps({"request": number, "error": text}), file=out)
-        out.flush()
+            answer = f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else ''}"
+        print(json.dumps(answer), file=out, flush=True)
 
 
-def _digests(request: dict[str, Any]) -> Iterator[list[str]]:
+def _digests(request: dict[str, Any]) -> Iterator[str]:
+    """The digest of each record; as many are read at once as are asked for first, which bounds their size."""
     import tensorflow as tf
 
     kinds = {"bytes_list": tf.string, "int64_list": tf.int64, "float_list": tf.float32}
     form = {name: tf.io.RaggedFeature(kinds[kind]) for name, kind in request["features"].items()}
     dataset = tf.data.TFRecordDataset(request["path"], compression_type=request["compression"])
-    for serialized in dataset.skip(request["skip"]).batch(request["batch_records"]):
+    for serialized in dataset.skip(request["skip"]).batch(request["count"]):
         parsed = tf.io.parse_example(serialized, form)
         texts = []
         for name, kind in request["features"].items():
@@ -251,4 +224,4 @@ def _digests(request: dict[str, Any]) -> Iterator[list[str]]:
                 )
             else:
                 texts.append([row.tobytes() for row in rows])
-        yield [_digest(record) for record in zip(*texts, strict=True)]
+        yield from map(_digest, zip(*texts, strict=True))

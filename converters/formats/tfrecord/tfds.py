@@ -44,7 +44,6 @@ class _Leaf:
 
     kind: str  # image, label, text, or the type of a column
     shape: _Shape = ()
-    sequences: int = 0
 
 
 class _UnknownFeatureError(Exception):
@@ -168,7 +167,7 @@ def _columns(
 ) -> dict[str, Any] | None:
     """The columns as a description has them; None where a feature is of a kind that is not known here."""
     try:
-        leaves = dict(_flattened("", _leaves(features)))
+        leaves = dict(_leaves("", features, ()))
     except (_UnknownFeatureError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return None
     label = _label(info, leaves)
@@ -233,11 +232,8 @@ def _label_names(folder: Place, prefix: str, feature: str, names: Collection[str
     return found if found and len(set(found)) == len(found) else None
 
 
-_Tree = _Leaf | Mapping[str, Any]
-
-
-def _leaves(feature: Mapping[str, Any]) -> _Tree:
-    """A feature: a leaf, or a tree of them by name."""
+def _leaves(name: str, feature: Mapping[str, Any], outer: _Shape) -> Iterator[tuple[str, _Leaf]]:
+    """The features of an Example that a feature is stored as, by their names; ``outer`` are the sequences around it."""
     kind = str(feature.get("pythonClassName") or feature.get("type")).rpartition(".")[2]
     if "jsonFeature" in feature or "json_feature" in feature:
         content = json.loads((feature.get("jsonFeature") or feature["json_feature"])["json"])
@@ -245,12 +241,20 @@ def _leaves(feature: Mapping[str, Any]) -> _Tree:
         content = feature.get("content")
     if kind == "FeaturesDict":
         inner = (feature["featuresDict"]["features"] if "featuresDict" in feature else content) or {}
-        return {name: _leaves(entry) for name, entry in inner.items()}
-    if kind == "Sequence":
+        for own, entry in inner.items():
+            yield from _leaves(f"{name}/{own}" if name else own, entry, outer)
+    elif kind == "Sequence":
         stated = feature.get("sequence") or content
         length = int(stated["length"]) if stated.get("length") is not None else -1
-        return _sequence(_leaves(stated["feature"]), None if length < 0 else length)
-    return _leaf(kind, feature, content)
+        yield from _leaves(name, stated["feature"], (*outer, None if length < 0 else length))
+    elif len(outer) < 2:
+        leaf = _leaf(kind, feature, content)
+        yield name, _Leaf(leaf.kind, (*outer, *leaf.shape))
+    else:
+        leaf = _leaf(kind, feature, content)
+        yield f"{name}/ragged_flat_values", _Leaf(leaf.kind, (None, *leaf.shape))
+        for number in range(len(outer) - 1):
+            yield f"{name}/ragged_row_lengths_{number}", _Leaf("int64", (None,))
 
 
 def _leaf(kind: str, feature: Mapping[str, Any], content: Any) -> _Leaf:  # noqa: ANN401  # JSON
@@ -277,22 +281,3 @@ _CONTENT = ("tensor", "image", "classLabel", "boundingBox", "text")
 def _shape(stated: Any) -> _Shape:  # noqa: ANN401  # JSON
     sizes: Sequence[Any] = stated.get("dimensions") or () if isinstance(stated, dict) else stated
     return tuple(None if size is None or int(size) < 0 else int(size) for size in sizes)
-
-
-def _sequence(tree: _Tree, length: int | None) -> _Tree:
-    if isinstance(tree, _Leaf):
-        return _Leaf(tree.kind, (length, *tree.shape), tree.sequences + 1)
-    return {name: _sequence(entry, length) for name, entry in tree.items()}
-
-
-def _flattened(name: str, tree: _Tree) -> Iterator[tuple[str, _Leaf]]:
-    if isinstance(tree, _Leaf):
-        if tree.sequences < 2:
-            yield name, tree
-            return
-        yield f"{name}/ragged_flat_values", _Leaf(tree.kind, (None, *tree.shape[tree.sequences :]))
-        for number in range(tree.sequences - 1):
-            yield f"{name}/ragged_row_lengths_{number}", _Leaf("int64", (None,))
-        return
-    for own, entry in tree.items():
-        yield from _flattened(f"{name}/{own}" if name else own, entry)

@@ -106,7 +106,7 @@ Read = tuple[str | None, list]
 def read_strictly(data: bytes) -> dict[str, Read] | None:
     """What the strict parser reads; None where it refuses."""
     try:
-        features = parse_example(data).features
+        features = parse_example(data)
     except ExampleError as error:
         assert 0 <= error.position <= len(data)  # noqa: PT017  # not a test
         return None
@@ -203,7 +203,7 @@ def strict_outcome(records: list[bytes]) -> Outcome:
     rows = []
     for row, data in enumerate(records):
         try:
-            example = parse_example(data)
+            features = parse_example(data)
         except ExampleError as error:
             wrong = {
                 "type": "RecordError",
@@ -212,7 +212,7 @@ def strict_outcome(records: list[bytes]) -> Outcome:
                 "position": error.position,
             }
             return Outcome([], [], wrong)
-        for name, feature in example.features.items():
+        for name, feature in features.items():
             first = names.setdefault(name, None)
             if first is None and feature.kind is not None:
                 names[name] = row, feature.kind

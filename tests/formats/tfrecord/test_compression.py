@@ -1,5 +1,6 @@
 """Stored bytes and compressed streams: complete, or an error. Nothing hangs."""
 
+import gc
 import gzip
 import hashlib
 import io
@@ -250,12 +251,13 @@ def test_a_device_is_refused():
 )
 def test_refusing_leaves_no_descriptor_open(tmp_path):
     os.mkfifo(tmp_path / "fifo")
+    gc.collect()  # what other tests have left open
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     for path in (tmp_path, tmp_path / "fifo"):
         for _ in range(5):
             with pytest.raises((DataError, OSError)):
                 StoredFile(path)
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
 
 
 def test_a_range_is_read_and_hashed_as_stored(tmp_path):

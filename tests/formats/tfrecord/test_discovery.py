@@ -373,15 +373,14 @@ def test_what_lies_beside_data_is_passed_over_and_listed(tmp_path):
     assert set(warning.partition(": ")[2].split(", ")) == {*SIDECARS, *hidden, events}
 
 
-def test_a_pattern_lists_the_folders_that_it_would_reach_and_that_are_not_entered(tmp_path):
+def test_a_pattern_lists_the_folders_below_it_that_are_not_entered(tmp_path):
     put(tmp_path, "data/a/train.tfrecord", "data/.cache/x/train.tfrecord", "elsewhere/train.tfrecord")
     (tmp_path / "data" / "b").symlink_to("../elsewhere")
     for pattern, passed_over in {
         "*/*.tfrecord": ".cache/, b/",
         "**/*.tfrecord": ".cache/, b/",
-        "[ab]/train*": "b/",
+        "[ab]/train*": ".cache/, b/",
         "a/*": None,
-        "a*/*": None,
     }.items():
         source = open_tfrecords(tmp_path / "data" / pattern)
         assert [file.path for file in source.splits[0].files] == [tmp_path / "data/a/train.tfrecord"]

@@ -1,4 +1,4 @@
-"""The plan follows from the data and the options alone; it is the same by headers and by an index, and it tiles."""
+"""The plan follows from the data and the options alone, and it tiles the files."""
 
 import hashlib
 from dataclasses import replace
@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from conftest import drop_published, write_frames
+from conftest import write_frames
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from converters.convert.merge import merge_split
-from converters.dataset.damage import FileDamage, LostRange
-from converters.dataset.description import Split, kfer, load_description
+from converters.dataset.damage import LostRange
+from converters.dataset.description import Split, kfer
 from converters.dataset.fingerprint import Part
 from converters.dataset.report import Work
 from converters.dataset.schema import Column, Schema
 from converters.dataset.shard import ShardResult, SliceFacts
 from converters.dataset.source import SourceFile, SourceSplit
 from converters.errors import DataError
-from converters.formats.tfrecord.discovery import FoundSource, find_source
+from converters.formats.tfrecord.discovery import FoundSource
 from converters.formats.tfrecord.plan import plan_shards
-from converters.formats.tfrecord.source import TFRecordReading, TFRecordSource
+from converters.formats.tfrecord.source import TFRecordReading, TFRecordSource, open_tfrecords
 from converters.storage.file_list import OutputFile, OutputFiles
 from converters.storage.files import file_state
 
@@ -30,23 +30,13 @@ LABEL = Column("label", pa.int64(), "label", "label", ("even", "odd"))
 SPLIT = Split("digits", "train", Schema((LABEL,)), ("train-*.tfrecords",))
 
 
-def source_split(folder, sizes_of_files, indexed):
+def source_split(folder, sizes_of_files):
     """Files of records of such sizes."""
     files = []
-    for number, (sizes, index) in enumerate(zip(sizes_of_files, indexed, strict=True)):
+    for number, sizes in enumerate(sizes_of_files):
         path = folder / f"train-{number}.tfrecords"
-        write_frames(path, [bytes(size) for size in sizes], index=index)
-        length = path.stat().st_size
-        files.append(
-            SourceFile(
-                path.name,
-                path,
-                length,
-                file_state(path)[1],
-                "none",
-                path.with_suffix(".idx") if index else None,
-            )
-        )
+        write_frames(path, [bytes(size) for size in sizes])
+        files.append(SourceFile(path.name, path, *file_state(path)))
     return SourceSplit(SPLIT, tuple(files))
 
 
@@ -67,11 +57,9 @@ def by_hand(sizes_of_files, limit):
 @given(
     files=st.lists(st.lists(st.integers(0, 90), min_size=1, max_size=12), min_size=1, max_size=5),
     limit=st.integers(1, 400),
-    data=st.data(),
 )
-def test_files_are_cut_before_the_record_that_makes_a_shard_too_large(tmp_path_factory, files, limit, data):
-    indexed = data.draw(st.lists(st.booleans(), min_size=len(files), max_size=len(files)))
-    found = source_split(tmp_path_factory.mktemp("cut"), files, indexed)
+def test_files_are_cut_before_the_record_that_makes_a_shard_too_large(tmp_path_factory, files, limit):
+    found = source_split(tmp_path_factory.mktemp("cut"), files)
     plan = plan_shards([found], limit)
     if sum(file.size for file in found.files) <= limit:
         assert len(plan) == 1
@@ -90,7 +78,7 @@ def test_files_are_cut_before_the_record_that_makes_a_shard_too_large(tmp_path_f
 
 
 def test_a_shard_is_found_by_its_key_and_by_nothing_else(tmp_path):
-    found = source_split(tmp_path, [[50] * 30], [False])
+    found = source_split(tmp_path, [[50] * 30])
     plan = plan_shards([found], 200)
     assert [plan.find(shard.key) for shard in plan] == list(plan)
     assert plan[-1] == list(plan)[-1]
@@ -109,32 +97,17 @@ def test_a_shard_is_found_by_its_key_and_by_nothing_else(tmp_path):
 
 
 def test_names_sort_by_number_however_many_shards_there_are(tmp_path):
-    found = source_split(tmp_path, [[0] * 3], [False])
+    found = source_split(tmp_path, [[0] * 3])
     shard = plan_shards([found], 1)[2]
     assert shard.numbered() == "00002-of-00003"
     object.__setattr__(shard, "count", 1_000_000)
     assert shard.numbered() == "0000002-of-1000000"
 
 
-@pytest.mark.parametrize("lie", ["0 99\n99 {rest}\n", "nonsense\n", "0 -5\n", "\n\n", "0 {size}\n"])
-def test_an_index_that_lies_is_not_followed(tmp_path, lie):
-    found = source_split(tmp_path, [[40] * 10], [True])
-    size = found.files[0].size
-    expected = [shard.slices[0].start for shard in plan_shards([found], 120)]
-    found.files[0].index.write_text(lie.format(rest=size - 99, size=size))
-    if (
-        lie == "0 {size}\n"
-    ):  # one record, as far as the index goes: nothing shows that it is wrong before it is read
-        assert len(plan_shards([found], 120)) == 1
-    else:
-        assert [shard.slices[0].start for shard in plan_shards([found], 120)] == expected
-
-
 def test_damaged_ranges_belong_to_the_shard_before_them(tmp_path):
-    found = source_split(tmp_path, [[84] * 6], [False])  # records of 100 bytes
-    path = found.files[0].path
-    damage = {path: FileDamage((LostRange(200, 300, 1, 2, "damaged"),), False)}
-    plan = plan_shards([found], 200, damage)
+    found = source_split(tmp_path, [[84] * 6])  # records of 100 bytes
+    file = replace(found.files[0], lost=(LostRange(200, 300, 1, 2, "damaged"),))
+    plan = plan_shards([replace(found, files=(file,))], 200)
     assert [(s.slices[0].start, s.slices[0].end, s.first_record) for s in plan] == [
         (0, 300, 0),
         (300, 500, 2),
@@ -153,7 +126,7 @@ def test_many_files_of_a_split_are_read_in_the_order_of_their_names(sample, tmp_
     )
     for number in (10, 2, 1):
         write_frames(folder / f"train-{number:03d}.tfrecords", [bytes(number)])
-    found = find_source(folder, load_description(folder))
+    found = open_tfrecords(folder)
     assert [file.path.name for file in found.splits[0].files] == [
         f"train-{number:03d}.tfrecords" for number in (1, 2, 10)
     ]
@@ -171,7 +144,7 @@ def result_of(shard) -> ShardResult:
 
 
 def test_results_must_tile_the_source(tmp_path):
-    found = source_split(tmp_path, [[10] * 4, [10] * 3], [False, False])
+    found = source_split(tmp_path, [[10] * 4, [10] * 3])
     source = TFRecordSource(FoundSource(tmp_path, kfer(), (found,), ()), TFRecordReading(), paranoid=True)
     results = [result_of(shard) for shard in source.plan(1)]
 
@@ -204,7 +177,7 @@ def test_a_merge_holds_little_of_each_shard(tmp_path):
     def held(shards: int) -> int:
         folder = tmp_path / str(shards)
         folder.mkdir()
-        found = source_split(folder, [[0] * shards], [True])
+        found = source_split(folder, [[0] * shards])
         tracemalloc.start()
         plan = plan_shards([found], 1)
         assert len(plan) == shards
@@ -215,13 +188,3 @@ def test_a_merge_holds_little_of_each_shard(tmp_path):
         return peak
 
     assert (held(6000) - held(2000)) / 4000 < 2000  # bytes a shard
-
-
-def test_a_plan_by_index_is_the_plan_by_headers(source, tmp_path):
-    drop_published(source)
-    description = load_description(source)
-    with_index = plan_shards(find_source(source, description).splits, 10_000)
-    for path in source.glob("*.idx"):
-        path.unlink()
-    without = plan_shards(find_source(source, description).splits, 10_000)
-    assert [plan.cuts for plan in with_index.splits] == [plan.cuts for plan in without.splits]

@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 
 from converters import convert
 
-tf = pytest.importorskip("tensorflow")
-
 CONFIGS = 20
 # fmt: off
 NAMES = st.sampled_from(
@@ -55,7 +53,7 @@ def records_of_a_schema(draw):
     return records
 
 
-def example(record):
+def example(tf, record):
     message = tf.train.Example()
     for name, (kind, values) in record.items():
         feature = message.features.feature[name]
@@ -65,7 +63,7 @@ def example(record):
     return message.SerializeToString()
 
 
-def read_by_tensorflow(path):
+def read_by_tensorflow(tf, path):
     """The values of each record by feature: what a list of bytes tells apart; None where there is none."""
     found = []
     for data in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
@@ -91,13 +89,13 @@ def as_bytes(value):
 
 @settings(max_examples=5, suppress_health_check=list(HealthCheck), deadline=None)
 @given(schemas=st.lists(records_of_a_schema(), min_size=CONFIGS, max_size=CONFIGS))
-def test_every_value_is_what_tensorflow_reads(tmp_path_factory, schemas):
+def test_every_value_is_what_tensorflow_reads(tf, tmp_path_factory, schemas):
     folder = tmp_path_factory.mktemp("random")
     (folder / "in").mkdir()
     for number, records in enumerate(schemas):
         with tf.io.TFRecordWriter(str(folder / "in" / f"{number}.tfrecord")) as writer:
             for record in records:
-                writer.write(example(record))
+                writer.write(example(tf, record))
     splits = {
         f"c{number}": {"splits": {"train": {"file": f"{number}.tfrecord"}}} for number in range(len(schemas))
     }
@@ -107,7 +105,7 @@ def test_every_value_is_what_tensorflow_reads(tmp_path_factory, schemas):
         table = pq.read_table(
             folder / "out" / f"c{number}" / "train-00000-of-00001.parquet", partitioning=None
         )
-        expected = read_by_tensorflow(folder / "in" / f"{number}.tfrecord")
+        expected = read_by_tensorflow(tf, folder / "in" / f"{number}.tfrecord")
         features = {column.feature: column for column in split.split.schema.stored}
         assert set(features) == {name for record in expected for name in record}
         for name, column in features.items():
@@ -121,7 +119,7 @@ def test_every_value_is_what_tensorflow_reads(tmp_path_factory, schemas):
 
 
 @pytest.mark.parametrize("count", [3, 60])
-def test_examples_that_no_known_writer_writes(tmp_path, count):
+def test_examples_that_no_known_writer_writes(tf, tmp_path, count):
     """Fields in any order, in pieces or absent, numbers packed or not, padded lengths: converted, and proven."""
     maker = BatchMaker(count)
     records = []
@@ -138,7 +136,7 @@ def test_examples_that_no_known_writer_writes(tmp_path, count):
     write_frames(tmp_path / "in.tfrecord", records, index=False)
     convert(tmp_path / "in.tfrecord", to="parquet", out=tmp_path / "out")
     table = pq.read_table(next((tmp_path / "out").rglob("*.parquet")), partitioning=None).to_pylist()
-    expected = read_by_tensorflow(tmp_path / "in.tfrecord")
+    expected = read_by_tensorflow(tf, tmp_path / "in.tfrecord")
     assert len(table) == count
     for row, record in zip(table, expected, strict=True):
         single = {name: row[name] if isinstance(row[name], list) else [row[name]] for name in record}

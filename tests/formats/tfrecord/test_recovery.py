@@ -79,7 +79,7 @@ def examined(
     assert len(records) == found.records == reader.records
     assert sum(len(data) + 16 for data in records) == reader.record_bytes
     tail = len(stored)
-    for lost, stream in lost_bytes(path, compression, found.lost):
+    for lost, stream in zip(found.lost, lost_bytes(path, compression, found.lost), strict=True):
         data = b"".join(iter(lambda stream=stream: stream.read(100), b""))
         assert len(data) == lost.end - lost.start
         if lost.inflated is None:
@@ -176,7 +176,7 @@ def test_neighbours_that_are_damaged(write, damaged, place, indexed):
     found, sound = examined(*write(data, records if indexed else None))
     assert sound == [data for number, data in enumerate(records) if number not in damaged]
     assert first_lost(found.lost) == list(damaged)
-    assert records_lost(found.lost) == len(damaged)
+    assert records_lost(piece.records for piece in found.lost) == len(damaged)
 
 
 @pytest.mark.parametrize("indexed", [False, True])
@@ -471,8 +471,8 @@ def test_overwritten_bytes_cost_the_records_that_they_hit_and_no_other(tmp_path,
     assert sound == [records[number] for number in intact]
     assert found.index_problem is None
     if indexed:
-        assert records_lost(found.lost) == len(records) - len(intact)
-    elif (lost := records_lost(found.lost)) is not None:
+        assert records_lost(piece.records for piece in found.lost) == len(records) - len(intact)
+    elif (lost := records_lost(piece.records for piece in found.lost)) is not None:
         # What is cut off between two records leaves no trace.
         there = sum(start < len(data) for start in starts[:-1])
         assert lost == there - len(intact)
@@ -592,7 +592,7 @@ def test_what_inflates_before_the_damage_is_used(tmp_path, damage):
     assert sound == records[: len(sound)]
     assert len(sound) > 180
     assert found.lost[-1].inflated == found.stream_bytes
-    assert records_lost(found.lost) == 400 - len(sound)
+    assert records_lost(piece.records for piece in found.lost) == 400 - len(sound)
 
 
 # --- Bounds --------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def as_dict(tf, data: bytes) -> dict:
 
 def ours(data: bytes) -> dict:
     found = {}
-    for name, feature in parse_example(data).features.items():
+    for name, feature in parse_example(data).items():
         if feature.kind == "bytes_list":
             spans = zip(feature.starts.tolist(), feature.sizes.tolist(), strict=True)
             values = [data[start : start + size] for start, size in spans]
@@ -244,7 +244,7 @@ def test_what_is_accepted_tensorflows_own_parser_reads_alike(tf, parts, edits):
         data[spot % len(data)] = value
     data = bytes(data)
     try:
-        mine = parse_example(data).features
+        mine = parse_example(data)
     except ExampleError:
         return
     dtypes = {"bytes_list": tf.string, "int64_list": tf.int64, "float_list": tf.float32}
