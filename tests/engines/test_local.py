@@ -86,10 +86,8 @@ def test_an_error_elsewhere_ends_the_run_before_this_process_has_done_all(shards
 SCRIPT = """
 import os, signal, sys, threading, time
 from pathlib import Path
-from converters.dataset.description import load_description
 from converters.engines.local import LocalEngine
-from converters.formats.tfrecord.discovery import find_source
-from converters.formats.tfrecord.plan import plan_shards
+from converters.formats.tfrecord.source import open_tfrecords
 
 NOTED = []  # what this process does after its start; a process that is started anew knows nothing of it
 
@@ -102,8 +100,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if sys.argv[2] == "beside":
         threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-    source = Path(sys.argv[1])
-    shards = plan_shards(find_source(source, load_description(source)).splits, 3_000)
+    shards = open_tfrecords(Path(sys.argv[1])).plan(3_000)
     results = list(LocalEngine(3).run(task, shards))
     assert [shard for shard, *_ in results] == list(shards)
     others = [(noted, default) for _, process, noted, default in results if process != os.getpid()]

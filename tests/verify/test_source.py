@@ -38,7 +38,7 @@ def source(pristine: Path, tmp_path: Path) -> Path:
 def read_records(path: Path) -> list[bytes]:
     with path.open("rb") as file:
         return [
-            frames.buffer[start : start + size]
+            bytes(frames.buffer[start : start + size])
             for frames in read_frames(file, str(path))
             for start, size in zip(frames.starts.tolist(), frames.sizes.tolist(), strict=True)
         ]

@@ -163,7 +163,7 @@ def outcome(parser: BatchParser, frames: Frames) -> Outcome:
     for name, values in found.items():
         arrays = {
             "bytes_list": [
-                frames.buffer[start : start + size]
+                bytes(frames.buffer[start : start + size])
                 for start, size in zip(values.starts.tolist(), values.sizes.tolist(), strict=True)
             ],
             "float_list": [value.tobytes() for value in values.floats],

@@ -1,5 +1,7 @@
 """Records as Examples: what is encoded is what protobuf serializes, and what comes back is what was encoded."""
 
+import io
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -57,15 +59,6 @@ def encoded(schema, batch) -> list[bytes]:
     return list(ExampleEncoder(schema).encode(batch))
 
 
-class Stream:
-    def __init__(self, data: bytes) -> None:
-        self.data, self.position = data, 0
-
-    def read(self, size: int) -> bytes:
-        self.position += size
-        return self.data[self.position - size : self.position]
-
-
 @given(batches())
 def test_what_is_encoded_is_read_back_bit_for_bit(made):
     schema, batch = made
@@ -74,7 +67,7 @@ def test_what_is_encoded_is_read_back_bit_for_bit(made):
     reader = ColumnReader(feature_schema(schema))
     found = [
         leaf
-        for frames in read_frames(Stream(b"".join(map(frame, examples))), "here")
+        for frames in read_frames(io.BytesIO(b"".join(map(frame, examples))), "here")
         for leaf in record_leaves(reader.read(frames), schema)
     ]
     assert found == record_leaves(batch, schema)

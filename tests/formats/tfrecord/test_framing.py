@@ -43,7 +43,7 @@ def read(data: bytes, **options) -> list[tuple[bytes, int, int]]:
         for row, (start, size, offset) in enumerate(
             zip(frames.starts.tolist(), frames.sizes.tolist(), frames.offsets().tolist(), strict=True)
         ):
-            found.append((frames.buffer[start : start + size], frames.first_record + row, offset))
+            found.append((bytes(frames.buffer[start : start + size]), frames.first_record + row, offset))
     return found
 
 

@@ -73,7 +73,7 @@ def examined(
     pieces: list[tuple[int, bytes]] = []
     for frames in reader.frames():
         for offset, start, size in zip(frames.offsets(), frames.starts, frames.sizes, strict=True):
-            data = frames.buffer[start : start + size]
+            data = bytes(frames.buffer[start : start + size])
             records.append(data)
             pieces.append((int(offset), frame(data)))
     assert len(records) == found.records == reader.records
@@ -325,7 +325,7 @@ def test_a_record_that_fails_a_check_is_lost(write):
 
     def check(frames):
         for start, size in zip(frames.starts, frames.sizes, strict=True):
-            if frames.buffer[start : start + size] in (records[3], records[4], records[39]):
+            if bytes(frames.buffer[start : start + size]) in (records[3], records[4], records[39]):
                 raise DataError("not this one.", Location("x", 1))
 
     path, index = write(framed(records), records)

@@ -28,7 +28,7 @@ def read(path, compression="none", chunk_bytes=4096) -> list[bytes]:
         stream = file if compression == "none" else DecompressedStream(file, compression, file.path)
         for frames in read_frames(stream, file.path, chunk_bytes=chunk_bytes):
             for start, size in zip(frames.starts.tolist(), frames.sizes.tolist(), strict=True):
-                found.append(frames.buffer[start : start + size])
+                found.append(bytes(frames.buffer[start : start + size]))
     return found
 
 
