@@ -86,10 +86,8 @@ def test_an_error_elsewhere_ends_the_run_before_this_process_has_done_all(shards
 SCRIPT = """
 import os, signal, sys, threading, time
 from pathlib import Path
-from converters.dataset.description import load_description
 from converters.engines.local import LocalEngine
-from converters.formats.tfrecord.discovery import find_source
-from converters.formats.tfrecord.plan import plan_shards
+from converters.formats.tfrecord.source import open_tfrecords
 
 NOTED = []  # what this process does after its start; a process that is started anew knows nothing of it
 
@@ -103,7 +101,7 @@ if __name__ == "__main__":
     if sys.argv[2] == "beside":
         threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
     source = Path(sys.argv[1])
-    shards = plan_shards(find_source(source, load_description(source)).splits, 3_000)
+    shards = open_tfrecords(source).plan(3_000)
     results = list(LocalEngine(3).run(task, shards))
     assert [shard for shard, *_ in results] == list(shards)
     others = [(noted, default) for _, process, noted, default in results if process != os.getpid()]
@@ -133,7 +131,9 @@ def test_workers_are_forked_where_no_thread_would_be_lost(sample, tmp_path, besi
 @pytest.mark.skipif(sys.platform != "linux", reason="forks are made on Linux only")
 def test_forked_workers_end_with_the_process_that_made_them(sample, tmp_path):
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT.replace("time.sleep(0.02)", "print(os.getpid(), flush=True); time.sleep(60)"))
+    script.write_text(
+        SCRIPT.replace("time.sleep(0.02)", "os.write(1, b'%d\\n' % os.getpid()); time.sleep(60)")
+    )
     environment = os.environ | {
         "OPENBLAS_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
@@ -149,6 +149,26 @@ def test_forked_workers_end_with_the_process_that_made_them(sample, tmp_path):
     while any(Path(f"/proc/{worker}").exists() and _runs(worker) for worker in workers):
         assert time.monotonic() < deadline, "workers outlived the process that made them"
         time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are made on Linux only")
+def test_a_signal_in_the_middle_of_a_fork_ends_the_program_and_nothing_is_printed(sample, tmp_path):
+    script = tmp_path / "script.py"
+    strike = "    strike = lambda: os.kill(os.getpid(), signal.SIGTERM)\n"
+    strike += "    os.register_at_fork(after_in_parent=strike, after_in_child=strike)\n"
+    script.write_text(SCRIPT.replace("    source = Path", f"{strike}    source = Path"))
+    environment = os.environ | {
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    done = subprocess.run(
+        [sys.executable, script, sample, "alone"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
 def _runs(process: int) -> bool:
