@@ -152,9 +152,11 @@ def test_forked_workers_end_with_the_process_that_made_them(sample, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks are made on Linux only")
-def test_a_signal_in_the_middle_of_a_fork_ends_the_program_and_nothing_is_printed(sample, tmp_path):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_in_the_middle_of_a_fork_ends_the_program_and_nothing_is_printed(sample, tmp_path, name):
     script = tmp_path / "script.py"
-    strike = "    strike = lambda: os.kill(os.getpid(), signal.SIGTERM)\n"
+    strike = f"    signal.signal(signal.{name}, lambda *_: sys.exit(1))\n"
+    strike += f"    strike = lambda: os.kill(os.getpid(), signal.{name})\n"
     strike += "    os.register_at_fork(after_in_parent=strike, after_in_child=strike)\n"
     script.write_text(SCRIPT.replace("    source = Path", f"{strike}    source = Path"))
     environment = os.environ | {
