@@ -31,6 +31,7 @@ _POLL_SECONDS = 0.2
 
 _NO_SEMAPHORES = (errno.EACCES, errno.ENOSYS, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOSPC)
 _ENDED_BY_US = 1  # see _wait_and_end
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _Events = SimpleQueue[tuple[str, int]]
 
@@ -70,8 +71,7 @@ class LocalEngine:
             threads = ThreadPoolExecutor(others)
             done = False
             try:
-                # Ctrl-C reaches every process of the terminal; the parent decides what becomes of the workers.
-                with _ignored_interrupts(), safe_children():
+                with _undisturbed(), safe_children():
                     for _ in range(others):
                         pool.submit(os.getpid)  # starts a process
                 yield from _Sharing(task, pool, threads, events, progress).run(shards)
@@ -204,16 +204,16 @@ class _Sharing:
 
 
 @contextmanager
-def _ignored_interrupts() -> Iterator[None]:
-    """Start processes that ignore Ctrl-C: what is ignored here when they start is ignored there."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may change how signals are handled
-        return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _undisturbed() -> Iterator[None]:
+    """Start processes while signals that end programs wait, until each process has said what they mean to it.
+
+    What their handlers raise would be lost in the middle of a fork, and be raised in a worker that has them still.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 _told: list[_Events] = []
@@ -224,8 +224,12 @@ def _begin_worker(alive: Connection, inherited: Connection | None, events: _Even
     """Have this worker end as soon as nothing holds the other end of a pipe any more, which a fork inherits too."""
     if inherited is not None:
         inherited.close()
-        for number in (signal.SIGTERM, signal.SIGHUP):
+    # Ctrl-C reaches every process of the terminal; the parent decides what becomes of the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
             signal.signal(number, signal.SIG_DFL)  # what the parent does then is not for a worker to do
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     _told.append(events)
     threading.Thread(target=_wait_and_end, args=(alive,), daemon=True).start()
 

@@ -32,20 +32,26 @@ class Sha256Beside:
         self._digest = sha256()
         self._thread = ThreadPoolExecutor(1)  # starts with the first piece that is not short
         self._waiting: deque[tuple[Future[None], int]] = deque()
+        self._waiting_bytes = 0
 
     def update(self, data: bytes | memoryview) -> None:
         """Take the next bytes; waits where many have not been hashed yet."""
-        while self._waiting and sum(size for _, size in self._waiting) + len(data) > _WAITING_BYTES:
-            self._waiting.popleft()[0].result()
+        while self._waiting and (
+            self._waiting[0][0].done() or self._waiting_bytes + len(data) > _WAITING_BYTES
+        ):
+            piece, size = self._waiting.popleft()
+            piece.result()
+            self._waiting_bytes -= size
         if len(data) < _SHORT and not self._waiting:
             self._digest.update(data)
         else:
             self._waiting.append((self._thread.submit(self._digest.update, data), len(data)))
+            self._waiting_bytes += len(data)
 
     def hexdigest(self) -> str:
         """Hexadecimal digest of all that was given."""
-        while self._waiting:
-            self._waiting.popleft()[0].result()
+        for piece, _ in self._waiting:
+            piece.result()
         return self._digest.hexdigest()
 
     def close(self) -> None:

@@ -100,7 +100,8 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if sys.argv[2] == "beside":
         threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-    shards = open_tfrecords(Path(sys.argv[1])).plan(3_000)
+    source = Path(sys.argv[1])
+    shards = open_tfrecords(source).plan(3_000)
     results = list(LocalEngine(3).run(task, shards))
     assert [shard for shard, *_ in results] == list(shards)
     others = [(noted, default) for _, process, noted, default in results if process != os.getpid()]
@@ -130,7 +131,9 @@ def test_workers_are_forked_where_no_thread_would_be_lost(sample, tmp_path, besi
 @pytest.mark.skipif(sys.platform != "linux", reason="forks are made on Linux only")
 def test_forked_workers_end_with_the_process_that_made_them(sample, tmp_path):
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT.replace("time.sleep(0.02)", "print(os.getpid(), flush=True); time.sleep(60)"))
+    script.write_text(
+        SCRIPT.replace("time.sleep(0.02)", "os.write(1, b'%d\\n' % os.getpid()); time.sleep(60)")
+    )
     environment = os.environ | {
         "OPENBLAS_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
@@ -146,6 +149,28 @@ def test_forked_workers_end_with_the_process_that_made_them(sample, tmp_path):
     while any(Path(f"/proc/{worker}").exists() and _runs(worker) for worker in workers):
         assert time.monotonic() < deadline, "workers outlived the process that made them"
         time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are made on Linux only")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_in_the_middle_of_a_fork_ends_the_program_and_nothing_is_printed(sample, tmp_path, name):
+    script = tmp_path / "script.py"
+    strike = f"    signal.signal(signal.{name}, lambda *_: sys.exit(1))\n"
+    strike += f"    strike = lambda: os.kill(os.getpid(), signal.{name})\n"
+    strike += "    os.register_at_fork(after_in_parent=strike, after_in_child=strike)\n"
+    script.write_text(SCRIPT.replace("    source = Path", f"{strike}    source = Path"))
+    environment = os.environ | {
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    done = subprocess.run(
+        [sys.executable, script, sample, "alone"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
 def _runs(process: int) -> bool:

@@ -60,8 +60,13 @@ class StoredFile(io.RawIOBase):
         if start:
             self._file.seek(start)
 
+    def read(self, size: int = -1, /) -> bytes:
+        """The next ``size`` bytes or fewer; none at the end of the range."""
+        buffer = memoryview(bytearray(self._left if size < 0 else min(size, self._left)))
+        return bytes(buffer[: self.readinto(buffer)])
+
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Read the next bytes into a buffer; none at the end of the range.
+        """Read the next bytes into a buffer, which is hashed later and must not change; none at the end of the range.
 
         Raises:
             DataError: the file cannot be read.
