@@ -21,7 +21,7 @@ except ImportError:  # no wheel for this machine
     Sha256s = None
 
 _LANES = 256
-_WAITING_BYTES = 6 << 20  # that were given and are not hashed yet
+_WAITING_BYTES = 5 << 20  # that were given and are not hashed yet
 _SHORT = 1 << 16  # hashed in less time than a thread takes to be told of it
 
 

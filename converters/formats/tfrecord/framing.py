@@ -30,7 +30,7 @@ OVERHEAD_BYTES = HEADER_BYTES + FOOTER_BYTES
 
 # How much of a file is read at once; a batch is the records that end in one such chunk. A longer record is a
 # batch of its own. Every batch costs a millisecond beside what its bytes cost, and larger ones take memory.
-CHUNK_BYTES = 6 << 20
+CHUNK_BYTES = 5 << 20
 
 # Records of one writer have few different lengths; a header that was found sound once need not be checked again.
 MAX_SIZES_SEEN = 1 << 16
