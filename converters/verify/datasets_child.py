@@ -64,6 +64,8 @@ def serve() -> None:
                 say(title=title, unverified=f"there is nothing to compare with: {error}")
             except Exception as error:  # noqa: BLE001  # whatever it is, the parent must hear of it
                 say(title=title, **_described(error))
+    # All is said. Threads of `datasets` may still be there when Python tears itself down, which has ended in SIGABRT.
+    os._exit(0)
 
 
 def _load(out: Path, config: str, names: list[str]) -> DatasetDict:
