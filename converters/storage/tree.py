@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError
+from contextlib import closing
 from pathlib import Path
 
 from converters.errors import MachineError
+from converters.storage.digests import Sha256Beside
 from converters.storage.file_list import OutputFile
 from converters.storage.files import open_file, open_regular
 from converters.storage.object_store import Place
@@ -44,22 +46,20 @@ def hash_ranges(path: Place, ends: Sequence[int], stop: Sequence[int] = ()) -> t
             raise CancelledError
         return file.read(size)
 
-    whole = hashlib.sha256()
     parts: list[str] = []
     start = 0
-    with open_file(path) as file, ThreadPoolExecutor(1) as beside:
+    with open_file(path) as file, closing(Sha256Beside()) as whole:
         for end in ends:
             digest = hashlib.sha256() if len(ends) > 1 else whole
             while start < end and (chunk := read(min(_HASH_CHUNK, end - start))):
-                done = None if digest is whole else beside.submit(whole.update, chunk)
-                digest.update(chunk)
-                if done is not None:
-                    done.result()
+                whole.update(chunk)
+                if digest is not whole:
+                    digest.update(chunk)
                 start += len(chunk)
             parts.append(digest.hexdigest())
         while chunk := read(_HASH_CHUNK):
             whole.update(chunk)
-    return whole.hexdigest(), parts
+        return whole.hexdigest(), parts
 
 
 def join_files(folder: Place, parts: Sequence[OutputFile], target: Path) -> tuple[int, str]:
