@@ -31,8 +31,7 @@ def main() -> None:
     except SystemExit as stop:
         if isinstance(stop.code, int) and stop.code > _SIGNALLED:
             # All is tidied up and said. Python would now wait for threads, and one that a signal struck within a
-            # thread pool may wait for ever. Semaphores that nothing uses any more would be reported as leaked.
-            gc.collect()
+            # thread pool may wait for ever.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(stop.code)

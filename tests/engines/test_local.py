@@ -83,6 +83,56 @@ def test_an_error_elsewhere_ends_the_run_before_this_process_has_done_all(shards
     assert task.done < len(shards) - 1
 
 
+LARGE = """
+import os, sys, time
+from pathlib import Path
+from converters.engines.local import LocalEngine
+from converters.formats.tfrecord.source import open_tfrecords
+
+MADE = Path(sys.argv[2])
+
+def task(shard, progress):
+    if os.getpid() == int(os.environ["PARENT"]):
+        while not MADE.exists():
+            time.sleep(0.001)
+        # No other thread runs here meanwhile, so the worker comes no further than the pipe holds.
+        sys.setswitchinterval(100)
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            pass
+        sys.setswitchinterval(0.005)
+        raise ValueError("failed here")
+    MADE.touch()
+    return bytes(50_000_000)
+
+if __name__ == "__main__":
+    os.environ["PARENT"] = str(os.getpid())
+    shards = open_tfrecords(Path(sys.argv[1])).plan(3_000)
+    try:
+        list(LocalEngine(2).run(task, shards))
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_an_error_here_ends_the_run_while_a_worker_sends_a_large_result(sample, tmp_path):
+    """Half a result in a pipe is none; whoever waits for the rest of it waits for ever."""
+    script = tmp_path / "script.py"
+    script.write_text(LARGE)
+    environment = os.environ | {
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    done = subprocess.run(
+        [sys.executable, script, sample, tmp_path / "made"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "failed here\n", "")
+
+
 SCRIPT = """
 import os, signal, sys, threading, time
 from pathlib import Path

@@ -1,6 +1,7 @@
 """An interrupted run's finished shards are taken up by the same run, by no other one, and only if they are intact."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -16,7 +17,6 @@ import pytest
 from conftest import digests, drop_published, flip, is_there, tfrecords, tree
 
 from converters import CallError, DataError, convert
-from converters.engines import local
 from converters.errors import MachineError
 from converters.formats.parquet import ParquetFormat
 
@@ -433,16 +433,12 @@ def test_workers_end_at_once_and_what_they_finished_is_kept(sample, tmp_path, nu
 def test_a_worker_that_is_killed_ends_the_run_and_the_finished_shards_are_kept(sample, tmp_path, monkeypatch):
     """The engine's tasks run in processes that this test can see."""
     out = tmp_path / "out"
-    pools = []
-    pool = local.ProcessPoolExecutor
-    monkeypatch.setattr(
-        local, "ProcessPoolExecutor", lambda *a, **k: pools.append(pool(*a, **k)) or pools[-1]
-    )
 
     def kill() -> None:
         while not is_there(tmp_path, "out.incomplete/shards/*.json"):
             time.sleep(0.01)
-        os.kill(next(iter(pools[0]._processes)), signal.SIGKILL)
+        (worker,) = multiprocessing.active_children()
+        os.kill(worker.pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
