@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,9 +33,9 @@ from converters.dataset.quarantine import Quarantine, check_quarantine
 from converters.dataset.report import Check, OutputPath, Report, ShardFacts
 from converters.dataset.source_facts import SourceFacts
 from converters.errors import CallError, DataError, Location
-from converters.storage.file_list import OutputFile, by_path
+from converters.storage.file_list import OutputFile, by_path, in_columns
 from converters.storage.files import read_bounded
-from converters.storage.tree import walk_empty_folders, walk_files
+from converters.storage.tree import count_files, walk_empty_folders
 
 MANIFEST = "MANIFEST.json"
 SUMS = "SHA256SUMS"
@@ -56,7 +56,6 @@ DEFINITION = (
 # four names of 255 bytes). JSON takes up to twenty times its size in memory, so nothing larger is parsed.
 _MAX_HEAD_BYTES = 8 << 20
 _MAX_ENTRY_BYTES = 2 << 10
-_ENTRIES_AT_ONCE = 1024
 
 
 def _file(file: OutputFile) -> str | None:
@@ -179,14 +178,14 @@ def write_manifest(report: Report, folder: Path) -> None:
 def _manifest_pieces(head: str, files: Iterable[OutputFile]) -> Iterator[bytes]:
     """The text of the manifest: ``head``, all before the files, and then the files, one to a line."""
     yield f'{head},\n "files": [\n  '.encode()
-    remaining, separator = iter(files), ""
-    while some := list(islice(remaining, _ENTRIES_AT_ONCE)):
+    separator = ""
+    for paths, sizes, digests in in_columns(files):
         # All paths at once, one to a line; a line break in a path is none in JSON.
-        paths = json.dumps([file.path for file in some], ensure_ascii=False, separators=("\n", ":"))[1:-1]
-        entries = (
-            f'{{"path": {path}, "size": {file.size}, "sha256": "{file.sha256}"}}'
-            for path, file in zip(paths.split("\n"), some, strict=True)
-        )
+        texts = json.dumps(list(paths), ensure_ascii=False, separators=("\n", ":"))[1:-1].split("\n")
+        entries = [
+            f'{{"path": {path}, "size": {size}, "sha256": "{sha256}"}}'
+            for path, size, sha256 in zip(texts, sizes, digests, strict=True)
+        ]
         yield (separator + ",\n  ".join(entries)).encode()
         separator = ",\n  "
     yield b"\n ]\n}\n"
@@ -198,13 +197,14 @@ def sums_text(files: Iterable[OutputFile], manifest: bytes) -> str:
 
 
 def _sums_lines(files: Iterable[OutputFile], manifest_sha256: str) -> Iterator[str]:
-    """``files`` are in the order of their paths."""
+    """``files`` are in the order of their paths; many lines at once."""
     manifest = f"{manifest_sha256}  {MANIFEST}\n"
-    for path, _, sha256 in files:
-        if manifest and path > MANIFEST:
-            yield manifest
+    for paths, _, digests in in_columns(files):
+        lines = [f"{sha256}  {path}\n" for path, sha256 in zip(paths, digests, strict=True)]
+        if manifest and paths[-1] > MANIFEST:
+            lines.insert(bisect_left(paths, MANIFEST), manifest)
             manifest = ""
-        yield f"{sha256}  {path}\n"
+        yield "".join(lines)
     yield manifest
 
 
@@ -224,7 +224,7 @@ def manifest_document(folder: Path, files: int | None = None) -> tuple[dict[str,
     if not folder.is_dir():
         raise CallError(f"{folder}: there is no such folder.")
     try:
-        files = sum(1 for _ in walk_files(folder)) if files is None else files
+        files = count_files(folder) if files is None else files
         data = read_bounded(path, max_manifest_bytes(files), follow_links=False)
         return decode(dict, load_json(data, ""), ""), data
     except FileNotFoundError:

@@ -29,7 +29,7 @@ ROW_GROUP_BYTES = 64 << 20
 # Read back at once: so many rows, fewer where the images are large.
 _READ_ROWS = 2048
 _READ_IMAGE_BYTES = 8 << 20
-_READ_BYTES = 1 << 18  # read at once; without it, a whole column of a row group is
+_READ_BYTES = 1 << 16  # read at once, or a page; without it, a whole column of a row group is
 
 
 class ParquetFormat(ShardFiles):

@@ -27,7 +27,7 @@ from converters.dataset.plan import Plan
 from converters.dataset.shard import Shard, ShardResult, SliceFacts
 from converters.dataset.source import FileState
 from converters.errors import CallError, MachineError
-from converters.storage.file_list import OutputFile, OutputFiles
+from converters.storage.file_list import OutputFile, OutputFiles, in_columns
 from converters.storage.files import read_bounded
 from converters.storage.object_store import ObjectPath, Place, put_bytes
 from converters.storage.tree import hash_file, walk_files
@@ -37,7 +37,6 @@ KEPT_AFTER = (KeyboardInterrupt, OSError, MemoryError, MachineError, CallError)
 
 RUN = "run.json"
 RESULT = ".json"
-_FILES_AT_ONCE = 4096
 _MAX_BYTES = 1 << 30
 
 
@@ -206,9 +205,10 @@ def result_text(result: ShardResult) -> Iterator[str]:
     """A result as the text of a JSON object, in pieces."""
     stated = _StatedResult(result.shard.key, result.slices, result.source, result.output, result.summary, ())
     yield json.dumps(encode(stated)).removesuffix("]}")
-    for start in range(0, len(result.files), _FILES_AT_ONCE):  # there may be tens of thousands
-        files = json.dumps([*result.files.between(start, start + _FILES_AT_ONCE)])
-        yield (", " if start else "") + files[1:-1]
+    separator = ""
+    for some in in_columns(result.files):  # there may be tens of thousands
+        yield separator + json.dumps(list(zip(*some, strict=True)))[1:-1]
+        separator = ", "
     yield "]}"
 
 

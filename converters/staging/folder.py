@@ -33,7 +33,7 @@ from converters.staging.scratch import SharedFolder
 from converters.storage.file_list import OutputFile
 from converters.storage.files import staging_place
 from converters.storage.object_store import Place
-from converters.storage.tree import join_files, walk_files
+from converters.storage.tree import count_files, join_files, walk_files
 
 _LOCK = "lock"
 _OUTPUT, _SHARDS, _REPLACED, _GARBAGE = "output", "shards", "replaced", "garbage"
@@ -179,7 +179,7 @@ class FolderStaging:
             part.unlink()
         for folder in {part.parent for part in self._parts}:
             sync_folder(folder)
-        if (there := sum(1 for _ in walk_files(self.output))) != len(files) + len((MANIFEST, SUMS)):
+        if (there := count_files(self.output)) != len(files) + len((MANIFEST, SUMS)):
             raise ConverterError(
                 f"{self.output}: the manifest lists {len(files)} files, and {there} are there."
             )

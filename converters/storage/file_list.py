@@ -6,14 +6,14 @@ import heapq
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import accumulate, chain, islice, pairwise
-from operator import attrgetter
+from itertools import accumulate, chain, islice, pairwise, starmap
+from operator import attrgetter, lt
 from typing import NamedTuple
 
 from converters.storage.lazy import MadeSequence
 
 _DIGEST_BYTES = 32
-_AT_ONCE = 4096
+_AT_ONCE = 1024
 
 
 class OutputFile(NamedTuple):
@@ -23,6 +23,9 @@ class OutputFile(NamedTuple):
     size: int
     sha256: str
 
+
+Columns = tuple[Sequence[str], Sequence[int], Sequence[str]]
+"""Paths, sizes and SHA-256 of some files."""
 
 by_path = attrgetter("path")
 """The order in which files are listed."""
@@ -98,20 +101,18 @@ class OutputFiles(MadeSequence[OutputFile]):
 
     def of_paths(self, paths: Sequence[str], made: Callable[[str], OutputFile]) -> OutputFiles:
         """The files of these paths, which are in order; ``made`` gives those that are not here."""
-        held, files, start = self._in_order(), OutputFiles(), 0
-        for path in sorted(set(paths).difference(held.paths())):
-            at = bisect_left(range(len(held)), path, lo=start, key=held.path)
+        held, own = self, list(self.paths())
+        if not all(starmap(lt, pairwise(own))):
+            held = OutputFiles(sorted(self, key=by_path))
+            own.sort()
+        files, start = OutputFiles(), 0
+        for path in sorted(set(paths).difference(own)):
+            at = bisect_left(own, path, lo=start)
             files.extend(held, start, at)
             files.add(*made(path))
             start = at
         files.extend(held, start)
         return files if len(files) == len(paths) else OutputFiles(map(made, paths))
-
-    def _in_order(self) -> OutputFiles:
-        """The same files in the order of their paths."""
-        if all(before < after for before, after in pairwise(self.paths())):
-            return self
-        return OutputFiles(sorted(self, key=by_path))
 
     def paths(self) -> Iterator[str]:
         """The paths of all."""
@@ -140,16 +141,16 @@ class OutputFiles(MadeSequence[OutputFile]):
         return OutputFile(self.path(number), self._sizes[number], digest.hex())
 
     def __iter__(self) -> Iterator[OutputFile]:
-        return self.between(0, len(self))
+        return chain.from_iterable(map(OutputFile, *some) for some in self.columns())
 
-    def between(self, start: int, end: int) -> Iterator[OutputFile]:
-        """Files ``start`` to ``end``, as far as there are so many."""
+    def columns(self) -> Iterator[Columns]:
+        """See :func:`in_columns`."""
         width = 2 * _DIGEST_BYTES
-        for first in range(start, min(end, len(self)), _AT_ONCE):
-            last = min(first + _AT_ONCE, end, len(self))
+        for first in range(0, len(self), _AT_ONCE):
+            last = min(first + _AT_ONCE, len(self))
             digests = self._digests[_DIGEST_BYTES * first : _DIGEST_BYTES * last].hex()
             texts = [digests[place : place + width] for place in range(0, len(digests), width)]
-            yield from map(OutputFile, self._some_paths(first, last), self._sizes[first:last], texts)
+            yield self._some_paths(first, last), self._sizes[first:last], texts
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, OutputFiles) and list(self) == list(other)
@@ -166,7 +167,18 @@ def add_run(runs: list[OutputFiles], files: OutputFiles) -> None:
     runs[-1].extend(files)
 
 
-class _Joined(MadeSequence[OutputFile]):
+def in_columns(files: Iterable[OutputFile]) -> Iterator[Columns]:
+    """Many files at once; of those that are held in columns no object is made, which would take most of the time."""
+    if isinstance(files, OutputFiles | JoinedFiles):
+        yield from files.columns()
+        return
+    remaining = iter(files)
+    while some := list(islice(remaining, _AT_ONCE)):
+        paths, sizes, digests = zip(*some, strict=True)
+        yield paths, sizes, digests
+
+
+class JoinedFiles(MadeSequence[OutputFile]):
     """Runs, one after the other; they are not copied."""
 
     def __init__(self, runs: Sequence[OutputFiles]) -> None:
@@ -186,18 +198,22 @@ class _Joined(MadeSequence[OutputFile]):
     def __iter__(self) -> Iterator[OutputFile]:
         return chain.from_iterable(self.runs)
 
+    def columns(self) -> Iterator[Columns]:
+        """See :func:`in_columns`."""
+        return chain.from_iterable(run.columns() for run in self.runs)
 
-def merged_runs(runs: Iterable[OutputFiles]) -> Sequence[OutputFile]:
+
+def merged_runs(runs: Iterable[OutputFiles]) -> JoinedFiles:
     """All files of runs, each in the order of its paths, in that order."""
     ordered = sorted(filter(None, runs), key=lambda run: run.path(0))
     if any(before.last_path() >= after.path(0) for before, after in pairwise(ordered)):
         ordered = [OutputFiles(heapq.merge(*ordered, key=by_path))]
-    return _Joined(ordered)
+    return JoinedFiles(ordered)
 
 
-def with_added(files: Sequence[OutputFile], added: Iterable[OutputFile]) -> Sequence[OutputFile]:
+def with_added(files: Sequence[OutputFile], added: Iterable[OutputFile]) -> JoinedFiles:
     """Files in the order of their paths, and a few more of other paths. Only a run that one comes into is copied."""
-    runs = list(files.runs) if isinstance(files, _Joined) else list(filter(None, [OutputFiles(files)]))
+    runs = list(files.runs) if isinstance(files, JoinedFiles) else list(filter(None, [OutputFiles(files)]))
     for file in added:
         new = [OutputFiles([file])]
         place = bisect_left(runs, file.path, key=OutputFiles.last_path)
@@ -209,4 +225,4 @@ def with_added(files: Sequence[OutputFile], added: Iterable[OutputFile]) -> Sequ
             runs[place : place + 1] = [before, *new, behind]
         else:
             runs[place:place] = new
-    return _Joined(runs)
+    return JoinedFiles(runs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -15,8 +15,8 @@ from converters.storage.file_list import OutputFiles
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _CHUNK = 1 << 16
-_HASHED_FILES = 256
-_HASHED_BYTES = 4 << 20
+_FILES_AT_ONCE = 2048
+_BYTES_AT_ONCE = 8 << 20
 
 _PIECE_BYTES = 1 << 20
 _GAP_BYTES = 1 << 12  # a reader may pass over a few bytes, as over a magic number
@@ -25,29 +25,30 @@ _GAP_BYTES = 1 << 12  # a reader may pass over a few bytes, as over a magic numb
 class FileReader:
     """Reads files: what formats get at the files of an output through."""
 
-    def read(self, folder: str, paths: Sequence[str]) -> Iterator[bytes]:
-        """The contents of files below a folder. No link is followed, and no FIFO is waited for.
+    def read(self, folder: str, paths: Sequence[str], together: int = 1) -> Iterator[list[bytes]]:
+        """The contents of files below a folder, many at once; of each ``together``, all in the same list.
+
+        No link is followed, and no FIFO is waited for.
 
         Raises:
-            OSError: one cannot be read.
+            OSError: one cannot be read; its ``filename`` is the path.
         """
         # By the folder's descriptor, so that the system need not look up the whole path for each file.
         root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        contents: list[bytes] = []
+        size = 0
         try:
-            for path in paths:
-                descriptor = os.open(path, _READ, dir_fd=root)
-                try:
-                    data = os.read(descriptor, _CHUNK)
-                    if rest := os.read(descriptor, _CHUNK):
-                        chunks = [data, rest]
-                        while rest := os.read(descriptor, _CHUNK):
-                            chunks.append(rest)
-                        data = b"".join(chunks)
-                finally:
-                    os.close(descriptor)
-                yield data
+            for number, path in enumerate(paths, start=1):
+                data = _content(path, root)
+                contents.append(data)
+                size += len(data)
+                if (len(contents) >= _FILES_AT_ONCE or size >= _BYTES_AT_ONCE) and number % together == 0:
+                    yield contents
+                    contents, size = [], 0
         finally:
             os.close(root)
+        if contents:
+            yield contents
 
     def open(self, path: str | os.PathLike[str]) -> AbstractContextManager[BinaryIO]:
         """A file of any size, open for reading from any place.
@@ -68,21 +69,15 @@ class HashingReader(FileReader):
         self.files = OutputFiles()
         self._root = os.fspath(folder)
 
-    def read(self, folder: str, paths: Sequence[str]) -> Iterator[bytes]:
-        """See :meth:`FileReader.read`. Of files that are not all taken, the last ones may be missing in ``files``."""
+    def read(self, folder: str, paths: Sequence[str], together: int = 1) -> Iterator[list[bytes]]:
+        """See :meth:`FileReader.read`."""
         below = os.path.relpath(folder, self._root).replace(os.sep, "/")
         prefix = "" if below == "." else f"{below}/"
         names = iter(paths)
-        read: list[bytes] = []
-        size = 0
-        for data in super().read(folder, paths):
-            read.append(data)
-            size += len(data)
-            if len(read) == _HASHED_FILES or size >= _HASHED_BYTES:
-                self._keep(prefix, islice(names, len(read)), read)
-                read, size = [], 0
-            yield data
-        self._keep(prefix, names, read)
+        for contents in super().read(folder, paths, together):
+            read = [prefix + name for name in islice(names, len(contents))]
+            self.files.extend_digests(read, list(map(len, contents)), sha256_each(contents))
+            yield contents
 
     @contextmanager
     def open(self, path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
@@ -97,10 +92,23 @@ class HashingReader(FileReader):
         if not Path(path).is_symlink():
             self.files.add(os.path.relpath(path, self._root).replace(os.sep, "/"), size, sha256)
 
-    def _keep(self, prefix: str, names: Iterable[str], read: Sequence[bytes]) -> None:
-        """Hash many files at once, which is faster."""
-        paths = [prefix + name for name in names]
-        self.files.extend_digests(paths, list(map(len, read)), sha256_each(read))
+
+def _content(path: str, folder: int) -> bytes:
+    """All that is in a file below the folder that is open as ``folder``."""
+    descriptor = os.open(path, _READ, dir_fd=folder)
+    try:
+        data = os.read(descriptor, _CHUNK)
+        if rest := os.read(descriptor, _CHUNK):
+            chunks = [data, rest]
+            while rest := os.read(descriptor, _CHUNK):
+                chunks.append(rest)
+            data = b"".join(chunks)
+    except OSError as error:
+        error.filename = path
+        raise
+    finally:
+        os.close(descriptor)
+    return data
 
 
 class _HashedFile(io.RawIOBase):

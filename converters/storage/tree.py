@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing
+from itertools import chain, islice
 from pathlib import Path
 
 from converters.errors import MachineError
@@ -16,6 +17,7 @@ from converters.storage.files import open_file, open_regular
 from converters.storage.object_store import Place
 
 _HASH_CHUNK = 1 << 20
+_ENTRIES_AT_ONCE = 1024
 
 
 def file_digest(path: Place, algorithm: str) -> str:
@@ -91,27 +93,40 @@ def join_files(folder: Place, parts: Sequence[OutputFile], target: Path) -> tupl
 
 def walk_files(folder: str | os.PathLike[str]) -> Iterator[str]:
     """All that lies below a folder and is no folder itself, as paths in it with ``/``; links are not followed."""
-    folders = [(os.fspath(folder), "")]
-    while folders:
-        path, prefix = folders.pop()
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append((entry.path, f"{prefix}{entry.name}/"))
-                else:
-                    yield prefix + entry.name
+    return chain.from_iterable(walk_many_files(folder))
+
+
+def walk_many_files(folder: str | os.PathLike[str]) -> Iterator[list[str]]:
+    """As :func:`walk_files`, many paths at once."""
+    return ([path + entry.name for entry in files] for path, files, _ in _walk(folder))
+
+
+def count_files(folder: str | os.PathLike[str]) -> int:
+    """How many :func:`walk_files` finds."""
+    return sum(len(files) for _, files, _ in _walk(folder))
 
 
 def walk_empty_folders(folder: str | os.PathLike[str]) -> Iterator[str]:
     """The folders below a folder that hold nothing, as paths in it with ``/``; links are not followed."""
+    return (path.removesuffix("/") for path, _, empty in _walk(folder) if path and empty)
+
+
+def _walk(folder: str | os.PathLike[str]) -> Iterator[tuple[str, list[os.DirEntry[str]], bool]]:
+    """Of each folder, many at once: its path, those of its entries that are no folders, and whether it has none."""
     folders = [(os.fspath(folder), "")]
     while folders:
-        path, prefix = folders.pop()
-        empty = True
-        with os.scandir(path) as entries:
-            for entry in entries:
-                empty = False
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append((entry.path, f"{prefix}{entry.name}/"))
-        if prefix and empty:
-            yield prefix.removesuffix("/")
+        place, path = folders.pop()
+        with os.scandir(place) as entries:
+            some = list(islice(entries, _ENTRIES_AT_ONCE))
+            yield path, _without_folders(some, path, folders), not some
+            while some := list(islice(entries, _ENTRIES_AT_ONCE)):
+                yield path, _without_folders(some, path, folders), False
+
+
+def _without_folders(
+    entries: list[os.DirEntry[str]], path: str, folders: list[tuple[str, str]]
+) -> list[os.DirEntry[str]]:
+    """The entries of the folder ``path`` that are no folders; the others are added to ``folders``."""
+    below = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
+    folders += [(entry.path, f"{path}{entry.name}/") for entry in below]
+    return [entry for entry in entries if not entry.is_dir(follow_symlinks=False)] if below else entries

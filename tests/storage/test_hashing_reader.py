@@ -5,6 +5,7 @@ import io
 import os
 import threading
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,15 @@ def test_files_have_their_content_and_their_digest(tmp_path, sizes):
     for path, content in zip(paths, contents, strict=True):
         (tmp_path / "c" / path).write_bytes(content)
     reader = HashingReader(tmp_path)
-    assert list(reader.read(str(tmp_path / "c"), paths)) == contents
+    assert list(chain.from_iterable(reader.read(str(tmp_path / "c"), paths))) == contents
     assert list(reader.files) == [
         OutputFile(f"c/{path}", len(content), sha256(content).hexdigest())
         for path, content in zip(paths, contents, strict=True)
     ]
-    assert list(FileReader().read(str(tmp_path), [f"c/{path}" for path in paths])) == contents
+    assert (
+        list(chain.from_iterable(FileReader().read(str(tmp_path), [f"c/{path}" for path in paths])))
+        == contents
+    )
 
 
 def test_no_link_is_followed_and_no_fifo_is_waited_for(tmp_path):
@@ -40,11 +44,10 @@ def test_no_link_is_followed_and_no_fifo_is_waited_for(tmp_path):
     (tmp_path / "link").symlink_to("file")
     os.mkfifo(tmp_path / "fifo")
     reader = HashingReader(tmp_path)
-    read = reader.read(str(tmp_path), ["file", "link"])
-    assert next(read) == b"x"
-    with pytest.raises(OSError, match="link"):
-        next(read)
-    assert list(reader.read(str(tmp_path), ["fifo"])) == [b""]
+    with pytest.raises(OSError, match="link") as refused:
+        list(reader.read(str(tmp_path), ["file", "link"]))
+    assert refused.value.filename == "link"
+    assert list(reader.read(str(tmp_path), ["file", "fifo"])) == [[b"x", b""]]
 
 
 @pytest.fixture(scope="module")

@@ -28,15 +28,13 @@ from converters.formats.jpeg.metadata import Metadata, is_reserved
 from converters.formats.json_rows import refuse_not_finite
 from converters.formats.readme import refuse_names, several_labels, write_readme, write_terms
 from converters.storage.hashing_reader import FileReader
-from converters.storage.tree import walk_files
+from converters.storage.tree import walk_files, walk_many_files
 
 if TYPE_CHECKING:
     from converters.dataset.report import Report
 
 IMAGES_FOLDER = "images"
 
-_BATCH_FILES = 2048
-_BATCH_BYTES = 8 << 20
 _NUMBER = r"\d{5,}-of-\d{5,}"
 _OF_A_SHARD = re.compile(f"{IMAGES_FOLDER}/{_NUMBER}")
 # Where `datasets` finds a split's name in that of a file.
@@ -179,16 +177,16 @@ class JpegFormat:
         for rows in metadata.read(table, header=_has_header(number)):
             reader = _RowReader(files, root, metadata, table, first)
             stored = metadata.stored(rows, reader.location)
-            reader.check_places(rows, number, _stated_places(split, stored) if folders else [])
-            for name in metadata.file_columns.values():
-                paths = rows.column(name).to_pylist()
+            named = [rows.column(name).to_pylist() for name in metadata.file_columns.values()]
+            names = reader.names(named, number, _stated_places(split, stored) if folders else [])
+            for paths in named:
                 count += len(paths)
                 total += sum(map(hash, paths))
-            yield from reader.read(rows, stored)
+            yield from reader.read(named, names, stored)
             first += len(rows)
-        for name in walk_files(root):
-            count -= 1
-            total -= hash(name)
+        for paths in walk_many_files(root):
+            count -= len(paths)
+            total -= sum(map(hash, paths))
         if (count, total) != (0, 0):
             raise DataError(_unaccounted(root, metadata, table, number), Location(str(root)))
 
@@ -216,61 +214,65 @@ class _RowReader:
         """Where a row is, by the number of its record in the split."""
         return Location(str(self.path), self.first + row)
 
-    def check_places(self, rows: pa.RecordBatch, number: str | None, classes: Sequence[str]) -> None:
-        """Check the folders in which the files lie, before any is read.
+    def names(self, files: list[list[str]], number: str | None, classes: Sequence[str]) -> list[list[str]]:
+        """The names of files without their folders, which are checked before any is read.
 
         Args:
-            rows: the rows.
+            files: the paths of each column of images.
             number: that of their shard; None where each may be of any.
             classes: the class folder of each, where there are such.
         """
         images = f"{IMAGES_FOLDER}/{number}" if number else IMAGES_FOLDER
-        for name in self.metadata.file_columns.values():
-            for row, path in enumerate(rows.column(name).to_pylist()):
-                place, _, file = path.rpartition("/")
+        found: list[list[str]] = []
+        for name, paths in zip(self.metadata.file_columns.values(), files, strict=True):
+            split = [path.rpartition("/") for path in paths]
+            found.append([file for _, _, file in split])
+            for row, (place, _, file) in enumerate(split):
                 where = classes[row] if classes else images
                 of_a_shard = number is None and not classes and _OF_A_SHARD.fullmatch(place)
                 # Nothing else that a name can have leads out of the folder; that it is the right one is checked later.
                 if not (place == where or of_a_shard) or file in ("", ".", "..") or "\0" in file:
-                    raise DataError(f"{name} {path!r} does not lie in {where}/.", self.location(row))
+                    raise DataError(f"{name} {paths[row]!r} does not lie in {where}/.", self.location(row))
+        return found
 
-    def read(self, rows: pa.RecordBatch, stored: dict[str, pa.Array]) -> Iterator[pa.RecordBatch]:
-        """The records, in batches of bounded size."""
-        files = [rows.column(name).to_pylist() for name in self.metadata.file_columns.values()]
+    def read(
+        self, files: list[list[str]], names: list[list[str]], stored: dict[str, pa.Array]
+    ) -> Iterator[pa.RecordBatch]:
+        """The records, in batches of bounded size; ``files`` and ``names`` are those of each column of images."""
         paths = files[0] if len(files) == 1 else list(chain.from_iterable(zip(*files, strict=True)))
-        start = size = number = 0
-        read: list[bytes] = []
+        start = 0
         try:
-            for number, data in enumerate(self.files.read(str(self.root), paths), start=1):
-                read.append(data)
-                size += len(data)
-                full = size >= _BATCH_BYTES or len(read) >= _BATCH_FILES or number == len(paths)
-                if full and number % len(files) == 0:
-                    end = number // len(files)
-                    yield self._batch(read, [own[start:end] for own in files], stored, start)
-                    start, size, read = end, 0, []
+            for read in self.files.read(str(self.root), paths, len(files)):
+                end = start + len(read) // len(files)
+                yield self._batch(read, files, names, stored, slice(start, end))
+                start = end
         except OSError as error:
             raise DataError(
-                f"the image cannot be read: {error.strerror}.", self._place(paths[number])
+                f"the image cannot be read: {error.strerror}.", self._place(error.filename)
             ) from error
 
     def _place(self, path: str) -> Location:
-        return Location(f"{self.root}{os.sep}{path}")
+        return Location(os.path.join(self.root, path))  # noqa: PTH118  # a path may be whole
 
     def _batch(
-        self, read: list[bytes], files: list[list[str]], stored: dict[str, pa.Array], start: int
+        self,
+        read: list[bytes],
+        files: list[list[str]],
+        names: list[list[str]],
+        stored: dict[str, pa.Array],
+        rows: slice,
     ) -> pa.RecordBatch:
-        """The records from row ``start`` on; ``read`` has the images of the first, then of the second …."""
-        split, schema = self.metadata.split, self.metadata.schema
+        """The records of some rows; ``read`` has the images of the first, then of the second …."""
+        split, schema, start = self.metadata.split, self.metadata.schema, rows.start
         columns = {
             image.name: binary_array(read[place :: len(files)]) for place, image in enumerate(schema.images)
         }
-        columns |= {name: array.slice(start, len(files[0])) for name, array in stored.items()}
+        columns |= {name: array.slice(start, rows.stop - start) for name, array in stored.items()}
         if schema.image is not None:
             try:
                 sizes = self.headers.read(columns[schema.image.name]).sizes
             except ImageError as error:
-                raise DataError(error.message, self._place(files[0][error.row])) from None
+                raise DataError(error.message, self._place(files[0][start + error.row])) from None
             for part, role in enumerate(SIZES):
                 column = schema.role(role)
                 if column is not None and self.metadata.from_header(column):
@@ -279,12 +281,11 @@ class _RowReader:
         batch = pa.RecordBatch.from_arrays(
             [columns[column.name] for column in schema.stored], schema=schema.arrow
         )
-        for image, paths in zip(schema.images, files, strict=True):
-            names = [path.rpartition("/")[2] for path in paths]
-            row = first_misnamed(split, image, batch, self.first + start, names, with_split=False)
+        for image, paths, own in zip(schema.images, files, names, strict=True):
+            row = first_misnamed(split, image, batch, self.first + start, own[rows], with_split=False)
             if row is not None:
                 raise DataError(
-                    f"the file is {paths[row]!r}, which is not the name of this record's image.",
+                    f"the file is {paths[start + row]!r}, which is not the name of this record's image.",
                     self.location(start + row),
                 )
         return batch
