@@ -79,7 +79,9 @@ class ShardTask:
             reader = HashingReader(folder)
             found = read_back(target, folder, shard.split, shard.first_record, reader)
             with closing(ahead(found)) as batches:
-                output = _fingerprint(_counted(batches, "verified", progress), shard, records.witnesses)
+                output = _fingerprint(
+                    _counted(batches, "verified", progress), shard, records.witnesses, reader
+                )
             files = _output_files(folder, paths, reader.files, self.format)
             summary = target.summarize(folder, shard) if isinstance(target, Summarizes) else None
         effort = Effort(
@@ -91,11 +93,14 @@ class ShardTask:
         return ShardResult(shard, folder, files, records.facts, source.part(), output, summary, effort)
 
 
-def _fingerprint(batches: Iterable[pa.RecordBatch], shard: Shard, witnesses: Mapping[int, bytes]) -> Part:
+def _fingerprint(
+    batches: Iterable[pa.RecordBatch], shard: Shard, witnesses: Mapping[int, bytes], reader: HashingReader
+) -> Part:
     builder = PartBuilder(shard.first_record, shard.split.schema)
     for batch in batches:
         first = shard.first_record + builder.records
-        check_witnesses(witnesses, builder.add(batch), first, shard.split)
+        leaves = builder.add(batch, reader.image_digests(len(batch), builder.images))
+        check_witnesses(witnesses, leaves, first, shard.split)
     return builder.part()
 
 

@@ -125,6 +125,7 @@ class PartBuilder:
 
     def __init__(self, first: int, schema: Schema) -> None:
         self.records = 0
+        self.images = [image.name for image in schema.images]
         self._first = first
         self._schema = schema
         self._tree = Tree(first)
@@ -144,8 +145,8 @@ class PartBuilder:
         self.records += len(batch)
         leaves = record_leaves(batch, self._schema, digests)
         self._tree.extend(leaves)
-        for image in self._schema.images:
-            offsets, _ = binary_parts(batch.column(image.name))
+        for name in self.images:
+            offsets, _ = binary_parts(batch.column(name))
             self._image_bytes += int(offsets[-1] - offsets[0])
         if self._label is not None:
             array = batch.column(self._label.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
@@ -25,10 +26,11 @@ _GAP_BYTES = 1 << 12  # a reader may pass over a few bytes, as over a magic numb
 class FileReader:
     """Reads files: what formats get at the files of an output through."""
 
-    def read(self, folder: str, paths: Sequence[str], together: int = 1) -> Iterator[list[bytes]]:
-        """The contents of files below a folder, many at once; of each ``together``, all in the same list.
+    def read_images(self, folder: str, paths: Sequence[str], columns: int = 1) -> Iterator[list[bytes]]:
+        """The contents of files below a folder that are the images of records, those of many records at once.
 
-        No link is followed, and no FIFO is waited for.
+        A record has as many as there are columns, which follow each other; no record's are read otherwise. No link is
+        followed, and no FIFO is waited for.
 
         Raises:
             OSError: one cannot be read; its ``filename`` is the path.
@@ -42,7 +44,7 @@ class FileReader:
                 data = _content(path, root)
                 contents.append(data)
                 size += len(data)
-                if (len(contents) >= _FILES_AT_ONCE or size >= _BYTES_AT_ONCE) and number % together == 0:
+                if (len(contents) >= _FILES_AT_ONCE or size >= _BYTES_AT_ONCE) and number % columns == 0:
                     yield contents
                     contents, size = [], 0
         finally:
@@ -68,16 +70,26 @@ class HashingReader(FileReader):
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.files = OutputFiles()
         self._root = os.fspath(folder)
+        self._images: deque[bytes] = deque()  # SHA-256 of those that nobody has asked for
 
-    def read(self, folder: str, paths: Sequence[str], together: int = 1) -> Iterator[list[bytes]]:
-        """See :meth:`FileReader.read`."""
+    def read_images(self, folder: str, paths: Sequence[str], columns: int = 1) -> Iterator[list[bytes]]:
+        """See :meth:`FileReader.read_images`."""
         below = os.path.relpath(folder, self._root).replace(os.sep, "/")
         prefix = "" if below == "." else f"{below}/"
         names = iter(paths)
-        for contents in super().read(folder, paths, together):
+        for contents in super().read_images(folder, paths, columns):
             read = [prefix + name for name in islice(names, len(contents))]
-            self.files.extend_digests(read, list(map(len, contents)), sha256_each(contents))
+            digests = sha256_each(contents)
+            self.files.extend_digests(read, list(map(len, contents)), digests)
+            self._images.extend(digests)
             yield contents
+
+    def image_digests(self, records: int, columns: Sequence[str]) -> dict[str, list[bytes]]:
+        """The SHA-256 of the images of the next records, by their columns; nothing where they are no files."""
+        if not self._images:
+            return {}
+        digests = [self._images.popleft() for _ in range(records * len(columns))]
+        return {column: digests[place :: len(columns)] for place, column in enumerate(columns)}
 
     @contextmanager
     def open(self, path: str | os.PathLike[str]) -> Iterator[BinaryIO]:

@@ -195,7 +195,7 @@ def _read(
     clips: set[str] = set()
     try:
         for batch in read_back(target, folder, split, shard.first_record, reader):
-            builder.add(batch)
+            builder.add(batch, None if reader is None else reader.image_digests(len(batch), builder.images))
             if builder.records > stated.end - stated.start:
                 raise ValueError(
                     f"there are more than the {stated.end - stated.start} records that the manifest says"

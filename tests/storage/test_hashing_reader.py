@@ -28,15 +28,30 @@ def test_files_have_their_content_and_their_digest(tmp_path, sizes):
     for path, content in zip(paths, contents, strict=True):
         (tmp_path / "c" / path).write_bytes(content)
     reader = HashingReader(tmp_path)
-    assert list(chain.from_iterable(reader.read(str(tmp_path / "c"), paths))) == contents
+    assert list(chain.from_iterable(reader.read_images(str(tmp_path / "c"), paths))) == contents
     assert list(reader.files) == [
         OutputFile(f"c/{path}", len(content), sha256(content).hexdigest())
         for path, content in zip(paths, contents, strict=True)
     ]
     assert (
-        list(chain.from_iterable(FileReader().read(str(tmp_path), [f"c/{path}" for path in paths])))
+        list(chain.from_iterable(FileReader().read_images(str(tmp_path), [f"c/{path}" for path in paths])))
         == contents
     )
+
+
+def test_the_images_of_records_have_their_digests_by_the_column(tmp_path):
+    paths = [str(number) for number in range(6)]
+    for path in paths:
+        (tmp_path / path).write_text(path)
+    reader = HashingReader(tmp_path)
+    assert reader.image_digests(2, ["left", "right"]) == {}
+    assert list(reader.read_images(str(tmp_path), paths, 2)) == [[path.encode() for path in paths]]
+    digests = [sha256(path.encode()).digest() for path in paths]
+    assert reader.image_digests(2, ["left", "right"]) == {
+        "left": [digests[0], digests[2]],
+        "right": [digests[1], digests[3]],
+    }
+    assert reader.image_digests(1, ["left", "right"]) == {"left": digests[4:5], "right": digests[5:]}
 
 
 def test_no_link_is_followed_and_no_fifo_is_waited_for(tmp_path):
@@ -45,9 +60,9 @@ def test_no_link_is_followed_and_no_fifo_is_waited_for(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     reader = HashingReader(tmp_path)
     with pytest.raises(OSError, match="link") as refused:
-        list(reader.read(str(tmp_path), ["file", "link"]))
+        list(reader.read_images(str(tmp_path), ["file", "link"]))
     assert refused.value.filename == "link"
-    assert list(reader.read(str(tmp_path), ["file", "fifo"])) == [[b"x", b""]]
+    assert list(reader.read_images(str(tmp_path), ["file", "fifo"])) == [[b"x", b""]]
 
 
 @pytest.fixture(scope="module")

@@ -242,7 +242,7 @@ class _RowReader:
         paths = files[0] if len(files) == 1 else list(chain.from_iterable(zip(*files, strict=True)))
         start = 0
         try:
-            for read in self.files.read(str(self.root), paths, len(files)):
+            for read in self.files.read_images(str(self.root), paths, len(files)):
                 end = start + len(read) // len(files)
                 yield self._batch(read, files, names, stored, slice(start, end))
                 start = end
