@@ -115,21 +115,22 @@ if __name__ == "__main__":
 """
 
 
+def run_script(folder, text, *arguments):
+    """Run a program of its own that does no more than it says."""
+    script = folder / "script.py"
+    script.write_text(text)
+    return subprocess.run(
+        [sys.executable, script, *arguments], env=environment(), capture_output=True, text=True, timeout=120
+    )
+
+
+def environment():
+    return os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
 def test_an_error_here_ends_the_run_while_a_worker_sends_a_large_result(sample, tmp_path):
     """Half a result in a pipe is none; whoever waits for the rest of it waits for ever."""
-    script = tmp_path / "script.py"
-    script.write_text(LARGE)
-    environment = os.environ | {
-        "OPENBLAS_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-    }
-    done = subprocess.run(
-        [sys.executable, script, sample, tmp_path / "made"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_script(tmp_path, LARGE, sample, tmp_path / "made")
     assert (done.returncode, done.stdout, done.stderr) == (0, "failed here\n", "")
 
 
@@ -166,15 +167,7 @@ if __name__ == "__main__":
     ("beside", "expected"), [("alone", "(['here'], True)"), ("beside", "([], True)")], ids=["alone", "beside"]
 )
 def test_workers_are_forked_where_no_thread_would_be_lost(sample, tmp_path, beside, expected):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    environment = os.environ | {
-        "OPENBLAS_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-    }
-    done = subprocess.run(
-        [sys.executable, script, sample, beside], env=environment, capture_output=True, text=True, timeout=120
-    )
+    done = run_script(tmp_path, SCRIPT, sample, beside)
     assert (done.returncode, done.stdout.strip()) == (0, expected), done.stderr
 
 
@@ -184,12 +177,8 @@ def test_forked_workers_end_with_the_process_that_made_them(sample, tmp_path):
     script.write_text(
         SCRIPT.replace("time.sleep(0.02)", "os.write(1, b'%d\\n' % os.getpid()); time.sleep(60)")
     )
-    environment = os.environ | {
-        "OPENBLAS_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-    }
     with subprocess.Popen(
-        [sys.executable, script, sample, "alone"], env=environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, script, sample, "alone"], env=environment(), stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         workers = {int(process.stdout.readline()) for _ in range(3)} - {process.pid}
@@ -204,22 +193,11 @@ def test_forked_workers_end_with_the_process_that_made_them(sample, tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="forks are made on Linux only")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_signal_in_the_middle_of_a_fork_ends_the_program_and_nothing_is_printed(sample, tmp_path, name):
-    script = tmp_path / "script.py"
     strike = f"    signal.signal(signal.{name}, lambda *_: sys.exit(1))\n"
     strike += f"    strike = lambda: os.kill(os.getpid(), signal.{name})\n"
     strike += "    os.register_at_fork(after_in_parent=strike, after_in_child=strike)\n"
-    script.write_text(SCRIPT.replace("    source = Path", f"{strike}    source = Path"))
-    environment = os.environ | {
-        "OPENBLAS_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-    }
-    done = subprocess.run(
-        [sys.executable, script, sample, "alone"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    text = SCRIPT.replace("    source = Path", f"{strike}    source = Path")
+    done = run_script(tmp_path, text, sample, "alone")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
