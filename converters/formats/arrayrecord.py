@@ -14,6 +14,7 @@ from converters.dataset.description import Split
 from converters.dataset.shard import Shard
 from converters.errors import DataError, Location
 from converters.formats.readme import example_split
+from converters.formats.shard_files import reading
 from converters.formats.tfrecord.columns import ColumnReader
 from converters.formats.tfrecord.encoder import ExampleEncoder, feature_schema
 from converters.formats.tfrecord.example_files import ExampleFiles
@@ -85,8 +86,8 @@ class ArrayRecordFormat(ExampleFiles):
     def read_file(self, files: FileReader, path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
         """Blocks whose hashes differ are an error."""
         columns = ColumnReader(feature_schema(split.schema))
-        # The library ends the process where it cannot open a file.
-        try:
+        with reading("ArrayRecord", path, (RuntimeError, ValueError, IndexError, OSError)):
+            # The library ends the process where it cannot open a file.
             with path.open("rb") as file:
                 size = max(1, file.seek(0, 2))
             reader = self._module.ArrayRecordReader(str(path))
@@ -99,14 +100,10 @@ class ArrayRecordFormat(ExampleFiles):
                     batch = columns.read(frames)
                     confirm_output(frames, batch, split.schema)
                     yield batch
+            except RecordError as error:
+                raise DataError(error.message, Location(str(path), first + error.row)) from None
             finally:
                 reader.close()
-        except RecordError as error:
-            raise DataError(error.message, Location(str(path), first + error.row)) from None
-        except (RuntimeError, ValueError, IndexError, OSError) as error:
-            raise DataError(
-                f"the ArrayRecord file cannot be read: {str(error).splitlines()[0]}.", Location(str(path))
-            ) from error
 
 
 def _frames(examples: Sequence[bytes], first: int) -> Frames:

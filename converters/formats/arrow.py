@@ -9,8 +9,7 @@ import pyarrow as pa
 
 from converters.dataset.description import Split
 from converters.dataset.shard import Shard
-from converters.errors import DataError, Location
-from converters.formats.shard_files import ShardFiles
+from converters.formats.shard_files import ShardFiles, reading
 from converters.formats.table import check_schema, compact, from_table, table_schema, tables
 from converters.storage.hashing_reader import FileReader
 
@@ -36,16 +35,11 @@ class ArrowFormat(ShardFiles):
 
     def read_file(self, files: FileReader, path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
         """A record batch at a time; nothing is taken from a batch unchecked."""
-        try:
-            with files.open(path) as file:
-                reader = pa.ipc.open_file(file)
-                check_schema(reader.schema, split, path)
-                for number in range(reader.num_record_batches):
-                    rows = reader.get_batch(number)
-                    rows.validate(full=True)
-                    yield from_table(rows, split, str(path), first)
-                    first += len(rows)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(
-                f"the Arrow file cannot be read: {str(error).splitlines()[0]}.", Location(str(path))
-            ) from error
+        with reading("Arrow", path, (pa.ArrowException, OSError)), files.open(path) as file:
+            reader = pa.ipc.open_file(file)
+            check_schema(reader.schema, split, path)
+            for number in range(reader.num_record_batches):
+                rows = reader.get_batch(number)
+                rows.validate(full=True)
+                yield from_table(rows, split, str(path), first)
+                first += len(rows)

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from converters.dataset.description import Split
 from converters.dataset.filenames import MAX_NAME_BYTES
 from converters.dataset.shard import Shard
-from converters.errors import CallError, DataError, Location
+from converters.errors import CallError
 from converters.formats.croissant import write_croissant
-from converters.formats.shard_files import ShardFiles
+from converters.formats.shard_files import ShardFiles, reading
 from converters.formats.table import check_schema, from_table, table_schema, tables
 from converters.storage.hashing_reader import FileReader
 
@@ -64,21 +64,17 @@ class ParquetFormat(ShardFiles):
 
     def read_file(self, files: FileReader, path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
         """Pages whose checksums fail are an error: other readers would refuse them."""
-        try:
-            with (
-                files.open(path) as raw,
-                pq.ParquetFile(
-                    raw, page_checksum_verification=True, pre_buffer=False, buffer_size=_READ_BYTES
-                ) as file,
-            ):
-                check_schema(file.schema_arrow, split, path)
-                for rows in file.iter_batches(_rows_at_once(file.metadata), use_threads=False):
-                    yield from_table(rows, split, str(path), first)
-                    first += len(rows)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(
-                f"the Parquet file cannot be read: {str(error).splitlines()[0]}.", Location(str(path))
-            ) from error
+        with (
+            reading("Parquet", path, (pa.ArrowException, OSError)),
+            files.open(path) as raw,
+            pq.ParquetFile(
+                raw, page_checksum_verification=True, pre_buffer=False, buffer_size=_READ_BYTES
+            ) as file,
+        ):
+            check_schema(file.schema_arrow, split, path)
+            for rows in file.iter_batches(_rows_at_once(file.metadata), use_threads=False):
+                yield from_table(rows, split, str(path), first)
+                first += len(rows)
 
     def finish(self, report: Report, folder: Path) -> None:
         """Write the terms, a README that tells `datasets` of configs and splits, and the Croissant description."""

@@ -6,6 +6,7 @@ import glob
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 
 from converters.dataset.description import Split
 from converters.dataset.shard import Shard
+from converters.errors import DataError, Location
 from converters.formats.readme import refuse_names, write_readme, write_terms
 from converters.storage.hashing_reader import FileReader
 
@@ -20,6 +22,20 @@ if TYPE_CHECKING:
     from converters.dataset.report import Report
 
 _NAME = re.compile(r"(.+)-\d{5,}-of-\d{5,}")
+
+
+@contextmanager
+def reading(kind: str, path: Path, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    """What a library raises inside the block is an error of the file.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        yield
+    except errors as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise DataError(f"the {kind} file cannot be read: {reason}.", Location(str(path))) from error
 
 
 class ShardFiles(ABC):
