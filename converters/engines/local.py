@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import pickle
-import queue
 import signal
 import sys
 import threading
+import time
 import traceback
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from converters.dataset.shard import Progress, Shard, ShardResult, Task
 from converters.engines import suitable_workers
 from converters.errors import CallError, ConverterError, MachineError
 from converters.storage.processes import safe_children
 
-# So many shards are looked at together: within them the largest begins first. No more than twice as many results wait
-# for an earlier one.
+# So many shards are looked at together: within them the largest begins first, and no more than twice as many results
+# wait for an earlier one.
 _WINDOW = 64
 _POLL_SECONDS = 0.2
+_LOOKS = 5
 _END_SECONDS = 10  # in which a process that no longer answers has ended
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -55,30 +59,39 @@ class LocalEngine:
             return
         sharing = _Sharing(task, shards, progress)
         processes: list[_Worker] = []
+        done = False
         try:
             with _undisturbed(), safe_children():
                 # A fork has all that this process has imported, but none of its threads.
                 context = multiprocessing.get_context("fork" if _is_alone() else "spawn")
                 for _ in range(others):
                     processes.append(_started(context, task, told=progress is not None, earlier=processes))
-            yield from sharing.run(processes)
-        except BaseException:
-            for worker in processes:
-                worker.process.kill()
-            raise
+                sharing.begin(processes)
+            yield from sharing.results()
+            done = True
         finally:
-            sharing.end()
-            for worker in processes:
-                worker.connection.close()  # at which an idle one ends, while this process may go on
+            with _undisturbed():
+                for worker in processes:
+                    if not done:
+                        worker.process.kill()
+                sharing.end()
+                for worker in processes:
+                    worker.connection.close()  # at which an idle one ends, while this process may go on
 
 
 def _is_alone() -> bool:
     """Whether no other thread runs in this process, which only Linux tells; that of jemalloc knows of forks."""
     try:
-        names = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
+        for _ in range(_LOOKS):
+            names = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
+            if len(names) - names.count("jemalloc_bg_thd\n") == 1:
+                return True
+            if threading.active_count() > 1:
+                break
+            time.sleep(0.001)  # a thread that Python has seen end may be there for a moment
     except OSError:
-        return False
-    return len(names) - names.count("jemalloc_bg_thd\n") == 1
+        pass
+    return False
 
 
 class _Sharing:
@@ -89,85 +102,86 @@ class _Sharing:
 
     def __init__(self, task: Task, shards: Sequence[Shard], progress: Progress | None) -> None:
         self._task, self._shards, self._progress = task, shards, progress
-        numbers = range(len(shards))
-        # The largest begin first, so that none is left to one worker alone at the end.
-        windows = [numbers[start : start + _WINDOW] for start in range(0, len(shards), _WINDOW)]
-        self._left = deque(
-            number for window in windows for number in sorted(window, key=lambda n: -shards[n].source_bytes)
-        )
+        # Queues of this kind hold no lock while Python runs, so that a Ctrl-C never leaves one taken for ever.
+        self._left: SimpleQueue[int | None] = SimpleQueue()
+        self._heard: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         self._results: dict[int, ShardResult] = {}
-        self._failed: list[BaseException] = []
-        self._passed_on = 0  # results
-        self._told: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
-        self._changed = threading.Condition()
+        self._failed: BaseException | None = None
         self._threads: list[threading.Thread] = []
 
-    def run(self, workers: Sequence[_Worker]) -> Iterator[ShardResult]:
-        """The results of all shards, in order."""
+    def begin(self, workers: Sequence[_Worker]) -> None:
+        """Have a thread for each worker give it one shard after the other."""
         for worker in workers:
-            self._threads.append(threading.Thread(target=self._serve, args=(worker,), daemon=True))
-            self._threads[-1].start()
-        while self._passed_on < len(self._shards):
+            thread = threading.Thread(target=self._serve, args=(worker,), daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def results(self) -> Iterator[ShardResult]:
+        """The results of all shards, in order."""
+        passed_on = begun = 0
+        while passed_on < len(self._shards):
+            if begun < len(self._shards) and begun - passed_on <= _WINDOW:
+                window = range(begun, min(begun + _WINDOW, len(self._shards)))
+                begun = window.stop
+                # The largest begin first, so that none is left to one worker alone at the end.
+                for each in sorted(window, key=lambda number: -self._shards[number].source_bytes):
+                    self._left.put(each)
             # An error is raised, and results are passed on, as soon as this process looks up from its own work.
-            if self._failed:
-                raise self._failed[0]
-            self._pass_on()
-            if self._passed_on in self._results:
-                yield self._results.pop(self._passed_on)
-                with self._changed:
-                    self._passed_on += 1
-                    self._changed.notify_all()
+            self._listen()
+            if self._failed is not None:
+                raise self._failed
+            if passed_on in self._results:
+                yield self._results.pop(passed_on)
+                passed_on += 1
             elif (number := self._next()) is not None:
-                self._results[number] = self._task(
-                    self._shards[number], self._here if self._progress else None
-                )
+                here = self._here if self._progress else None
+                self._results[number] = self._task(self._shards[number], here)
             else:
-                with self._changed:
-                    if self._passed_on not in self._results and not self._failed:
-                        self._changed.wait(_POLL_SECONDS)
-        self._pass_on()
+                self._listen(_POLL_SECONDS)
+        self._listen()
 
     def end(self) -> None:
-        """Have the threads end, whose processes have all done or were killed."""
-        with self._changed:
-            self._left.clear()
-            self._changed.notify_all()
+        """Have the threads end, whose processes have done all or were killed."""
+        while self._next() is not None:
+            pass
+        for _ in self._threads:
+            self._left.put(None)
         for thread in self._threads:
             thread.join()
 
     def _serve(self, worker: _Worker) -> None:
-        """Give a worker one shard after the other."""
         try:
-            while (number := self._next(wait=True)) is not None:
-                result = worker.run(self._shards[number], self._told)
-                with self._changed:
-                    self._results[number] = result
-                    self._changed.notify_all()
+            for number in iter(self._left.get, None):
+                result = worker.run(self._shards[number], self._heard)
+                self._heard.put((_DONE, (number, result)))
         except BaseException as error:  # noqa: BLE001  # raised where the results are taken
-            with self._changed:
-                self._failed.append(error)
-                self._changed.notify_all()
+            self._heard.put((_FAILED, error))
 
-    def _next(self, *, wait: bool = False) -> int | None:
-        """The next shard to be done; None where there is none, or, unless ``wait``, none yet."""
-        with self._changed:
-            while self._left and self._left[0] >= self._passed_on + 2 * _WINDOW:
-                if not wait:
-                    return None
-                self._changed.wait()
-            return self._left.popleft() if self._left else None
+    def _next(self) -> int | None:
+        """A shard that nobody has begun yet; None where there is none."""
+        try:
+            return self._left.get_nowait()
+        except Empty:
+            return None
+
+    def _listen(self, seconds: float = 0) -> None:
+        """Take in what the others have said, and wait so long for them to say anything."""
+        with suppress(Empty):
+            while True:
+                kind, value = self._heard.get(timeout=seconds)
+                seconds = 0
+                if kind == _DONE:
+                    number, self._results[number] = value
+                elif kind == _FAILED:
+                    self._failed = self._failed or value
+                elif self._progress is not None:
+                    self._progress(*value)
 
     def _here(self, stage: str, count: int) -> None:
         """The progress of this process; what the others have told meanwhile is passed on too."""
-        self._pass_on()
+        self._listen()
         if self._progress is not None:
             self._progress(stage, count)
-
-    def _pass_on(self) -> None:
-        while not self._told.empty():
-            event = self._told.get()
-            if self._progress is not None:
-                self._progress(*event)
 
 
 @contextmanager
@@ -194,8 +208,8 @@ class _Worker:
     connection: Connection
     forked: bool
 
-    def run(self, shard: Shard, told: queue.SimpleQueue[tuple[str, int]]) -> ShardResult:
-        """Have a shard done; what is told of its progress goes to ``told``.
+    def run(self, shard: Shard, heard: SimpleQueue[tuple[int, Any]]) -> ShardResult:
+        """Have a shard done; what is told of its progress goes to ``heard``.
 
         Raises:
             MachineError: the worker died.
@@ -203,13 +217,15 @@ class _Worker:
         """
         try:
             self.connection.send(shard)
-            while (answer := self.connection.recv())[0] not in (_DONE, _FAILED):
-                told.put(answer)
-        except (EOFError, ConnectionError) as error:
+            kind, value = self.connection.recv()
+            while kind == _TOLD:
+                heard.put((kind, value))
+                kind, value = self.connection.recv()
+        except (EOFError, OSError) as error:
             raise MachineError(self._death()) from error
-        if answer[0] == _FAILED:
-            raise answer[1]
-        result: ShardResult = answer[1]
+        if kind == _FAILED:
+            raise value
+        result: ShardResult = value
         return result
 
     def _death(self) -> str:
@@ -237,7 +253,19 @@ def _started(context: Any, task: Task, *, told: bool, earlier: Sequence[_Worker]
     process = context.Process(target=_work, args=(task, its, inherited, told))
     process.start()
     its.close()
+    _begun[process] = os.getpid()
     return _Worker(process, ours, forked)
+
+
+_begun: WeakKeyDictionary[BaseProcess, int] = WeakKeyDictionary()
+"""Processes that were started, and by which one."""
+
+
+@atexit.register  # before multiprocessing's own, which would wait for a process that nobody has come to end
+def _end_all() -> None:
+    for process, parent in _begun.items():
+        if parent == os.getpid():
+            process.kill()
 
 
 def _main_is_unguarded() -> bool:
@@ -251,7 +279,7 @@ def _main_is_unguarded() -> bool:
 
 # --- A worker, from inside -----------------------------------------------------------------------------
 
-_DONE, _FAILED = "done", "failed"  # what is told of progress is called otherwise
+_TOLD, _DONE, _FAILED = range(3)  # what a worker sends: progress, a result, an error
 
 
 def _work(task: Task, connection: Connection, inherited: Sequence[Connection], told: bool) -> None:
@@ -260,29 +288,30 @@ def _work(task: Task, connection: Connection, inherited: Sequence[Connection], t
         other.close()
     # Ctrl-C reaches every process of the terminal; the parent decides what becomes of the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, signal.SIG_DFL)  # what the parent does then is not for a worker to do
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what the parent does then is not for a worker to do
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
-    shards: queue.SimpleQueue[Shard] = queue.SimpleQueue()
+    shards: SimpleQueue[Shard] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, shards), daemon=True).start()
     turn = threading.Lock()
 
+    def send(kind: int, value: object) -> None:
+        data = ForkingPickler.dumps((kind, value))  # whole, before any of it is sent
+        with suppress(ConnectionError), turn:  # this process ends with its parent
+            connection.send_bytes(data)
+
     def tell(stage: str, count: int) -> None:
-        with turn:
-            connection.send((stage, count))
+        send(_TOLD, (stage, count))
 
     while True:
-        answer: tuple[str, object]
         try:
-            answer = (_DONE, task(shards.get(), tell if told else None))
+            send(_DONE, task(shards.get(), tell if told else None))
         except BaseException as error:  # noqa: BLE001  # raised again in the parent
-            answer = (_FAILED, _portable(error))
-        with suppress(ConnectionError), turn:  # this process ends with its parent
-            connection.send(answer)
+            send(_FAILED, _portable(error))
 
 
-def _receive(connection: Connection, shards: queue.SimpleQueue[Shard]) -> None:
+def _receive(connection: Connection, shards: SimpleQueue[Shard]) -> None:
     try:
         while True:
             shards.put(connection.recv())

@@ -1,6 +1,7 @@
 """The local engine: results in the order of the shards, whoever makes them; the first error ends the run soon."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -84,12 +85,13 @@ def test_an_error_elsewhere_ends_the_run_before_this_process_has_done_all(shards
 
 
 LARGE = """
-import os, sys, time
+import os, signal, sys, threading, time
 from pathlib import Path
 from converters.engines.local import LocalEngine
+from converters.errors import MachineError
 from converters.formats.tfrecord.source import open_tfrecords
 
-MADE = Path(sys.argv[2])
+MADE, ENDED_BY = Path(sys.argv[2]), sys.argv[3]
 
 def task(shard, progress):
     if os.getpid() == int(os.environ["PARENT"]):
@@ -101,8 +103,12 @@ def task(shard, progress):
         while time.monotonic() < end:
             pass
         sys.setswitchinterval(0.005)
-        raise ValueError("failed here")
+        if ENDED_BY == "an error here":
+            raise ValueError("failed here")
+        return shard
     MADE.touch()
+    if ENDED_BY == "a signal there":
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start()
     return bytes(50_000_000)
 
 if __name__ == "__main__":
@@ -110,7 +116,7 @@ if __name__ == "__main__":
     shards = open_tfrecords(Path(sys.argv[1])).plan(3_000)
     try:
         list(LocalEngine(2).run(task, shards))
-    except ValueError as error:
+    except (ValueError, MachineError) as error:
         print(error)
 """
 
@@ -128,10 +134,37 @@ def environment():
     return os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
-def test_an_error_here_ends_the_run_while_a_worker_sends_a_large_result(sample, tmp_path):
+@pytest.mark.parametrize(
+    ("ended_by", "expected"),
+    [("an error here", "failed here"), ("a signal there", "a worker process was ended by SIGKILL")],
+)
+def test_a_run_ends_while_a_worker_sends_a_large_result(sample, tmp_path, ended_by, expected):
     """Half a result in a pipe is none; whoever waits for the rest of it waits for ever."""
-    done = run_script(tmp_path, LARGE, sample, tmp_path / "made")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "failed here\n", "")
+    done = run_script(tmp_path, LARGE, sample, tmp_path / "made", ended_by)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(expected)
+
+
+def unportable(shard, progress):
+    """What no other process can be sent."""
+    time.sleep(0.02)
+    return lambda: shard
+
+
+def test_a_result_that_cannot_be_sent_is_the_error_that_it_is(shards, capfd):
+    with pytest.raises((AttributeError, pickle.PicklingError), match="pickle"):
+        list(LocalEngine(2).run(unportable, shards))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_program_ends_though_nobody_took_the_last_results(sample, tmp_path):
+    text = SCRIPT.replace(
+        "    results = list(LocalEngine(3).run(task, shards))",
+        "    results = LocalEngine(3).run(task, shards)\n    next(results)\n    sys.exit(3)",
+    )
+    assert text != SCRIPT
+    done = run_script(tmp_path, text, sample, "alone")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
 
 
 SCRIPT = """

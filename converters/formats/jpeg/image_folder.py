@@ -248,7 +248,8 @@ class _RowReader:
                 start = end
         except OSError as error:
             raise DataError(
-                f"the image cannot be read: {error.strerror}.", self._place(error.filename)
+                f"the image cannot be read: {error.strerror or error}.",
+                self._place(error.filename or paths[0]),
             ) from error
 
     def _place(self, path: str) -> Location:
