@@ -31,7 +31,8 @@ def main() -> None:
     except SystemExit as stop:
         if isinstance(stop.code, int) and stop.code > _SIGNALLED:
             # All is tidied up and said. Python would now wait for threads, and one that a signal struck within a
-            # thread pool may wait for ever.
+            # thread pool may wait for ever. Semaphores of a pool that is gone would be reported as leaked.
+            gc.collect()
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(stop.code)

@@ -29,8 +29,6 @@ from converters.storage.tree import hash_file, walk_files, walk_many_files
 from converters.verify.compare import check_witnesses
 from converters.verify.read_back import format_errors, read_back
 
-_AT_ONCE = 1024
-
 
 @dataclass(frozen=True)
 class ShardTask:
@@ -124,25 +122,20 @@ def _output_files(
     written = sorted(os.fspath(path).removeprefix(root).replace(os.sep, "/") for path in paths)
     expected = set(written)
     there = 0
+    unsafe: list[str] = []
     odd = "a path twice" if len(expected) < len(written) else None
     for found in walk_many_files(folder):
         there += len(found)
         odd = odd or min(set(found) - expected, default=None)
+        if not safe_path("/".join(found)):  # or all are safe
+            unsafe += [path for path in found if not safe_path(path)]
     if there < len(expected):
         odd = odd or min(expected - set(walk_files(folder)))
     if odd is not None:
         raise ConverterError(f"the format {name!r} did not write the files it says it wrote: {odd}.")
     if taken := expected & {MANIFEST, SUMS}:
         raise ConverterError(f"{min(taken)}: the format wrote a file of this name, which is kfer-convert's.")
-    if unsafe := _first_unsafe(written):
-        raise ConverterError(f"{unsafe!r}: the format {name!r} wrote a file of a name that is not safe.")
+    if unsafe:
+        raise ConverterError(f"{min(unsafe)!r}: the format {name!r} wrote a file of a name that is not safe.")
     del expected
     return seen.of_paths(written, lambda path: OutputFile(path, *hash_file(root + path)))
-
-
-def _first_unsafe(paths: Sequence[str]) -> str | None:
-    for start in range(0, len(paths), _AT_ONCE):
-        some = paths[start : start + _AT_ONCE]
-        if not safe_path("/".join(some)):  # or all are safe
-            return next((path for path in some if not safe_path(path)), None)
-    return None

@@ -31,7 +31,7 @@ from converters.storage.processes import safe_children
 # wait for an earlier one.
 _WINDOW = 64
 _POLL_SECONDS = 0.2
-_LOOKS = 5
+_LOOKS = 5  # for threads that are about to be gone
 _END_SECONDS = 10  # in which a process that no longer answers has ended
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -71,9 +71,8 @@ class LocalEngine:
             done = True
         finally:
             with _undisturbed():
-                for worker in processes:
-                    if not done:
-                        worker.process.kill()
+                for worker in () if done else processes:
+                    worker.process.kill()
                 sharing.end()
                 for worker in processes:
                     worker.connection.close()  # at which an idle one ends, while this process may go on
@@ -186,9 +185,10 @@ class _Sharing:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Start processes while signals that end programs wait, until each process has said what they mean to it.
+    """Start or end processes while signals that end programs wait.
 
-    What their handlers raise would be lost in the middle of a fork, and be raised in a worker that has them still.
+    What their handlers raise would be lost in the middle of a fork, be raised in a worker that has not yet said what
+    they mean to it, and keep the last workers from being ended.
     """
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
@@ -326,7 +326,7 @@ def _portable(error: BaseException) -> BaseException:
     if not isinstance(error, ConverterError | OSError | MemoryError):
         error.add_note("In a worker process:\n" + traceback.format_exc())
     try:
-        pickle.loads(pickle.dumps(error))  # our own
+        pickle.loads(pickle.dumps(error))
     except Exception:  # noqa: BLE001  # of somebody else's class
         return ConverterError(f"{type(error).__name__}: {error}")
     return error

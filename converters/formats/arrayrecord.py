@@ -14,7 +14,7 @@ from converters.dataset.description import Split
 from converters.dataset.shard import Shard
 from converters.errors import DataError, Location
 from converters.formats.readme import example_split
-from converters.formats.shard_files import reading
+from converters.formats.shard_files import file_errors
 from converters.formats.tfrecord.columns import ColumnReader
 from converters.formats.tfrecord.encoder import ExampleEncoder, feature_schema
 from converters.formats.tfrecord.example_files import ExampleFiles
@@ -86,7 +86,7 @@ class ArrayRecordFormat(ExampleFiles):
     def read_file(self, files: FileReader, path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
         """Blocks whose hashes differ are an error."""
         columns = ColumnReader(feature_schema(split.schema))
-        with reading("ArrayRecord", path, (RuntimeError, ValueError, IndexError, OSError)):
+        with file_errors("ArrayRecord", path, (RuntimeError, ValueError, IndexError, OSError)):
             # The library ends the process where it cannot open a file.
             with path.open("rb") as file:
                 size = max(1, file.seek(0, 2))

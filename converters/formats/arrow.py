@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from converters.dataset.description import Split
 from converters.dataset.shard import Shard
-from converters.formats.shard_files import ShardFiles, reading
+from converters.formats.shard_files import ShardFiles, file_errors
 from converters.formats.table import check_schema, compact, from_table, table_schema, tables
 from converters.storage.hashing_reader import FileReader
 
@@ -35,7 +35,7 @@ class ArrowFormat(ShardFiles):
 
     def read_file(self, files: FileReader, path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
         """A record batch at a time; nothing is taken from a batch unchecked."""
-        with reading("Arrow", path, (pa.ArrowException, OSError)), files.open(path) as file:
+        with file_errors("Arrow", path, (pa.ArrowException, OSError)), files.open(path) as file:
             reader = pa.ipc.open_file(file)
             check_schema(reader.schema, split, path)
             for number in range(reader.num_record_batches):

@@ -14,7 +14,7 @@ from converters.dataset.filenames import MAX_NAME_BYTES
 from converters.dataset.shard import Shard
 from converters.errors import CallError
 from converters.formats.croissant import write_croissant
-from converters.formats.shard_files import ShardFiles, reading
+from converters.formats.shard_files import ShardFiles, file_errors
 from converters.formats.table import check_schema, from_table, table_schema, tables
 from converters.storage.hashing_reader import FileReader
 
@@ -65,7 +65,7 @@ class ParquetFormat(ShardFiles):
     def read_file(self, files: FileReader, path: Path, split: Split, first: int) -> Iterator[pa.RecordBatch]:
         """Pages whose checksums fail are an error: other readers would refuse them."""
         with (
-            reading("Parquet", path, (pa.ArrowException, OSError)),
+            file_errors("Parquet", path, (pa.ArrowException, OSError)),
             files.open(path) as raw,
             pq.ParquetFile(
                 raw, page_checksum_verification=True, pre_buffer=False, buffer_size=_READ_BYTES

@@ -25,7 +25,7 @@ _NAME = re.compile(r"(.+)-\d{5,}-of-\d{5,}")
 
 
 @contextmanager
-def reading(kind: str, path: Path, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+def file_errors(kind: str, path: Path, errors: tuple[type[Exception], ...]) -> Iterator[None]:
     """What a library raises inside the block is an error of the file.
 
     Raises:

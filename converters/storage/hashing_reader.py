@@ -26,11 +26,11 @@ _GAP_BYTES = 1 << 12  # a reader may pass over a few bytes, as over a magic numb
 class FileReader:
     """Reads files: what formats get at the files of an output through."""
 
-    def read_images(self, folder: str, paths: Sequence[str], columns: int = 1) -> Iterator[list[bytes]]:
+    def read_images(self, folder: str, paths: Sequence[str], per_record: int = 1) -> Iterator[list[bytes]]:
         """The contents of files below a folder that are the images of records, those of many records at once.
 
-        A record has as many as there are columns, which follow each other; no record's are read otherwise. No link is
-        followed, and no FIFO is waited for.
+        Those of a record follow each other, ``per_record`` many; no record's are read otherwise. No link is followed,
+        and no FIFO is waited for.
 
         Raises:
             OSError: one cannot be read; its ``filename`` is the path.
@@ -44,7 +44,7 @@ class FileReader:
                 data = _content(path, root)
                 contents.append(data)
                 size += len(data)
-                if (len(contents) >= _FILES_AT_ONCE or size >= _BYTES_AT_ONCE) and number % columns == 0:
+                if (len(contents) >= _FILES_AT_ONCE or size >= _BYTES_AT_ONCE) and number % per_record == 0:
                     yield contents
                     contents, size = [], 0
         finally:
@@ -72,12 +72,12 @@ class HashingReader(FileReader):
         self._root = os.fspath(folder)
         self._images: deque[bytes] = deque()  # SHA-256 of those that nobody has asked for
 
-    def read_images(self, folder: str, paths: Sequence[str], columns: int = 1) -> Iterator[list[bytes]]:
+    def read_images(self, folder: str, paths: Sequence[str], per_record: int = 1) -> Iterator[list[bytes]]:
         """See :meth:`FileReader.read_images`."""
         below = os.path.relpath(folder, self._root).replace(os.sep, "/")
         prefix = "" if below == "." else f"{below}/"
         names = iter(paths)
-        for contents in super().read_images(folder, paths, columns):
+        for contents in super().read_images(folder, paths, per_record):
             read = [prefix + name for name in islice(names, len(contents))]
             digests = sha256_each(contents)
             self.files.extend_digests(read, list(map(len, contents)), digests)

@@ -117,16 +117,15 @@ def _walk(folder: str | os.PathLike[str]) -> Iterator[tuple[str, list[os.DirEntr
     while folders:
         place, path = folders.pop()
         with os.scandir(place) as entries:
-            some = list(islice(entries, _ENTRIES_AT_ONCE))
-            yield path, _without_folders(some, path, folders), not some
-            while some := list(islice(entries, _ENTRIES_AT_ONCE)):
-                yield path, _without_folders(some, path, folders), False
+            for some in _lists(entries):
+                below = [entry for entry in some if entry.is_dir(follow_symlinks=False)]
+                folders += [(entry.path, f"{path}{entry.name}/") for entry in below]
+                kept = [entry for entry in some if not entry.is_dir(follow_symlinks=False)] if below else some
+                yield path, kept, not some
 
 
-def _without_folders(
-    entries: list[os.DirEntry[str]], path: str, folders: list[tuple[str, str]]
-) -> list[os.DirEntry[str]]:
-    """The entries of the folder ``path`` that are no folders; the others are added to ``folders``."""
-    below = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
-    folders += [(entry.path, f"{path}{entry.name}/") for entry in below]
-    return [entry for entry in entries if not entry.is_dir(follow_symlinks=False)] if below else entries
+def _lists(entries: Iterator[os.DirEntry[str]]) -> Iterator[list[os.DirEntry[str]]]:
+    """Many entries at a time; of an empty folder, one empty list."""
+    yield list(islice(entries, _ENTRIES_AT_ONCE))
+    while some := list(islice(entries, _ENTRIES_AT_ONCE)):
+        yield some

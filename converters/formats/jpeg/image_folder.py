@@ -178,11 +178,11 @@ class JpegFormat:
             reader = _RowReader(files, root, metadata, table, first)
             stored = metadata.stored(rows, reader.location)
             named = [rows.column(name).to_pylist() for name in metadata.file_columns.values()]
-            names = reader.names(named, number, _stated_places(split, stored) if folders else [])
+            reader.check_places(named, number, _stated_places(split, stored) if folders else [])
             for paths in named:
                 count += len(paths)
                 total += sum(map(hash, paths))
-            yield from reader.read(named, names, stored)
+            yield from reader.read(named, stored)
             first += len(rows)
         for paths in walk_many_files(root):
             count -= len(paths)
@@ -214,8 +214,8 @@ class _RowReader:
         """Where a row is, by the number of its record in the split."""
         return Location(str(self.path), self.first + row)
 
-    def names(self, files: list[list[str]], number: str | None, classes: Sequence[str]) -> list[list[str]]:
-        """The names of files without their folders, which are checked before any is read.
+    def check_places(self, files: list[list[str]], number: str | None, classes: Sequence[str]) -> None:
+        """Check the folders in which the files lie, before any is read.
 
         Args:
             files: the paths of each column of images.
@@ -223,57 +223,46 @@ class _RowReader:
             classes: the class folder of each, where there are such.
         """
         images = f"{IMAGES_FOLDER}/{number}" if number else IMAGES_FOLDER
-        found: list[list[str]] = []
         for name, paths in zip(self.metadata.file_columns.values(), files, strict=True):
-            split = [path.rpartition("/") for path in paths]
-            found.append([file for _, _, file in split])
-            for row, (place, _, file) in enumerate(split):
+            for row, path in enumerate(paths):
+                place, _, file = path.rpartition("/")
                 where = classes[row] if classes else images
                 of_a_shard = number is None and not classes and _OF_A_SHARD.fullmatch(place)
                 # Nothing else that a name can have leads out of the folder; that it is the right one is checked later.
                 if not (place == where or of_a_shard) or file in ("", ".", "..") or "\0" in file:
-                    raise DataError(f"{name} {paths[row]!r} does not lie in {where}/.", self.location(row))
-        return found
+                    raise DataError(f"{name} {path!r} does not lie in {where}/.", self.location(row))
 
-    def read(
-        self, files: list[list[str]], names: list[list[str]], stored: dict[str, pa.Array]
-    ) -> Iterator[pa.RecordBatch]:
-        """The records, in batches of bounded size; ``files`` and ``names`` are those of each column of images."""
+    def read(self, files: list[list[str]], stored: dict[str, pa.Array]) -> Iterator[pa.RecordBatch]:
+        """The records, in batches of bounded size; ``files`` are the paths of each column of images."""
         paths = files[0] if len(files) == 1 else list(chain.from_iterable(zip(*files, strict=True)))
         start = 0
         try:
             for read in self.files.read_images(str(self.root), paths, len(files)):
                 end = start + len(read) // len(files)
-                yield self._batch(read, files, names, stored, slice(start, end))
+                yield self._batch(read, [own[start:end] for own in files], stored, start)
                 start = end
         except OSError as error:
             raise DataError(
-                f"the image cannot be read: {error.strerror or error}.",
-                self._place(error.filename or paths[0]),
+                f"the image cannot be read: {error.strerror or error}.", self._place(error.filename or "")
             ) from error
 
     def _place(self, path: str) -> Location:
         return Location(os.path.join(self.root, path))  # noqa: PTH118  # a path may be whole
 
     def _batch(
-        self,
-        read: list[bytes],
-        files: list[list[str]],
-        names: list[list[str]],
-        stored: dict[str, pa.Array],
-        rows: slice,
+        self, read: list[bytes], files: list[list[str]], stored: dict[str, pa.Array], start: int
     ) -> pa.RecordBatch:
-        """The records of some rows; ``read`` has the images of the first, then of the second …."""
-        split, schema, start = self.metadata.split, self.metadata.schema, rows.start
+        """The records from row ``start`` on; ``read`` has the images of the first, then of the second …."""
+        split, schema = self.metadata.split, self.metadata.schema
         columns = {
             image.name: binary_array(read[place :: len(files)]) for place, image in enumerate(schema.images)
         }
-        columns |= {name: array.slice(start, rows.stop - start) for name, array in stored.items()}
+        columns |= {name: array.slice(start, len(files[0])) for name, array in stored.items()}
         if schema.image is not None:
             try:
                 sizes = self.headers.read(columns[schema.image.name]).sizes
             except ImageError as error:
-                raise DataError(error.message, self._place(files[0][start + error.row])) from None
+                raise DataError(error.message, self._place(files[0][error.row])) from None
             for part, role in enumerate(SIZES):
                 column = schema.role(role)
                 if column is not None and self.metadata.from_header(column):
@@ -282,11 +271,12 @@ class _RowReader:
         batch = pa.RecordBatch.from_arrays(
             [columns[column.name] for column in schema.stored], schema=schema.arrow
         )
-        for image, paths, own in zip(schema.images, files, names, strict=True):
-            row = first_misnamed(split, image, batch, self.first + start, own[rows], with_split=False)
+        for image, paths in zip(schema.images, files, strict=True):
+            names = [path.rpartition("/")[2] for path in paths]
+            row = first_misnamed(split, image, batch, self.first + start, names, with_split=False)
             if row is not None:
                 raise DataError(
-                    f"the file is {paths[start + row]!r}, which is not the name of this record's image.",
+                    f"the file is {paths[row]!r}, which is not the name of this record's image.",
                     self.location(start + row),
                 )
         return batch
