@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from itertools import dropwhile, filterfalse, takewhile, zip_longest
+from itertools import dropwhile, filterfalse, islice, takewhile, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +269,7 @@ def check_sums(report: Report, folder: Path, *, all_here: bool) -> None:
     Raises:
         ConverterError: they differ; a file is missing; a size or a digest is wrong.
     """
-    listed = hashed = 0
+    hashed = 0
     budget, step = _HASHED_BYTES, 1 + len(report.files) // _MAX_COMPARED
     with (folder / MANIFEST).open("rb") as manifest:
         itself = f"{hashlib.file_digest(manifest, 'sha256').hexdigest()}  {MANIFEST}\n"
@@ -278,9 +278,9 @@ def check_sums(report: Report, folder: Path, *, all_here: bool) -> None:
             raise _wrong(folder / SUMS, "it does not have the digest of the manifest")
         file.seek(0)
         others = filterfalse(itself.__eq__, file)
-        for listed, (entry, line) in enumerate(zip_longest(_entries(folder), others, fillvalue=""), start=1):
-            if listed % step and entry and line:
-                continue
+        for entry, line in zip_longest(
+            islice(_entries(folder), 0, None, step), islice(others, 0, None, step), fillvalue=""
+        ):
             stated = json.loads(entry.strip().removesuffix(",") or "{}")
             path, size, digest = (stated.get(key) for key in ("path", "size", "sha256"))
             if line != f"{digest}  {path}\n":
@@ -294,8 +294,13 @@ def check_sums(report: Report, folder: Path, *, all_here: bool) -> None:
                 budget, hashed = budget - size, hashed + 1
                 if hashlib.sha256(Path(place).read_bytes()).hexdigest() != digest:
                     raise _wrong(folder / MANIFEST, f"the digest of {path} is another")
-    if listed != len(report.files):
-        raise _wrong(folder / MANIFEST, f"it lists {listed} files of {len(report.files)}")
+        file.seek(0)
+        summed = sum(1 for _ in file) - 1  # without the manifest's
+    listed = sum(1 for _ in _entries(folder))
+    if not listed == summed == len(report.files):
+        raise _wrong(
+            folder / MANIFEST, f"it lists {listed} files of {len(report.files)}, and {SUMS} {summed}"
+        )
     ours = [
         (
             split.split.title,

@@ -87,6 +87,16 @@ def test_what_does_not_agree_is_named(output, change, message):
         check_sums(report, out, all_here=True)
 
 
+@pytest.mark.parametrize("change", [a_line_less, a_line_more])
+def test_of_many_files_some_are_compared_and_all_are_counted(output, change, monkeypatch):
+    report, out, texts = output
+    monkeypatch.setattr("converters.verify.complete._MAX_COMPARED", 1)
+    check_sums(report, out, all_here=True)
+    (out / "SHA256SUMS").write_text(change(texts["SHA256SUMS"], texts["MANIFEST.json"])[0])
+    with pytest.raises(ConverterError, match=r"it lists \d+ files of \d+, and SHA256SUMS \d+"):
+        check_sums(report, out, all_here=True)
+
+
 def test_a_file_of_another_size_or_content_is_named(output):
     report, out, _ = output
     path = out / report.files[0].path
