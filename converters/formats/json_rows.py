@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,21 +36,33 @@ def refuse_not_finite(split: Split, batch: pa.RecordBatch, first: int) -> None:
 
 
 def json_arrays(
-    objects: Sequence[bytes], fields: Mapping[str, pa.DataType], path: str, first: int
+    objects: Sequence[bytes],
+    fields: Mapping[str, pa.DataType],
+    encode: Callable[[dict[str, Any]], bytes],
+    path: str,
+    first: int,
 ) -> dict[str, pa.Array]:
     """The values of consecutive records' objects by name, each name once and in this order; the first is ``first``.
 
+    ``encode`` writes such an object. What it would write otherwise is refused: of 1.0 or 1e0 in place of 1, readers
+    make a column of another type.
+
     Raises:
-        DataError: one has others or is no JSON, or a value is not of its type.
+        DataError: one has others or is no JSON, or a value is not of its type, or not written as it is.
     """
     rows = [
         _json_row(data, list(fields), Location(path, record)) for record, data in enumerate(objects, first)
     ]
     columns = zip(*rows, strict=True)
-    return {
+    arrays = {
         name: _typed(name, values, kind, Location(path, first))
         for (name, kind), values in zip(fields.items(), columns, strict=True)
     }
+    read = zip(*(array.to_pylist() for array in arrays.values()), strict=True)
+    for record, (data, row) in enumerate(zip(objects, read if fields else rows, strict=True), first):
+        if encode(dict(zip(fields, row, strict=True))) != data:
+            raise DataError("the JSON is not as kfer-convert writes it.", Location(path, record))
+    return arrays
 
 
 def _json_row(data: bytes, names: Sequence[str], location: Location) -> list[Any]:

@@ -21,12 +21,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -57,6 +58,8 @@ _WORD = re.compile(r"(?!(?:nan?|null|none|true|false|inf|infinity)$)[^\W\d_][\w 
 _READ_ROWS = 2048
 _READ_BYTES = 1 << 20
 _BLOCK = 1 << 20
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 Writer = Callable[[pa.RecordBatch], object]
 
@@ -236,10 +239,7 @@ class Metadata:
             return lambda rows: file.writelines(_json_lines(rows))
         if header:
             file.write(self._header())
-        from pyarrow import csv as arrow_csv
-
-        options = arrow_csv.WriteOptions(include_header=False)
-        return lambda rows: arrow_csv.write_csv(rows, file, options)
+        return lambda rows: _write_csv(rows, file)
 
     def _header(self) -> bytes:
         """The first line of the CSV; Arrow's own writer would quote every name."""
@@ -276,14 +276,32 @@ class Metadata:
         if not file.read(1):
             return
         file.seek(len(first))
-        yield from arrow_csv.open_csv(
+        place = len(first)
+        for rows in arrow_csv.open_csv(
             file,
             read_options=arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK, column_names=names),
             parse_options=arrow_csv.ParseOptions(ignore_empty_lines=False, newlines_in_values=False),
             convert_options=arrow_csv.ConvertOptions(
                 column_types=self.fields, null_values=[], strings_can_be_null=False, check_utf8=True
             ),
-        )
+        ):
+            written = io.BytesIO()
+            _write_csv(self._with_null_names(rows), written)
+            # What Arrow takes for the same number, others may take for text: 0x1, or "1".
+            if os.pread(file.fileno(), written.tell(), place) != written.getvalue():
+                raise DataError(
+                    "the rows are not as kfer-convert writes them.", Location(location.path, offset=place)
+                )
+            place += written.tell()
+            yield rows
+
+    def _with_null_names(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows with null, which CSV has not, for the name of no label."""
+        if self._name_column is None:
+            return rows
+        place = rows.schema.get_field_index(self._name_column)
+        names = [name or None for name in rows.column(place).to_pylist()]
+        return rows.set_column(place, self._name_column, pa.array(names, pa.string()))
 
     def _read_json(self, file: IO[bytes], path: str) -> Iterator[pa.RecordBatch]:
         first = size = 0
@@ -292,14 +310,19 @@ class Metadata:
             lines.append(line)
             size += len(line)
             if len(lines) == _READ_ROWS or size >= _READ_BYTES:
-                yield pa.RecordBatch.from_pydict(json_arrays(lines, self.fields, path, first))
+                yield pa.RecordBatch.from_pydict(json_arrays(lines, self.fields, _json_line, path, first))
                 first, size, lines = number + 1, 0, []
         if lines:
-            yield pa.RecordBatch.from_pydict(json_arrays(lines, self.fields, path, first))
+            yield pa.RecordBatch.from_pydict(json_arrays(lines, self.fields, _json_line, path, first))
+
+
+def _write_csv(rows: pa.RecordBatch, file: IO[bytes]) -> None:
+    from pyarrow import csv as arrow_csv
+
+    arrow_csv.write_csv(rows, file, arrow_csv.WriteOptions(include_header=False))
 
 
 def _json_lines(rows: pa.RecordBatch) -> Iterator[bytes]:
-    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
     names = rows.schema.names
     step = max(
         1, len(rows) * _READ_BYTES // max(1, rows.nbytes)
@@ -307,4 +330,8 @@ def _json_lines(rows: pa.RecordBatch) -> Iterator[bytes]:
     for start in range(0, len(rows), step):
         part = rows.slice(start, step)
         for values in zip(*(column.to_pylist() for column in part.columns), strict=True):
-            yield (encode(dict(zip(names, values, strict=True))) + "\n").encode()
+            yield _json_line(dict(zip(names, values, strict=True)))
+
+
+def _json_line(values: dict[str, Any]) -> bytes:
+    return (_encode(values) + "\n").encode()

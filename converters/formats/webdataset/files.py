@@ -7,9 +7,11 @@ image by what follows the last dot, and calls its columns as the fields.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -24,6 +26,7 @@ SEVERAL = ".jpg"
 
 RAW, JSON = ".bin", ".json"
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _LONGEST_SUFFIX = max(map(len, SUFFIXES.values()))
 _MAX_TAIL_BYTES = MAX_NAME_BYTES - _LONGEST_SUFFIX - 20  # which leaves room for the number of any record
 
@@ -61,6 +64,11 @@ class Layout:
         """How long a key may be, so that each name fits into a header."""
         longest = max(len(tail.encode()) for tail in (*self.images, *self.raw, JSON))
         return MAX_NAME_BYTES - longest - _LONGEST_SUFFIX
+
+
+def json_object(values: dict[str, Any]) -> bytes:
+    """The content of a record's JSON file; numbers bit for bit."""
+    return _encode(values).encode()
 
 
 def is_bytes(column: Column) -> bool:

@@ -16,7 +16,7 @@ from converters.dataset.image_names import IMAGE_SUFFIXES, is_stem_of, own_names
 from converters.errors import DataError, Location
 from converters.formats.json_rows import json_arrays
 from converters.formats.table import label_contradiction
-from converters.formats.webdataset.files import JSON, RAW, SEVERAL, Layout
+from converters.formats.webdataset.files import JSON, RAW, SEVERAL, Layout, json_object
 from converters.formats.webdataset.tar import read_members
 from converters.storage.hashing_reader import FileReader
 
@@ -135,7 +135,7 @@ class Archive:
     def _values(self, objects: Sequence[bytes]) -> dict[str, pa.Array]:
         """The columns in the JSON objects."""
         fields = {column.name: column.type for column in self._layout.values}
-        arrays = json_arrays(objects, fields, str(self._path), self.records)
+        arrays = json_arrays(objects, fields, json_object, str(self._path), self.records)
         for column in self._layout.values:
             if arrays[column.name].null_count and not column.nullable:
                 raise self._error(f"the column {column.name} has no value", self.records)

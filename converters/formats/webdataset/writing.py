@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import IO
 
@@ -16,10 +15,8 @@ from converters.dataset.schema import Schema
 from converters.dataset.shard import Shard
 from converters.errors import DataError, Location
 from converters.formats.json_rows import refuse_not_finite
-from converters.formats.webdataset.files import JSON, Layout, common_suffix, keys
+from converters.formats.webdataset.files import JSON, Layout, common_suffix, json_object, keys
 from converters.formats.webdataset.tar import TarWriter
-
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def write_archive(
@@ -81,11 +78,11 @@ def _refuse_same_keys(keys: Sequence[str], seen: set[str], split: Split, first: 
 
 
 def _json_objects(schema: Schema, layout: Layout, batch: pa.RecordBatch) -> list[bytes]:
-    """The JSON object of each record: all columns but images and bytes, in their order; numbers bit for bit."""
+    """The JSON object of each record: all columns but images and bytes, in their order."""
     columns = [
         (derived_label(schema, batch) if column.derived else batch.column(column.name)).to_pylist()
         for column in layout.values
     ]
     names = [column.name for column in layout.values]
     rows = zip(*columns, strict=True) if columns else [()] * len(batch)
-    return [_encode(dict(zip(names, row, strict=True))).encode() for row in rows]
+    return [json_object(dict(zip(names, row, strict=True))) for row in rows]
