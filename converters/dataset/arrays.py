@@ -163,7 +163,18 @@ def valid_rows(array: pa.Array) -> npt.NDArray[np.bool_]:
 
 
 def list_parts(array: pa.Array) -> tuple[npt.NDArray[np.int64], pa.Array]:
-    """Of an array of lists: the number of values in each (0 in a null), and the values, one after the other."""
+    """Of an array of lists: the number of values in each (0 in a null), and the values, one after the other.
+
+    Raises:
+        ValueError: one of the values is null.
+    """
+    counts, values = _list_parts(array)
+    if values.null_count:
+        raise ValueError("a value in a list is null")
+    return counts, values
+
+
+def _list_parts(array: pa.Array) -> tuple[npt.NDArray[np.int64], pa.Array]:
     kind = array.type
     if pa.types.is_fixed_size_list(kind):
         # Unlike flatten(), values does not honour that the column may be a slice.

@@ -92,6 +92,10 @@ class ArrayRecordFormat(ExampleFiles):
                 size = max(1, file.seek(0, 2))
             reader = self._module.ArrayRecordReader(str(path))
             try:
+                if not reader.writer_options_string().startswith("group_size:1,"):
+                    raise DataError(
+                        "its records are in groups, which Grain does not read.", Location(str(path))
+                    )
                 records = reader.num_records()
                 step = max(1, min(records, CHUNK_BYTES * records // size))
                 for first in range(0, records, step):

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from converters.dataset.description import Split
 from converters.dataset.filenames import MAX_NAME_BYTES
 from converters.dataset.shard import Shard
-from converters.errors import CallError
+from converters.errors import CallError, DataError, Location
 from converters.formats.croissant import write_croissant
 from converters.formats.shard_files import ShardFiles, file_errors
 from converters.formats.table import check_schema, from_table, table_schema, tables
@@ -71,7 +71,14 @@ class ParquetFormat(ShardFiles):
                 raw, page_checksum_verification=True, pre_buffer=False, buffer_size=_READ_BYTES
             ) as file,
         ):
-            check_schema(file.schema_arrow, split, path)
+            schema = file.schema_arrow
+            check_schema(schema, split, path)
+            # Arrow takes its own copy of the metadata; others, what is in the file.
+            stated = {**file.metadata.metadata, **schema.metadata}
+            if stated != file.metadata.metadata or stated.keys() - schema.metadata.keys() != {
+                b"ARROW:schema"
+            }:
+                raise DataError("the file has other metadata than its schema.", Location(str(path)))
             for rows in file.iter_batches(_rows_at_once(file.metadata), use_threads=False):
                 yield from_table(rows, split, str(path), first)
                 first += len(rows)

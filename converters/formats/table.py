@@ -33,6 +33,7 @@ from converters.dataset.schema import Column, Schema, type_name
 from converters.dataset.shard import Shard
 from converters.errors import DataError, Location
 
+_ADDED = {b"PARQUET:field_id", b"lance-encoding:compression"}  # to fields, by formats
 _IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 
 
@@ -162,8 +163,7 @@ def check_schema(schema: pa.Schema, split: Split, path: Path) -> None:
         DataError: it is another.
     """
     expected = table_schema(split.schema)
-    # Parquet adds metadata to nested fields (their ids), so only the schema's own is compared.
-    if not schema.equals(expected) or schema.metadata != expected.metadata:
+    if not schema.equals(expected) or schema.metadata != expected.metadata or any(map(_is_tagged, schema)):
         raise DataError(
             f"the file's schema is not the one of {split.title}: columns, label names or features differ.",
             Location(str(path)),
@@ -172,6 +172,17 @@ def check_schema(schema: pa.Schema, split: Split, path: Path) -> None:
         "features"
     ]
     check_features({name: _stated(feature) for name, feature in stated.items()}, split, path)
+
+
+def _is_tagged(field: pa.Field) -> bool:
+    """Whether a field, or one in it, has metadata that no format adds: a name of a type, say, that a reader knows."""
+    kind = field.type
+    inner = list(kind) if pa.types.is_struct(kind) else [kind.value_field] if _is_nested(kind) else []
+    return bool((field.metadata or {}).keys() - _ADDED) or any(map(_is_tagged, inner))
+
+
+def _is_nested(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 Stated = tuple[str, tuple[str, ...]]
@@ -220,10 +231,11 @@ def label_contradiction(schema: Schema, batch: pa.RecordBatch, found: pa.Array) 
     """
     label = schema.label
     assert label is not None
-    stored = batch.column(label.name)
+    stored, several = batch.column(label.name), pa.types.is_list(found.type)
+    if several and found.null_count:  # a record without labels has an empty list
+        return _first(~valid_rows(found))
     if label.kind is not None:
         matrix = np.zeros((len(batch), len(label.label_names)), np.int64)
-        several = pa.types.is_list(found.type)
         counts, ranks = list_parts(found) if several else (valid_rows(found).astype(np.int64), found)
         chosen = numbers(ranks) if several else numbers(ranks)[counts.astype(np.bool_)]
         rows = np.repeat(np.arange(len(batch)), counts)
@@ -238,13 +250,11 @@ def label_contradiction(schema: Schema, batch: pa.RecordBatch, found: pa.Array) 
         return _first((matrix != expected).any(axis=1))
     ids = label.label_ids or tuple(range(len(label.label_names)))
     for row, (rank, number) in enumerate(zip(found.to_pylist(), stored.to_pylist(), strict=True)):
-        ranks, labels = (value if isinstance(value, list) else [value] for value in (rank, number))
-        known = [value for value in labels if value not in (None, UNLABELLED)]
-        if [
-            ids[value] if value is not None and 0 <= value < len(ids) else None
-            for value in ranks
-            if value is not None
-        ] != known:
+        ranks, labels = (
+            value if isinstance(value, list) else [value] * (value is not None) for value in (rank, number)
+        )
+        known = [value for value in labels if value != UNLABELLED]
+        if [ids[value] if value is not None and 0 <= value < len(ids) else None for value in ranks] != known:
             return row
     return None
 
