@@ -96,6 +96,15 @@ class Joins(Protocol):
 
 
 @runtime_checkable
+class NamesFiles(Protocol):
+    """What a format may have in addition to :class:`Format`. Then a shard's files can have no other names, nor more."""
+
+    def places(self, shard: Shard) -> Sequence[str]:
+        """The files that ``shard`` is written to, or folders that they are in, with a slash at the end."""
+        ...
+
+
+@runtime_checkable
 class ReadsThrough(Protocol):
     """What a format may have in addition to :class:`Format`.
 

@@ -62,6 +62,11 @@ class LanceFormat(ShardFiles):
                         f"Leave it out with --without {column.name}, or give it another name in dataset.json."
                     )
 
+    def places(self, shard: Shard) -> list[str]:
+        """The file, and the one of its digest."""
+        (path,) = super().places(shard)
+        return [path, str(_digest_file(Path(path)))]
+
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
         """Write a shard's records to one file."""
         path = self.new_file(folder, shard)

@@ -67,9 +67,13 @@ class ShardFiles(ABC):
         """
         refuse_names(splits, self.name, self.names(splits))
 
+    def places(self, shard: Shard) -> list[str]:
+        """The paths of a shard's files, that of its records first; see :class:`~converters.formats.NamesFiles`."""
+        return [f"{shard.config}/{self.split_name(shard.split)}-{shard.numbered()}{self.suffix}"]
+
     def new_file(self, folder: Path, shard: Shard) -> Path:
         """The path of a shard's file below ``folder``; the folder that it lies in is made."""
-        path = folder / shard.config / f"{self.split_name(shard.split)}-{shard.numbered()}{self.suffix}"
+        path = folder / self.places(shard)[0]
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 

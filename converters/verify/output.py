@@ -21,12 +21,12 @@ from converters.dataset.decode import encode
 from converters.dataset.fingerprint import merge
 from converters.dataset.known_answer import check_known_answer
 from converters.dataset.manifest import MANIFEST, SUMS, StatedSplit, sums_text
-from converters.dataset.quarantine import FOLDER, LIST, list_text
+from converters.dataset.quarantine import LIST, list_text
 from converters.dataset.report import Check, Report, SplitReport
 from converters.dataset.shard import Progress, Shard
 from converters.engines import Engine, load_engine
 from converters.errors import CallError, DataError, Location
-from converters.formats import Finishes, Format, load_format
+from converters.formats import Finishes, Format, Joins, NamesFiles, load_format
 from converters.formats.fetch import fetch, stated_manifest
 from converters.storage.file_list import OutputFile
 from converters.storage.files import read_bounded
@@ -42,6 +42,7 @@ from converters.verify.shards import (
     hash_of,
     shards_of,
     shards_with,
+    stated_files,
 )
 
 DESCRIPTIONS = "descriptions"
@@ -229,6 +230,9 @@ class Verification:
             format=self.manifest.format,
             out=str(self.out),
             splits=tuple(self._split_report(entry) for entry in self.manifest.splits),
+            absent=tuple(
+                split for split in self.manifest.dataset.splits() if split.title in self.manifest.absent
+            ),
             warnings=self.manifest.warnings,
             files=self.manifest.files,
             problems=tuple(problems),
@@ -237,9 +241,10 @@ class Verification:
             origin=self.manifest.origin,
             damaged_shards=shards_with(self.manifest, self.damaged),
         )
-        if report.problems or len(self.found) < len(self.shards):
-            return report
-        return self._with_descriptions(report)
+        if not report.problems and len(self.found) == len(self.shards):
+            report = self._with_descriptions(report)
+        misnamed = (f"{path}: no shard of this output has this name" for path in self._misnamed())
+        return replace(report, problems=(*misnamed, *report.problems))
 
     def write_descriptions(self, report: Report, folder: Path) -> dict[str, tuple[int, str]]:
         """Write what the format says of the dataset again; size and SHA-256 of each file. All shards were read."""
@@ -253,15 +258,35 @@ class Verification:
             # What the label CSVs said when it was converted is in the reasons; the results were compared.
             splits.append(replace(split, summaries=summaries, output_bytes=size, checks=entry.checks))
         manifest = self.manifest
-        absent = tuple(split for split in manifest.dataset.splits() if split.title in manifest.absent)
         records = self._of_records()
         files = tuple(file for file in manifest.files if file.path in records)
-        self.format.finish(replace(report, splits=tuple(splits), absent=absent, files=files), folder)
+        self.format.finish(replace(report, splits=tuple(splits), files=files), folder)
         return {path: hash_file(folder / path) for path in sorted(walk_files(folder))}
 
     def sums(self) -> bytes:
         """What ``SHA256SUMS`` must hold."""
         return sums_text(self.manifest.files, self._data).encode()
+
+    def _misnamed(self) -> Iterator[str]:
+        """The files and the empty folders that the manifest lists and no shard would write."""
+        target, stated = self.format, self.stated
+        empty = {f"{path}/" for path in self.manifest.empty_folders}
+        if not isinstance(target, NamesFiles):
+            return
+        for entry in self.manifest.splits:
+            split, count = self.manifest.split(entry), len(entry.shards)
+            for index, facts in enumerate(entry.shards):
+                places = target.places(Shard(split, index, count, 0, (), 0))
+                folders = tuple(place for place in places if place.endswith("/"))
+                yield from (
+                    file.path
+                    for file in stated_files(facts, stated)
+                    if file.path not in places and not file.path.startswith(folders)
+                )
+                empty.difference_update(folders)
+            joined = target.joins(split, count) if isinstance(target, Joins) else ()
+            yield from (path for path in entry.joined if path not in joined)
+        yield from sorted(empty)
 
     def _shards_of(self, entry: StatedSplit) -> list[Shard]:
         return [shard for shard in self.shards if shard.split.title == entry.title]
@@ -269,7 +294,9 @@ class Verification:
     def _of_records(self) -> set[str]:
         """The paths of the files that hold records, or what is in quarantine."""
         files = {file.path for shard in self.shards for file in files_of(shard)}
-        return files | {file.path for file in self.manifest.files if file.path.startswith(f"{FOLDER}/")}
+        lost = [entry.quarantine.ranges for entry in self.manifest.splits if entry.quarantine]
+        raw = {piece.raw for ranges in lost for piece in ranges if piece.raw}
+        return files | raw | ({LIST} if self.quarantined else set())
 
     def _with_descriptions(self, report: Report) -> Report:
         """What is wrong with files that hold no records: what the format writes about the dataset is written again.
@@ -292,7 +319,8 @@ class Verification:
             try:
                 written = self.write_descriptions(report, Path(name))
             except Exception as error:  # noqa: BLE001  # a format, and maybe somebody else's
-                yield f"what describes the dataset cannot be written again: {error}"
+                if self.readable:  # or what was not read is the reason
+                    yield f"what describes the dataset cannot be written again: {error}"
                 return
         for path, found in written.items() if same_version else ():
             if path not in stated:

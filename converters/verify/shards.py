@@ -95,7 +95,7 @@ def shards_of(out: Place, manifest: Manifest) -> list[Shard]:
     by_path = {file.path: file for file in manifest.files}
     for entry in manifest.splits:
         split = manifest.split(entry)
-        groups = [(facts.records, _files(facts, by_path)) for facts in entry.shards]
+        groups = [(facts.records, stated_files(facts, by_path)) for facts in entry.shards]
         if any(path.endswith("/") for facts in entry.shards for path in facts.files) or entry.joined:
             files = [file for _, own in groups for file in own] + [
                 by_path[path] for path in entry.joined if path in by_path
@@ -137,7 +137,8 @@ def _place_of(shard: Shard) -> ShardPlace:
     return place
 
 
-def _files(facts: ShardFacts, by_path: Mapping[str, OutputFile]) -> list[OutputFile]:
+def stated_files(facts: ShardFacts, by_path: Mapping[str, OutputFile]) -> list[OutputFile]:
+    """The files that a manifest gives to a shard, of all by their paths."""
     found = [by_path[path] for path in facts.files if path in by_path]
     folders = tuple(path for path in facts.files if path.endswith("/"))
     if folders:

@@ -155,6 +155,15 @@ class JpegFormat:
         data_files = {split.title: f"{glob.escape(split.config)}/{split.name}/**" for split in splits}
         write_readme(report, folder, data_files, columns=False)
 
+    def places(self, shard: Shard) -> list[str]:
+        """See :class:`~converters.formats.NamesFiles`; that records account for all in the folders, reading shows."""
+        folders, alone = self._class_folders(shard.split), shard.count == 1
+        found = [f"{name}/" for name in folders or [IMAGES_FOLDER]]
+        if not alone and not folders:
+            found = [f"{IMAGES_FOLDER}/{shard.numbered()}/"]
+        found += [Metadata(shard.split).file] * alone  # the others' parts are joined
+        return [f"{shard.config}/{shard.split.name}/{name}" for name in found]
+
     # --- Reading back --------------------------------------------------------------------------------------
 
     def read(self, folder: Path, split: Split, first: int = 0) -> Iterator[pa.RecordBatch]:
@@ -173,12 +182,19 @@ class JpegFormat:
         if odd := min(there - set(folders or [IMAGES_FOLDER]), default=None):
             raise DataError(f"{odd}: there is no such folder in this layout.", Location(str(root)))
         # The paths that records account for: how many, and the sum of their hashes, as there may be too many to keep.
-        count, total = 1, hash(table.name)
+        count, total, last = 1, hash(table.name), ""
         for rows in metadata.read(table, header=_has_header(number)):
             reader = _RowReader(files, root, metadata, table, first)
             stored = metadata.stored(rows, reader.location)
             named = [rows.column(name).to_pylist() for name in metadata.file_columns.values()]
             reader.check_places(named, number, _stated_places(split, stored) if folders else [])
+            if not folders:  # readers go by the names, so the folders of shards must follow each other
+                places = [last, *(path.rpartition("/")[0] for path in named[0])]
+                if places != sorted(places):
+                    raise DataError(
+                        "the folders of the images are not in the order of the records.", Location(str(table))
+                    )
+                last = places[-1]
             for paths in named:
                 count += len(paths)
                 total += sum(map(hash, paths))

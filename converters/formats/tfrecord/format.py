@@ -38,6 +38,11 @@ class TFRecordFormat(ExampleFiles):
     def __init__(self, *, index: bool = False) -> None:
         self.index = index
 
+    def places(self, shard: Shard) -> list[str]:
+        """The file, and its index where there is one."""
+        (path,) = super().places(shard)
+        return [path, path.removesuffix(self.suffix) + ".idx"] if self.index else [path]
+
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
         """Write a shard's records to one file."""
         path = self.new_file(folder, shard)

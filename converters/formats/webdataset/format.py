@@ -72,10 +72,9 @@ class WebDatasetFormat(ShardFiles):
             write_archive(file, batches, shard, self.image_suffix)
         return [path]
 
-    def new_file(self, folder: Path, shard: Shard) -> Path:
+    def places(self, shard: Shard) -> list[str]:
         """As its readers number them: ``<split>-000000.tar``."""
-        path = super().new_file(folder, shard)
-        return path.with_name(f"{shard.split.name}-{shard.index:06d}{self.suffix}")
+        return [f"{shard.config}/{shard.split.name}-{shard.index:06d}{self.suffix}"]
 
     def paths(self, folder: Path, split: Split) -> list[Path]:
         """The archives of a split, in the order of their numbers."""
