@@ -45,13 +45,19 @@ def compare_with_source(
     They are opened by their own description: names, columns and splits are not taken from the manifest. ``target`` is
     the format of the output ``out``; None where not all of that could be read.
     """
+    # What was absent from an output that this one was made from may well be in the originals.
+    absent = () if manifest.origin else report.absent
+    configs = [entry.config for entry in manifest.splits] if manifest.origin else manifest.options.configs
+    quarantined = any(split.quarantine and split.quarantine.ranges for split in report.splits)
     source = open_source(
         folder,
-        configs=tuple(dict.fromkeys(entry.config for entry in manifest.splits)),
+        configs=() if is_output(folder) else tuple(dict.fromkeys(configs)),
         reader=reader,
         max_record_bytes=manifest.options.max_record_bytes,
         without=_left_out(manifest, folder),
         allow_mismatch=True,
+        # What was inferred was so without the records in quarantine.
+        on_error="quarantine" if quarantined and not is_output(folder) else "fail",
     )
     problems, warnings = list(report.problems), report.warnings
     theirs, stated = source.description.document, manifest.dataset.document
@@ -65,6 +71,11 @@ def compare_with_source(
             f"the description in {MANIFEST} is not the one of {folder}: {_difference(theirs, stated)}"
         )
     found = {found.split.title: found for found in source.splits}
+    problems += [
+        f"{split.title} is in {folder}, and {MANIFEST} says that it was absent"
+        for split in absent
+        if split.title in found
+    ]
     digests = {file.path: file.sha256 for file in report.files}
     splits = []
     for split, entry in zip(report.splits, manifest.splits, strict=True):
@@ -78,7 +89,7 @@ def compare_with_source(
                     expected = _without_joined(target, out, split.split)
                 check = _compare_source(source, original, split, expected, manifest, entry, progress)
                 if check.result == "passed" and split.quarantine is not None:
-                    check = _compare_quarantine(source, original, split.quarantine, digests, check)
+                    check = _compare_quarantine(source, original, split, split.quarantine, digests, check)
             except ConverterError as error:
                 check = Check(SOURCE, "failed", str(error))
         splits.append(replace(split, checks=(*split.checks, check)))
@@ -120,11 +131,12 @@ def _difference(theirs: Any, stated: Any, place: str = "") -> str:  # noqa: ANN4
 def _compare_quarantine(
     source: Source,
     original: SourceSplit,
+    split: SplitReport,
     quarantine: Quarantine,
     digests: Mapping[str, str],
     passed: Check,
 ) -> Check:
-    """The bytes in quarantine must be the originals'."""
+    """The bytes in quarantine must be the originals', and damaged there."""
     if not isinstance(source, TFRecordSource):
         return passed  # the ranges are the originals'; another output has copies of them
     piece = differing_range(original, quarantine, digests)
@@ -134,6 +146,10 @@ def _compare_quarantine(
         )
     if not quarantine.ranges:
         return passed
+    piece = source.sound_range(original, quarantine, split.sources)
+    if piece is not None:
+        where = f"the {piece.bytes} bytes in quarantine from byte {piece.offset} on"
+        return Check(SOURCE, "failed", f"{piece.file}: not all of {where} are damaged")
     return replace(
         passed, reason=f"{passed.reason}, and so do the {len(quarantine.ranges)} quarantined ranges"
     )

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from converters.dataset.checks import RecordChecker
 from converters.dataset.column_table import ColumnTable
+from converters.dataset.damage import LostRange
 from converters.dataset.description import (
     IDENTITIES,
     Split,
@@ -25,7 +26,7 @@ from converters.dataset.description import (
 )
 from converters.dataset.identity import Identities, Rows, read_identities
 from converters.dataset.plan import Plan
-from converters.dataset.quarantine import Quarantine
+from converters.dataset.quarantine import Quarantine, QuarantinedRange
 from converters.dataset.report import Report
 from converters.dataset.shard import Progress, Shard, SliceFacts
 from converters.dataset.source import (
@@ -281,6 +282,29 @@ class TFRecordSource:
             split = _without_stated(split, quarantine, facts)
         return plan_shards([split], max_shard_bytes, self.reading.max_record_bytes)
 
+    def sound_range(
+        self, split: SourceSplit, quarantine: Quarantine, facts: Sequence[SourceFacts]
+    ) -> QuarantinedRange | None:
+        """The first range of a quarantine that is not all damaged, where images that do not decode are damage too.
+
+        The arguments are those of :meth:`plan_around`.
+
+        Raises:
+            DataError: the files are other ones, or have other sizes.
+        """
+        from converters.formats.tfrecord.damage_scan import examine_split
+
+        bare = _without_stated(split, Quarantine(None, (), ()), facts)
+        examined = examine_split(
+            bare,
+            None,
+            decode=True,
+            max_record_bytes=self.reading.max_record_bytes,
+            without=self.reading.without,
+        )
+        lost = {file.name: file.lost for file in examined.found.files}
+        return next((piece for piece in quarantine.ranges if not _covered(piece, lost[piece.file])), None)
+
     def account(self, facts: Sequence[Sequence[SliceFacts]]) -> list[Account]:
         """What was read of each split.
 
@@ -523,6 +547,15 @@ def _without_stated(split: SourceSplit, quarantine: Quarantine, facts: Sequence[
         index = file.index if known.indexed else None
         files.append(replace(file, lost=quarantine.of_file(known.name), index=index))
     return replace(split, files=tuple(files))
+
+
+def _covered(piece: QuarantinedRange, lost: Sequence[LostRange]) -> bool:
+    """Whether damaged ranges of a file, which are in order, have all bytes of this one."""
+    place = piece.offset
+    for found in lost:
+        if found.inflated == piece.inflated and found.start <= place < found.end:
+            place = found.end
+    return place >= piece.offset + piece.bytes
 
 
 def _check_label_files(splits: Sequence[SourceSplit], labels: Path | None) -> None:
