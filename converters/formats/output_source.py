@@ -18,7 +18,16 @@ from converters.dataset.checks import RecordChecker
 from converters.dataset.column_table import ColumnTable
 from converters.dataset.description import Description, Split, with_all_columns
 from converters.dataset.fingerprint import PartBuilder, Tree
-from converters.dataset.manifest import MANIFEST, Manifest, Origin, StatedOptions, StatedSplit, read_manifest
+from converters.dataset.manifest import (
+    MANIFEST,
+    SUMS,
+    Manifest,
+    Origin,
+    StatedOptions,
+    StatedSplit,
+    read_manifest,
+    sums_text,
+)
 from converters.dataset.plan import Plan
 from converters.dataset.quarantine import LIST, list_text
 from converters.dataset.report import Report
@@ -28,7 +37,7 @@ from converters.errors import CallError, DataError, Location
 from converters.formats import load_format
 from converters.formats.fetch import fetch
 from converters.storage.file_list import OutputFile
-from converters.storage.files import file_state, is_folder, is_there
+from converters.storage.files import file_state, is_folder, is_there, read_bounded
 from converters.storage.object_store import Place, side_by_side
 from converters.storage.tree import hash_file
 
@@ -165,6 +174,7 @@ class OutputSource:
         self._manifest, data = read_manifest(folder)
         manifest = self._manifest
         load_format(manifest.format, **manifest.options.format_options)
+        _check_sums(folder, manifest, data)
         self._folder = folder
         self._entries = _wanted(manifest, configs, splits)
         all_columns = {entry.title: manifest.split(entry) for entry in self._entries}
@@ -278,6 +288,19 @@ class OutputSource:
         with (folder / LIST).open("x", encoding="utf-8", newline="\n") as file:
             file.write(list_text((split.split, split.quarantine) for split in report.splits))
         return tuple(OutputFile(path, *hash_file(folder / path)) for path in sorted([*paths, LIST]))
+
+
+def _check_sums(folder: Path, manifest: Manifest, data: bytes) -> None:
+    """The manifest, whose bytes are ``data``, must be the one that the sums list: it alone may hold names of labels."""
+    path, expected = folder / SUMS, sums_text(manifest.files, data).encode()
+    try:
+        same = read_bounded(path, len(expected), follow_links=False) == expected
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}.", Location(str(path))) from error
+    if not same:
+        raise DataError(
+            f"it and {MANIFEST} contradict each other: one of them was changed.", Location(str(path))
+        )
 
 
 def _location(folder: Path, first: int, row: int) -> Location:
