@@ -345,7 +345,7 @@ def test_a_shard_that_was_finished_before_the_source_changed_is_not_believed(sou
     drop_published(source)
     interrupt(source, tmp_path / "out")
     _rewrite(tfrecords(source, "multi-label", "train"))
-    with pytest.raises(CallError, match="an interrupted run with another source"):
+    with pytest.raises(CallError, match="an interrupted run that differs in source"):
         convert(source, to="parquet", out=tmp_path / "out", **SHARDS)
     assert not (tmp_path / "out").exists()
 
