@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -224,6 +225,23 @@ def test_a_sample_is_made_on_this_machine_only(kfer_convert):
     assert "--sample makes a folder on this machine" in done.err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("sample", "memory://x/new"),
+        ("inspect", "--labels", "memory://x"),
+        ("show", "--out", "memory://x/page.html"),
+        ("push", "memory://x", "me/faces"),
+    ],
+)
+def test_a_url_is_no_folder_of_this_machine(kfer_convert, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    done = kfer_convert(*arguments)
+    assert done.status == 2
+    assert "is in a store, and this must be on this machine." in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("place", ["nowhere", "file", "folder"])
 def test_verifying_what_is_no_output_is_a_wrong_call(kfer_convert, tmp_path, place):
     (tmp_path / "file").write_text("")
@@ -262,6 +280,25 @@ def test_a_file_that_may_not_be_read_gives_no_traceback(kfer_convert, source, tm
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_that_may_not_be_read_is_not_taken_for_damaged(kfer_convert, source, tmp_path, monkeypatch):
+    def forbidden(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("converters.formats.tfrecord.compression._open", forbidden)
+    done = kfer_convert(source, "--to", "parquet", "--out", tmp_path / "out")
+    assert done.err.endswith("_train.tfrecords: the file cannot be opened: Permission denied.\n")
+    monkeypatch.setattr("converters.storage.files.names_in", forbidden)
+    assert kfer_convert(source, "--to", "parquet", "--out", tmp_path / "out").err == done.err
+
+
+@pytest.mark.parametrize(("command", "option"), [("inspect", "--describe"), ("show", "--out")])
+def test_a_file_that_cannot_be_written_whole_is_not_written(sample, tmp_path, command, option):
+    program = f"ulimit -f 1; '{sys.executable}' -m converters {command} '{sample}' {option} written"
+    done = subprocess.run(["bash", "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "kfer-convert: written: File too large.\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_closed_pipe_is_no_error_message(sample, tmp_path):
     command = f"'{sys.executable}' -m converters '{sample}' --to parquet --out '{tmp_path / 'out'}' --json | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
@@ -287,3 +324,59 @@ def test_too_little_memory_is_an_error_in_words(kfer_convert, tmp_path, monkeypa
     done = kfer_convert(command, tmp_path)
     assert done.status == 1
     assert done.err == "kfer-convert: there is not enough memory. Give it more, or use fewer --workers.\n"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError, KeyboardInterrupt, PermissionError(13, "Permission denied", "x")]
+)
+def test_json_is_one_object_whatever_ends_the_command(kfer_convert, tmp_path, monkeypatch, error):
+    def failing(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("converters.api.verify", failing)
+    done = kfer_convert("verify", tmp_path, "--json")
+    assert done.err.strip() == f"kfer-convert: {json.loads(done.out)['error']}"
+
+
+def test_json_of_several_formats_is_one_object(kfer_convert, source, tmp_path):
+    """Also where one of them fails, and where one is pushed."""
+    more = ("--config", "6_basic_emo", "--json", "--quiet")
+    push = ("--push-to-hub", "me/faces", "--dry-run")
+    done = kfer_convert(source, "--to", "hf,jpeg", "--out", tmp_path / "out", *push, *more)
+    pushed = json.loads(done.out)
+    assert (done.status, pushed["repo"]) == (0, "me/faces")
+    assert {name: report["verified"] for name, report in pushed["conversion"].items()} == {
+        "hf": True,
+        "jpeg": True,
+    }
+    shutil.rmtree(next((tmp_path / "out").glob("*-jpeg")))
+    done = kfer_convert(source, "--to", "hf,jpeg", "--out", tmp_path / "out", *push, *more)
+    again = json.loads(done.out)
+    assert (done.status, again["jpeg"]["verified"]) == (2, True)
+    assert "exists already" in again["hf"]["error"]
+
+
+def test_a_signal_that_comes_twice_is_no_traceback(tmp_path):
+    """timeout(1) and others send one to a process and then to its group."""
+    program = (
+        "import os, signal, converters.api as api, converters.cli.main as cli\n"
+        "def twice(*_, **__): os.kill(os.getpid(), signal.SIGTERM)\n"
+        "api.verify, close = twice, cli.close\n"
+        "cli.close = lambda out: (twice(), close(out))[1]\n"
+        "cli.main(['verify', 'out'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 143
+    assert done.stderr.strip() == "kfer-convert: interrupted; nothing was published."
+
+
+def test_a_run_under_nohup_goes_on_when_the_terminal_is_closed(sample, tmp_path):
+    program = (
+        "import os, signal, converters.api as api, converters.cli.main as cli\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup(1) does\n"
+        "convert = api.convert\n"
+        "api.convert = lambda *a, **o: (os.kill(os.getpid(), signal.SIGHUP), convert(*a, **o))[1]\n"
+        f"cli.main([{os.fspath(sample)!r}, '--to', 'parquet', '--out', 'out'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
