@@ -127,7 +127,7 @@ class ObjectStaging:
         place: what is beside the destination until that is complete.
     """
 
-    def __init__(self, destination: ObjectPath, *, overwrite: bool = False, repair: bool = False) -> None:
+    def __init__(self, destination: ObjectPath, *, overwrite: bool, repair: bool) -> None:
         if destination.url.startswith(_HUB):
             raise CallError(
                 f"{destination}: an output goes to the Hub with `kfer-convert push`, which keeps it private and gated."
