@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from itertools import chain
 from pathlib import Path
@@ -24,6 +23,7 @@ from converters.cli.options import (
     choice,
     flag,
     option,
+    ray_options,
 )
 from converters.cli.progress import report_progress
 from converters.cli.push import show_push
@@ -104,9 +104,7 @@ def convert(
     formats = list(dict.fromkeys(chain.from_iterable(format_names)))
     if not formats:
         raise click.UsageError(f"Missing option '--to'. Choose from: {', '.join(available_formats())}.")
-    if options["engine"] == "ray":
-        ray_address = ray_address or os.environ.get("RAY_ADDRESS")  # as Ray itself has it
-    elif ray_address is not None:
+    if options["engine"] != "ray" and ray_address is not None:
         raise click.UsageError("--ray-address needs --engine ray.")
     upload = {name: options.pop(name) for name in UPLOAD_NAMES if name in options}
     target = _upload_target(push_to_hub, formats, upload, dry_run=dry_run)
@@ -124,7 +122,7 @@ def convert(
         _sample_once(source, quiet=quiet or as_json)
     source = source or Path("tfrecords")
     total = _expected_records(source, options["configs"], options["splits"])
-    options["engine_options"] = {} if ray_address is None else {"address": ray_address}
+    options["engine_options"] = ray_options(options["engine"], ray_address)
     results: dict[str, Report | ConverterError] = {}
     for name in formats:
         where = out if out is None or len(formats) == 1 else out / f"{name_of(source)}-{name}"

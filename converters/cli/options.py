@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -84,6 +85,12 @@ class FormatsType(click.ParamType):  # type: ignore[type-arg]  # generic from cl
         before, comma, begun = incomplete.rpartition(",")
         names = (name for name in available_formats() if name.startswith(begun.casefold()))
         return [CompletionItem(f"{before}{comma}{name}") for name in names]
+
+
+def ray_options(engine: str, address: str | None = None) -> dict[str, str]:
+    """The options of an engine: of Ray its cluster, for which it looks as Ray itself does."""
+    address = address or os.environ.get("RAY_ADDRESS") if engine == "ray" else None
+    return {"address": address} if address else {}
 
 
 PLACE = PlaceType()

@@ -126,7 +126,8 @@ def published_lines(report: Report) -> Iterator[str]:
     if "://" in report.out:
         yield f"Prove it again from anywhere: kfer-convert verify {shlex.quote(report.out)}"
     else:
-        yield f"Check it without this program: (cd {shlex.quote(report.out)} && sha256sum -c SHA256SUMS)"
+        folder = f"./{report.out}" if report.out.startswith("-") else report.out
+        yield f"Check it without this program: (cd {shlex.quote(folder)} && sha256sum -c SHA256SUMS)"
     licence = report.description.about.licence
     if licence.stated:
         yield _printable(f"Licence of the data: {licence}")

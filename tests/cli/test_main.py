@@ -36,6 +36,14 @@ def test_a_conversion_shows_a_table_and_ends_with_0(kfer_convert, sample, tmp_pa
     assert "sha256sum -c" in done.out
 
 
+def test_the_line_that_checks_an_output_does_so(sample, tmp_path):
+    for out in ("./-o", "o ut"):
+        command = [sys.executable, "-m", "converters", sample, "--to", "parquet", "--out", out]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        (line,) = (line for line in done.stdout.splitlines() if "sha256sum" in line)
+        subprocess.run(["bash", "-c", line.partition(": ")[2]], cwd=tmp_path, check=True)
+
+
 def test_the_default_command_and_the_default_folders(sample, tmp_path):
     (tmp_path / "tfrecords").symlink_to(sample)
     command = [sys.executable, "-m", "converters", "--to", "jpeg", "--config", "6_basic_emo"]
