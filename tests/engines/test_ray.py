@@ -457,7 +457,9 @@ def test_an_address_where_there_is_no_cluster(sample, tmp_path, kfer_convert, ad
 
 
 @needs_ray
-def test_verifying_looks_for_the_cluster_that_converting_looks_for(sample, tmp_path, kfer_convert, monkeypatch):
+def test_verifying_looks_for_the_cluster_that_converting_looks_for(
+    sample, tmp_path, kfer_convert, monkeypatch
+):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     for command in (("verify", tmp_path), (sample, "--to", "parquet", "--out", tmp_path / "out")):
         assert "127.0.0.1:1: nothing answers there" in kfer_convert(*command, "--engine", "ray").err
