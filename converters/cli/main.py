@@ -95,11 +95,12 @@ class _Terminated(KeyboardInterrupt):
 
 
 def _terminate(number: int, _frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # many send it twice, which would strike while all is tidied up
     raise _Terminated(number)
 
 
 def _ignore_signals() -> None:
-    """Let signals that end programs pass: this one is about to end anyway, and many send them twice."""
+    """Let signals that end programs pass: this one is about to end anyway."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 

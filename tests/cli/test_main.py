@@ -366,13 +366,35 @@ def test_json_of_several_formats_is_one_object(kfer_convert, source, tmp_path):
 
 def test_a_signal_that_comes_twice_is_no_traceback(tmp_path):
     """timeout(1) and others send one to a process and then to its group."""
-    program = (
-        "import os, signal, converters.api as api, converters.cli.main as cli\n"
-        "def twice(*_, **__): os.kill(os.getpid(), signal.SIGTERM)\n"
-        "api.verify, close = twice, cli.close\n"
-        "cli.close = lambda out: (twice(), close(out))[1]\n"
-        "cli.main(['verify', 'out'])\n"
-    )
+    program = """
+import os, signal
+from converters import api
+from converters.cli import main as cli
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+def steps():
+    try:
+        yield
+    finally:
+        terminate()  # where an exception could only be printed
+
+def verify(*_, **__):
+    running = steps()
+    next(running)
+    try:
+        terminate()
+    finally:
+        del running
+
+def closing(out):
+    terminate()
+    return close(out)
+
+api.verify, close, cli.close = verify, cli.close, closing
+cli.main(["verify", "out"])
+"""
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 143
     assert done.stderr.strip() == "kfer-convert: interrupted; nothing was published."
