@@ -131,6 +131,26 @@ def test_quiet_prints_nothing(kfer_convert, sample, tmp_path, output):
         assert (done.status, done.out, done.err) == (0, "", "")
 
 
+def test_quiet_workers_print_nothing_either(sample, tmp_path):
+    """Lance warns of every fork of its process."""
+    pytest.importorskip("lance", reason="Lance is not installed; the extra lance brings it")
+    command = [
+        sys.executable,
+        "-m",
+        "converters",
+        sample,
+        "--to",
+        "lance",
+        "--out",
+        "out",
+        "--workers",
+        "2",
+        "--quiet",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_quiet_still_says_what_is_wrong(kfer_convert, output):
     (output / "extra").write_text("")
     done = kfer_convert("verify", output, "--quiet")

@@ -182,7 +182,7 @@ def test_another_run_is_not_taken_up(store, sample):
     with pytest.raises(KeyboardInterrupt):
         convert(sample, to="parquet", out=f"{BUCKET}/out", progress=progress, **SHARDS)
     before = objects_of(store)
-    with pytest.raises(CallError, match=r"another options.*delete s3://faces/out.incomplete/"):
+    with pytest.raises(CallError, match=r"differs in options.*delete s3://faces/out.incomplete/"):
         convert(sample, to="parquet", out=f"{BUCKET}/out", max_shard_bytes=15_000)
     assert objects_of(store) == before
 
