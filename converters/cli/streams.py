@@ -8,9 +8,12 @@ from collections.abc import Callable
 from io import StringIO
 from typing import TextIO
 
+# What moves a terminal's cursor, or worse; names of somebody else's files may hold it.
+_CONTROLS = {number: "?" for number in (*range(32), *range(127, 160)) if chr(number) not in "\t\n\r"}
+
 
 class Tolerant:
-    """A text stream that drops what it cannot write, and remembers why in ``error``."""
+    """A text stream that drops what it cannot write, and remembers why in ``error``; no terminal gets controls."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self.error: OSError | None = None
@@ -21,7 +24,9 @@ class Tolerant:
 
     def write(self, text: str) -> int:
         """Write a text; see the class."""
-        self._attempt(lambda: self._stream.write(text))
+        self._attempt(
+            lambda: self._stream.write(text.translate(_CONTROLS) if self._stream.isatty() else text)
+        )
         return len(text)
 
     def flush(self) -> None:

@@ -327,6 +327,18 @@ def test_a_file_that_cannot_be_written_whole_is_not_written(sample, tmp_path, co
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_moves_no_cursor(tmp_path):
+    (tmp_path / "\x1b[2J\x9btrain.tfrecord").write_bytes(b"none")
+    program = (
+        "import os, pty, sys\n"
+        "sys.exit(os.waitstatus_to_exitcode(pty.spawn([sys.executable, '-m', 'converters', 'inspect', '.'])))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "?[2J?train.tfrecord: this is no TFRecord file" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
 def test_a_closed_pipe_is_no_error_message(sample, tmp_path):
     command = f"'{sys.executable}' -m converters '{sample}' --to parquet --out '{tmp_path / 'out'}' --json | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
