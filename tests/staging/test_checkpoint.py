@@ -179,7 +179,7 @@ def test_another_run_does_not_take_them_up_and_says_how_to_clear_them(source, tm
         convert(source, to=to, out=tmp_path / "out", **options)
     assert f"rm -r {tmp_path / 'out.incomplete'}" in str(caught.value)
     word = {"source file": "source", "labels": "options and source"}.get(other, other)
-    assert f"another {word}," in str(caught.value)
+    assert f"differs in {word}," in str(caught.value)
     assert digests(tmp_path / "out.incomplete") == before
     assert all(path.is_file() for path in kept)
     assert not (tmp_path / "out").exists()
