@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -40,11 +39,11 @@ def held_interrupts() -> Iterator[Sequence[int]]:
 
 
 def until(stop: Sequence[int], action: Callable[[Item], Result]) -> Callable[[Item], Result]:
-    """``action``, which raises CancelledError instead of beginning once ``stop`` is no longer empty."""
+    """``action``, which raises KeyboardInterrupt instead of beginning once ``stop`` is no longer empty."""
 
     def attempt(item: Item) -> Result:
         if stop:
-            raise CancelledError
+            raise KeyboardInterrupt
         return action(item)
 
     return attempt

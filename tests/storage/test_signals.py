@@ -56,3 +56,15 @@ def test_taking_up_shards_ends_first_and_soon(running, tmp_path, monkeypatch):
     assert running == [threads]
     assert len(begun) < 100
     assert len(list(tmp_path.iterdir())) > 100
+
+
+def test_a_handler_that_raises_nothing_ends_the_call_as_ctrl_c_does():
+    """The finished shards stay then."""
+    heard = []
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            side_by_side(slow([]), range(1_000))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert heard == [signal.SIGINT]
