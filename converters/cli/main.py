@@ -99,10 +99,11 @@ def _terminate(number: int, _frame: object) -> NoReturn:
     raise _Terminated(number)
 
 
-def _ignore_signals() -> None:
-    """Let signals that end programs pass: this one is about to end anyway."""
+def _end_by_signals() -> None:
+    """From now on a signal ends this program at once: all is tidied up, and only words are left, which may block."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -110,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     out = tolerate()
     arguments = sys.argv[1:] if arguments is None else arguments
     status = _run(arguments)
-    _ignore_signals()
+    _end_by_signals()
     lost = close(out)
     # The output of these is what they print; of the others, it is in place, whatever happens to the terminal.
     printing = {"docs", "formats", "inspect"} & set(arguments)
@@ -147,7 +148,7 @@ def _run(arguments: Sequence[str]) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as stop:
-        _ignore_signals()
+        _end_by_signals()
         # click turns what interrupts it into an Abort.
         signalled = stop if isinstance(stop, _Terminated) else stop.__cause__
         notes = getattr(stop.__cause__ or stop, "__notes__", ["interrupted; nothing was published."])

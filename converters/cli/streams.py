@@ -13,10 +13,15 @@ _CONTROLS = {number: "?" for number in (*range(32), *range(127, 160)) if chr(num
 
 
 class Tolerant:
-    """A text stream that drops what it cannot write, and remembers why in ``error``; no terminal gets controls."""
+    """A text stream that drops what it cannot write, and remembers why in ``error``; no terminal gets controls.
+
+    Attributes:
+        used: whether anything was to be written.
+    """
 
     def __init__(self, stream: TextIO | None) -> None:
         self.error: OSError | None = None
+        self.used = False
         self._stream = stream if stream is not None else open(os.devnull, "w")  # noqa: PTH123, SIM115  # until the end
         if hasattr(self._stream, "reconfigure"):
             # Names of files may be no UTF-8, and the terminal's encoding may lack what a dataset's names have.
@@ -24,6 +29,7 @@ class Tolerant:
 
     def write(self, text: str) -> int:
         """Write a text; see the class."""
+        self.used = True
         self._attempt(
             lambda: self._stream.write(text.translate(_CONTROLS) if self._stream.isatty() else text)
         )

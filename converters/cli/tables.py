@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,8 +59,8 @@ def _failure_json(error: ConverterError) -> Any:  # noqa: ANN401  # JSON
 
 
 def show_error(message: str, *, as_json: bool) -> None:
-    """Print a sentence that says what ended a command, on standard error; as a JSON object on standard output too."""
-    if as_json:
+    """Print a sentence that says what ended a command, on standard error; as the JSON object of standard output too."""
+    if as_json and not getattr(sys.stdout, "used", False):  # or one is there, or begun
         click.echo(json.dumps({"error": message}, ensure_ascii=False))
     click.echo(f"kfer-convert: {message}", err=True)
 

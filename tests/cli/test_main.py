@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -430,6 +432,25 @@ cli.main(["verify", "out"])
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 143
     assert done.stderr.strip() == "kfer-convert: interrupted; nothing was published."
+
+
+def test_an_interrupted_write_to_a_pipe_that_nobody_reads_ends(tmp_path):
+    """Nothing is written after what was begun, which would block again."""
+    program = (
+        "from converters import api\n"
+        "from converters.cli import main as cli\n"
+        "api.inspect = lambda *_, **__: type('', (), {'to_json': lambda _: 'x' * (1 << 20), 'failed': False})()\n"
+        "cli.main(['inspect', '.', '--json'])\n"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.read(1)
+        time.sleep(0.3)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        assert process.wait(10) in (130, -signal.SIGINT)
+        assert b"Traceback" not in process.stderr.read()
 
 
 def test_a_run_under_nohup_goes_on_when_the_terminal_is_closed(sample, tmp_path):
