@@ -219,11 +219,16 @@ def kfer_convert(capsys):
     def run(*arguments) -> Outcome:
         capsys.readouterr()
         streams = sys.stdout, sys.stderr
+        handlers = {
+            number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        }
         try:
             with pytest.raises(SystemExit) as stop:
                 main([str(argument) for argument in arguments])
         finally:
             sys.stdout, sys.stderr = streams  # a command closes them at its end
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         captured = capsys.readouterr()
         return Outcome(stop.value.code or 0, captured.out, captured.err)
 

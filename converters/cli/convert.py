@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from itertools import chain
 from pathlib import Path
@@ -24,10 +23,11 @@ from converters.cli.options import (
     choice,
     flag,
     option,
+    ray_options,
 )
 from converters.cli.progress import report_progress
 from converters.cli.push import show_push
-from converters.cli.tables import published_lines, show_report, show_reports
+from converters.cli.tables import published_lines, reports_json, show_json, show_report, show_reports
 from converters.engines import available_engines
 from converters.errors import ConverterError
 from converters.formats import available_formats
@@ -104,9 +104,7 @@ def convert(
     formats = list(dict.fromkeys(chain.from_iterable(format_names)))
     if not formats:
         raise click.UsageError(f"Missing option '--to'. Choose from: {', '.join(available_formats())}.")
-    if options["engine"] == "ray":
-        ray_address = ray_address or os.environ.get("RAY_ADDRESS")  # as Ray itself has it
-    elif ray_address is not None:
+    if options["engine"] != "ray" and ray_address is not None:
         raise click.UsageError("--ray-address needs --engine ray.")
     upload = {name: options.pop(name) for name in UPLOAD_NAMES if name in options}
     target = _upload_target(push_to_hub, formats, upload, dry_run=dry_run)
@@ -124,14 +122,13 @@ def convert(
         _sample_once(source, quiet=quiet or as_json)
     source = source or Path("tfrecords")
     total = _expected_records(source, options["configs"], options["splits"])
-    options["engine_options"] = {} if ray_address is None else {"address": ray_address}
-    reports: dict[str, Report] = {}
-    failed: ConverterError | None = None
+    options["engine_options"] = ray_options(options["engine"], ray_address)
+    results: dict[str, Report | ConverterError] = {}
     for name in formats:
         where = out if out is None or len(formats) == 1 else out / f"{name_of(source)}-{name}"
         try:
             with report_progress(quiet=quiet, as_json=as_json, total=total) as progress:
-                reports[name] = api.convert(
+                results[name] = api.convert(
                     source, to=name, out=where, progress=progress, **by_format[name], **options
                 )
         except ConverterError as error:
@@ -139,13 +136,21 @@ def convert(
                 raise
             # The others may well succeed; the first failure is the exit status.
             click.echo(f"kfer-convert: {name}: {error}", err=True)
-            failed = failed or error
-    if len(formats) > 1:
-        show_reports(reports, quiet=quiet, as_json=as_json)
-        if failed is not None:
-            sys.exit(failed.exit_status)
-    elif not as_json or target is None:
-        show_report(reports[formats[0]], quiet=quiet, as_json=as_json)
+            results[name] = error
+    reports = {name: result for name, result in results.items() if not isinstance(result, ConverterError)}
+    failed = next((result for result in results.values() if isinstance(result, ConverterError)), None)
+    facts: dict[str, Any] = {}
+    if as_json:
+        document = reports_json(results) if len(formats) > 1 else reports[formats[0]].to_json()
+        facts = {"conversion": document}
+        if target is None or failed is not None:  # or it is part of what the push prints
+            show_json(document)
+    elif not quiet and len(formats) == 1:
+        show_report(reports[formats[0]], quiet=False, as_json=False)
+    elif not quiet and reports:
+        show_reports(reports)
+    if failed is not None:
+        sys.exit(failed.exit_status)
     if not quiet and not as_json:
         click.echo("\n".join(line for report in reports.values() for line in published_lines(report)))
     if target is not None:
@@ -156,7 +161,7 @@ def convert(
             verbose=verbose,
             quiet=quiet,
             as_json=as_json,
-            facts={"conversion": reports["hf"].to_json()},
+            facts=facts,
         )
     if any(report.quarantined for report in reports.values()):
         sys.exit(EXIT_QUARANTINED)
@@ -204,9 +209,12 @@ def _expected_records(source: Place, configs: tuple[str, ...], splits: tuple[str
     from converters.dataset.description import load_description
     from converters.storage.files import is_folder, names_in
 
-    if not is_folder(source):
-        return None
-    names = set(names_in(source))
+    try:
+        if not is_folder(source):
+            return None
+        names = set(names_in(source))
+    except OSError:
+        return None  # whoever opens the source says so
     wanted = [
         split.published.records
         for split in load_description(source).splits()

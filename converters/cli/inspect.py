@@ -37,6 +37,7 @@ def inspect(source: Place, *, labels: Path | None, describe: Path | None, as_jso
     SOURCE is TFRecords or an output; shown are its columns, labels and images.
     """
     from converters import api
+    from converters.storage.files import write_whole
 
     if describe is not None and (describe.exists() or not describe.parent.is_dir()):
         problem = "exists already" if describe.exists() else "there is no such folder"
@@ -45,7 +46,7 @@ def inspect(source: Place, *, labels: Path | None, describe: Path | None, as_jso
         inspection = api.inspect(source, labels=labels, progress=progress)
     if describe is not None:
         text = json.dumps(inspection.document, indent=1, ensure_ascii=False) + "\n"
-        describe.write_text(text, encoding="utf-8", newline="\n")
+        write_whole(describe, text)
     if as_json:
         show_json(inspection.to_json())
     else:

@@ -24,7 +24,7 @@ from converters.cli.push import push
 from converters.cli.sample import sample
 from converters.cli.show import show
 from converters.cli.streams import close, tolerate
-from converters.cli.tables import show_failure
+from converters.cli.tables import show_error, show_failure
 from converters.cli.verify import verify
 from converters.errors import OUT_OF_MEMORY, ConverterError
 
@@ -95,7 +95,15 @@ class _Terminated(KeyboardInterrupt):
 
 
 def _terminate(number: int, _frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # many send it twice, which would strike while all is tidied up
     raise _Terminated(number)
+
+
+def _end_by_signals() -> None:
+    """From now on a signal ends this program at once: all is tidied up, and only words are left, which may block."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -103,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     out = tolerate()
     arguments = sys.argv[1:] if arguments is None else arguments
     status = _run(arguments)
+    _end_by_signals()
     lost = close(out)
     # The output of these is what they print; of the others, it is in place, whatever happens to the terminal.
     printing = {"docs", "formats", "inspect"} & set(arguments)
@@ -127,7 +136,8 @@ def _run(arguments: Sequence[str]) -> int:
     as_json = "--json" in arguments
     _spare_memory()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _terminate)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _terminate)
     try:
         cli.main(list(arguments), prog_name="kfer-convert", standalone_mode=False)
     except SystemExit as stop:
@@ -138,19 +148,20 @@ def _run(arguments: Sequence[str]) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as stop:
+        _end_by_signals()
         # click turns what interrupts it into an Abort.
         signalled = stop if isinstance(stop, _Terminated) else stop.__cause__
         notes = getattr(stop.__cause__ or stop, "__notes__", ["interrupted; nothing was published."])
-        click.echo(f"kfer-convert: {notes[0]}", err=True)
+        show_error(notes[0], as_json=as_json)
         return 128 + signalled.args[0] if isinstance(signalled, _Terminated) else EXIT_INTERRUPTED
     except ConverterError as error:
         show_failure(error, as_json=as_json)
         return error.exit_status
     except MemoryError:
-        click.echo(f"kfer-convert: {OUT_OF_MEMORY}.", err=True)
+        show_error(f"{OUT_OF_MEMORY}.", as_json=as_json)
         return EXIT_FAILED
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"kfer-convert: {where}{error.strerror or error}.", err=True)
+        show_error(f"{where}{error.strerror or error}.", as_json=as_json)
         return EXIT_FAILED
     return 0

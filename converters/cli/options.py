@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -41,6 +42,17 @@ class PlaceType(click.ParamType):  # type: ignore[type-arg]  # generic from clic
         return place(value)
 
 
+class LocalType(click.Path):
+    """A path on this machine; the URL of a place in a store is refused, and not taken for the name of a folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """The path that a text names."""
+        found = PLACE.convert(value, param, ctx)
+        if not isinstance(found, Path):
+            self.fail(f"{found} is in a store, and this must be on this machine.", param, ctx)
+        return super().convert(found, param, ctx)
+
+
 class FormatsType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """Names of formats, in any case, separated by commas."""
 
@@ -75,8 +87,14 @@ class FormatsType(click.ParamType):  # type: ignore[type-arg]  # generic from cl
         return [CompletionItem(f"{before}{comma}{name}") for name in names]
 
 
+def ray_options(engine: str, address: str | None = None) -> dict[str, str]:
+    """The options of an engine: of Ray its cluster, for which it looks as Ray itself does."""
+    address = address or os.environ.get("RAY_ADDRESS") if engine == "ray" else None
+    return {"address": address} if address else {}
+
+
 PLACE = PlaceType()
-FOLDER = click.Path(path_type=Path)
+FOLDER = LocalType(path_type=Path)
 
 _LABELS = "Folder of the authors' label CSVs; recovers img_id and clip_id."
 LABELS = option("--labels", type=FOLDER, metavar="DIR", help=_LABELS)

@@ -8,12 +8,20 @@ from collections.abc import Callable
 from io import StringIO
 from typing import TextIO
 
+# What moves a terminal's cursor, or worse; names of somebody else's files may hold it.
+_CONTROLS = {number: "?" for number in (*range(32), *range(127, 160)) if chr(number) not in "\t\n\r"}
+
 
 class Tolerant:
-    """A text stream that drops what it cannot write, and remembers why in ``error``."""
+    """A text stream that drops what it cannot write, and remembers why in ``error``; no terminal gets controls.
+
+    Attributes:
+        used: whether anything was to be written.
+    """
 
     def __init__(self, stream: TextIO | None) -> None:
         self.error: OSError | None = None
+        self.used = False
         self._stream = stream if stream is not None else open(os.devnull, "w")  # noqa: PTH123, SIM115  # until the end
         if hasattr(self._stream, "reconfigure"):
             # Names of files may be no UTF-8, and the terminal's encoding may lack what a dataset's names have.
@@ -21,7 +29,10 @@ class Tolerant:
 
     def write(self, text: str) -> int:
         """Write a text; see the class."""
-        self._attempt(lambda: self._stream.write(text))
+        self.used = True
+        self._attempt(
+            lambda: self._stream.write(text.translate(_CONTROLS) if self._stream.isatty() else text)
+        )
         return len(text)
 
     def flush(self) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -34,17 +35,34 @@ def show_report(report: Report, *, quiet: bool, as_json: bool, error: bool = Fal
         click.echo("\n".join(report_lines(report)), err=error)
 
 
-def show_reports(reports: Mapping[str, Report], *, quiet: bool, as_json: bool) -> None:
+def reports_json(reports: Mapping[str, Report | ConverterError]) -> dict[str, Any]:
+    """The reports of several formats, or what each failed with, as one JSON object."""
+    return {
+        name: _failure_json(it) if isinstance(it, Exception) else it.to_json() for name, it in reports.items()
+    }
+
+
+def show_reports(reports: Mapping[str, Report]) -> None:
     """Print the reports of several formats: the first one as a table, and a row for each."""
-    if as_json:
-        show_json({name: report.to_json() for name, report in reports.items()})
-    elif not quiet and reports:
-        click.echo("\n".join(report_lines(next(iter(reports.values())))) + "\n")
-        rows = [["format", "records", "files", "bytes", "output"]]
-        for name, report in reports.items():
-            numbers = (report.records, len(report.files), sum(file.size for file in report.files))
-            rows.append([name, *(f"{number:,}" for number in numbers), report.out])
-        click.echo("\n".join(_table(rows)))
+    click.echo("\n".join(report_lines(next(iter(reports.values())))) + "\n")
+    rows = [["format", "records", "files", "bytes", "output"]]
+    for name, report in reports.items():
+        numbers = (report.records, len(report.files), sum(file.size for file in report.files))
+        rows.append([name, *(f"{number:,}" for number in numbers), report.out])
+    click.echo("\n".join(_table(rows)))
+
+
+def _failure_json(error: ConverterError) -> Any:  # noqa: ANN401  # JSON
+    from converters.dataset.report import CheckError
+
+    return error.report.to_json() if isinstance(error, CheckError) else {"error": str(error)}
+
+
+def show_error(message: str, *, as_json: bool) -> None:
+    """Print a sentence that says what ended a command, on standard error; as the JSON object of standard output too."""
+    if as_json and not getattr(sys.stdout, "used", False):  # or one is there, or begun
+        click.echo(json.dumps({"error": message}, ensure_ascii=False))
+    click.echo(f"kfer-convert: {message}", err=True)
 
 
 def show_failure(error: ConverterError, *, as_json: bool) -> None:
@@ -52,9 +70,7 @@ def show_failure(error: ConverterError, *, as_json: bool) -> None:
     from converters.dataset.report import CheckError
 
     if not isinstance(error, CheckError):
-        if as_json:
-            click.echo(json.dumps({"error": str(error)}, ensure_ascii=False))
-        click.echo(f"kfer-convert: {error}", err=True)
+        show_error(str(error), as_json=as_json)
         return
     report = error.report
     show_report(report, quiet=False, as_json=as_json, error=True)
@@ -99,7 +115,7 @@ def report_lines(report: Report) -> Iterator[str]:
 def published_lines(report: Report) -> Iterator[str]:
     """What a conversion that was published comes to, how to check it, and the terms of its data."""
     if report.resumed_shards:
-        yield f"\nTaken up from an interrupted run, and verified again: {report.resumed_shards} shards."
+        yield f"\nTaken up from an interrupted run, and verified again: {_count(report.resumed_shards, 'shard')}."
     allowed = any(not check.explained for check in _failed(report))
     differs = " and with the differences shown, which were allowed" if allowed else ""
     if report.remade_shards is None:
@@ -111,7 +127,8 @@ def published_lines(report: Report) -> Iterator[str]:
     if "://" in report.out:
         yield f"Prove it again from anywhere: kfer-convert verify {shlex.quote(report.out)}"
     else:
-        yield f"Check it without this program: (cd {shlex.quote(report.out)} && sha256sum -c SHA256SUMS)"
+        folder = f"./{report.out}" if report.out.startswith("-") else report.out
+        yield f"Check it without this program: (cd {shlex.quote(folder)} && sha256sum -c SHA256SUMS)"
     licence = report.description.about.licence
     if licence.stated:
         yield _printable(f"Licence of the data: {licence}")

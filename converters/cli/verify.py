@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converters.cli import EXIT_FAILED
-from converters.cli.options import JSON, PLACE, QUIET, WORKERS, choice, option
+from converters.cli.options import JSON, PLACE, QUIET, WORKERS, choice, option, ray_options
 from converters.cli.progress import report_progress
 from converters.cli.tables import show_report
 from converters.engines import available_engines
@@ -44,7 +44,7 @@ def verify(out: Place, *, quiet: bool, as_json: bool, **options: Any) -> None:  
     from converters import api
 
     with report_progress(quiet=quiet, as_json=as_json) as progress:
-        report = api.verify(out, progress=progress, **options)
+        report = api.verify(out, progress=progress, engine_options=ray_options(options["engine"]), **options)
     show_report(report, quiet=quiet, as_json=as_json)
     failures = report.failures()
     for failure in failures[:_SHOWN]:

@@ -104,7 +104,7 @@ def _refuse_other(
     differs = [name for name, (ours, theirs) in pairs.items() if json.dumps(ours) != json.dumps(theirs)]
     if differs:
         raise CallError(
-            f"{out}: it was made with another {' and '.join(differs)}. Repeat the command that made it, with "
+            f"{out}: how it was made differs in {' and '.join(differs)}. Repeat the command that made it, with "
             "--repair; or make all of it anew, with --overwrite or to another --out."
         )
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from converters.convert.finish import finish
 from converters.convert.shard_task import ShardTask
-from converters.dataset.plan import MAX_SHARD_BYTES, Plan
+from converters.dataset.plan import Plan
 from converters.dataset.report import Report
 from converters.dataset.shard import Progress, Shard, ShardResult, Task
-from converters.dataset.source import MAX_RECORD_BYTES, Source
+from converters.dataset.source import Source
 from converters.engines import Engine, load_engine
 from converters.errors import OUT_OF_MEMORY, CallError, ConverterError, MachineError
 from converters.formats import Format, Refuses, load_format
@@ -30,21 +30,21 @@ from converters.storage.object_store import Place
 class Options:
     """How a source is converted; see :func:`converters.convert` for each."""
 
-    configs: tuple[str, ...] = ()
-    splits: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
-    labels: Path | None = None
-    reader: Reader = "native"
-    on_error: OnError = "fail"
-    decode: bool = False
-    allow_mismatch: bool = False
-    format_options: Mapping[str, Any] = field(default_factory=dict)
-    max_record_bytes: int = MAX_RECORD_BYTES
-    max_shard_bytes: int = MAX_SHARD_BYTES
-    paranoid: bool = False
-    workers: int | None = 1
-    engine: str = "local"
-    engine_options: Mapping[str, Any] = field(default_factory=dict)
+    configs: tuple[str, ...]
+    splits: tuple[str, ...]
+    without: tuple[str, ...]
+    labels: Path | None
+    reader: Reader
+    on_error: OnError
+    decode: bool
+    allow_mismatch: bool
+    format_options: Mapping[str, Any]
+    max_record_bytes: int
+    max_shard_bytes: int
+    paranoid: bool
+    workers: int | None
+    engine: str
+    engine_options: Mapping[str, Any]
 
     def recorded(self, source: Source) -> dict[str, Any]:
         """Those that the output may depend on, for the manifest. It claims nothing that no output can show."""

@@ -25,8 +25,6 @@ from converters.dataset.arrays import binary_parts, binary_views, list_parts, nu
 from converters.dataset.schema import Column, Schema
 from converters.storage.digests import sha256_each
 
-LEAF_PREFIX = b"\x00"
-
 _NULL = np.uint64(2**64 - 1)
 _LONG = 256  # from so many bytes of a record on, copying them one by one is faster than by their positions
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -61,7 +62,10 @@ class LocalEngine:
         processes: list[_Worker] = []
         done = False
         try:
-            with _undisturbed(), safe_children():
+            with _undisturbed(), safe_children(), warnings.catch_warnings():
+                warnings.filterwarnings(
+                    "ignore", ".*fork"
+                )  # as Lance does, of threads, of which there are none
                 # A fork has all that this process has imported, but none of its threads.
                 context = multiprocessing.get_context("fork" if _is_alone() else "spawn")
                 for _ in range(others):

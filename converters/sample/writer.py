@@ -7,16 +7,15 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from converters.dataset.description import DESCRIPTION_FILE, FEATURES, Description, Split, kfer
-from converters.errors import CallError
+from converters.engines.local import LocalEngine
+from converters.errors import CallError, MachineError
 from converters.formats.tfrecord.encoder import encode_example
 from converters.formats.tfrecord.writer import TFRecordWriter
 from converters.sample.faces import SIZE, draw_face
@@ -128,11 +127,8 @@ def make_sample(
             f"{folder}: the sample cannot be written: {error}. Choose a folder with enough room that you may "
             "write to; what is in this one is not finished, delete it."
         ) from error
-    except BrokenProcessPool as error:
-        raise CallError(
-            f"{folder}: the sample is not finished: a process that draws died, probably for want of memory. "
-            "Delete the folder, and ask for fewer workers."
-        ) from error
+    except MachineError as error:
+        raise CallError(f"{folder}: the sample is not finished, delete it: {error}.") from error
     names = tuple(file.relative_to(folder).as_posix() for file in files)
     return SampleSummary(folder, number, names, size)
 
@@ -148,20 +144,39 @@ def _refuse_used(folder: Path) -> None:
         raise CallError(f"{folder} is not empty. Choose a new folder for the sample, or delete this one.")
 
 
+class _Chunk(NamedTuple):
+    """Rows that are drawn at once."""
+
+    label_names: Sequence[str]
+    seed: int
+    rows: Sequence[Row]
+
+    @property
+    def source_bytes(self) -> int:
+        """What the engine takes for its size."""
+        return len(self.rows)
+
+
 def _write_records(
     folder: Path, parts: Sequence[Part], seed: int, workers: int, progress: Callable[[int], None]
 ) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     files = []
+    chunks = [
+        [
+            _Chunk(split.label_names, seed, rows[start : start + _CHUNK_RECORDS])
+            for start in range(0, len(rows), _CHUNK_RECORDS)
+        ]
+        for split, rows in parts
+    ]
+    engine: Any = LocalEngine(workers)  # of a shard it asks for nothing but the size
     # Drawing takes a hundred times as long as writing, so what is drawn does not pile up.
-    with nullcontext() if workers == 1 else ProcessPoolExecutor(workers) as pool:
-        for split, rows in parts:
+    with closing(engine.run(_draw, list(chain.from_iterable(chunks)))) as drawn:
+        for (split, _), own in zip(parts, chunks, strict=True):
             path = folder / split.file
             index = None if split.index is None else folder / split.index
-            chunks = [rows[start : start + _CHUNK_RECORDS] for start in range(0, len(rows), _CHUNK_RECORDS)]
-            draw = partial(_draw, split.label_names, seed)
             with TFRecordWriter(path, index) as writer:
-                for examples in map(draw, chunks) if pool is None else pool.map(draw, chunks):
+                for examples in islice(drawn, len(own)):
                     for example in examples:
                         writer.write(example)
                     progress(len(examples))
@@ -169,17 +184,19 @@ def _write_records(
     return files
 
 
-def _draw(label_names: Sequence[str], seed: int, rows: Sequence[Row]) -> list[bytes]:
+def _draw(chunk: _Chunk, _progress: object) -> list[bytes]:
     """A serialised ``tf.train.Example`` for each row; runs in a worker."""
     examples = []
-    for row in rows:
-        emotions = emotions_of(row.label, label_names)
+    for row in chunk.rows:
+        emotions = emotions_of(row.label, chunk.label_names)
         features = {
             FEATURES["height"]: [SIZE],
             FEATURES["width"]: [SIZE],
             FEATURES["depth"]: [3],
             FEATURES["label"]: list(row.label),
-            FEATURES["image"]: draw_face(f"{seed} {row.clip_id}", f"{seed} {row.img_id}", emotions),
+            FEATURES["image"]: draw_face(
+                f"{chunk.seed} {row.clip_id}", f"{chunk.seed} {row.img_id}", emotions
+            ),
         }
         examples.append(encode_example(features))
     return examples

@@ -25,6 +25,7 @@ from converters.formats.sources import open_source
 from converters.plugins import require_extra
 from converters.show.draw import Draw, Group
 from converters.show.pictures import Picture, read_pictures
+from converters.storage.files import write_whole
 from converters.storage.object_store import ObjectPath, place
 from converters.storage.object_store import Place as AnyPlace
 from converters.verify.source import InspectedSplit, Inspection, inspect_opened
@@ -134,7 +135,7 @@ def show(
     text = _page(opened, inspection, draw, shlex.join(command + ["--no-images"] * (not images)))
     text = text.encode("utf-8", "backslashreplace").decode()  # names of folders may be no UTF-8
     if out is not None:
-        _write(out, text)
+        write_whole(out, text)
     return Page(text, inspection, out)
 
 
@@ -260,13 +261,3 @@ def _check_destination(out: Path, source: AnyPlace, overwrite: bool) -> None:
             raise CallError(f"{out}: nothing is written into the source. Write the page elsewhere.")
     if out.is_dir() or (os.path.lexists(out) and not overwrite):
         raise CallError(f"{out}: is there already; --overwrite replaces a page, --out writes to another.")
-
-
-def _write(out: Path, text: str) -> None:
-    """In one step, so that a page that was there is whole whatever happens."""
-    unfinished = out.with_name(f".{out.name}.incomplete")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(out)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ Staging = FolderStaging | ObjectStaging
 """Where an output grows until it is published; :class:`FolderStaging` says what both do."""
 
 
-def make_staging(destination: Place, *, overwrite: bool, repair: bool = False) -> Staging:
+def make_staging(destination: Place, *, overwrite: bool, repair: bool) -> Staging:
     """The staging of an output, new or to be mended: a folder beside it, or objects beside it in its store.
 
     Raises:

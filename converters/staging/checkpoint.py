@@ -30,6 +30,7 @@ from converters.errors import CallError, MachineError
 from converters.storage.file_list import OutputFile, OutputFiles, in_columns
 from converters.storage.files import read_bounded
 from converters.storage.object_store import ObjectPath, Place, put_bytes
+from converters.storage.signals import held_interrupts, until
 from converters.storage.tree import hash_file, walk_files
 
 KEPT_AFTER = (KeyboardInterrupt, OSError, MemoryError, MachineError, CallError)
@@ -73,7 +74,7 @@ def claim(place: Place, run: Mapping[str, Any], *, finished: bool, remove: str) 
         theirs = stated if isinstance(stated, dict) else {}
         differs = [name for name in ours if theirs.get(name) != ours[name]]
         raise CallError(
-            f"{place}: this holds the finished shards of an interrupted run with another "
+            f"{place}: this holds the finished shards of an interrupted run that differs in "
             f"{' and '.join(differs)}, which this run cannot take up. Repeat that run to complete it, or "
             f"remove what it left: {remove}"
         )
@@ -119,9 +120,10 @@ def finished_shards(shards: Path, output: Path, plan: Plan) -> dict[str, Path]:
         return result.shard.key if _intact(result) else None
 
     kept: dict[str, Path] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
-        folders = finished_folders(shards)
-        for folder, key in zip(folders, pool.map(intact, folders), strict=True):
+    folders = finished_folders(shards)
+    # Hashing lets other threads run.
+    with held_interrupts() as stop, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for folder, key in zip(folders, pool.map(until(stop, intact), folders), strict=True):
             if key is not None and kept.setdefault(key, folder) == folder:
                 continue
             _result_path(folder).unlink(missing_ok=True)

@@ -227,7 +227,11 @@ class FolderStaging:
         for name in names:
             path = self.folder / name
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+                try:
+                    shutil.rmtree(path)
+                except OSError as error:
+                    error.filename = str(path)  # or it names a file alone, and not where it is
+                    raise
 
     def _acquire(self) -> None:
         """Take the lock. It is the system's: it ends with the process, however that ends."""

@@ -15,7 +15,7 @@ import socket
 import tempfile
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,7 @@ from converters.dataset.manifest import MANIFEST, SUMS
 from converters.dataset.plan import Plan
 from converters.dataset.shard import Shard, ShardResult
 from converters.dataset.source import Source
-from converters.errors import CallError, MachineError
+from converters.errors import CallError, ConverterError, MachineError
 from converters.staging.checkpoint import (
     KEPT_AFTER,
     RESULT,
@@ -127,7 +127,7 @@ class ObjectStaging:
         place: what is beside the destination until that is complete.
     """
 
-    def __init__(self, destination: ObjectPath, *, overwrite: bool = False, repair: bool = False) -> None:
+    def __init__(self, destination: ObjectPath, *, overwrite: bool, repair: bool) -> None:
         if destination.url.startswith(_HUB):
             raise CallError(
                 f"{destination}: an output goes to the Hub with `kfer-convert push`, which keeps it private and gated."
@@ -159,11 +159,12 @@ class ObjectStaging:
     def __enter__(self) -> Self:
         self._refuse_foreign()
         self._refuse_taken()
-        self._acquire()
         try:
+            self._acquire()
             self._refuse_taken()
         except BaseException:
-            self._release()
+            with suppress(ConverterError):  # what led here matters more
+                self._release()
             raise
         self._scratch = tempfile.TemporaryDirectory(prefix=SCRATCH)
         return self

@@ -69,6 +69,23 @@ def read_bounded(place: Place, max_bytes: int, *, follow_links: bool = True) -> 
     return data
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file of this machine in one step, so that what was there is whole whatever happens.
+
+    Raises:
+        OSError: it cannot be written; ``filename`` is its path.
+    """
+    unfinished = path.with_name(f".{path.name}.incomplete")
+    try:
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
+        unfinished.replace(path)
+    except OSError as error:
+        error.filename = os.fspath(path)
+        raise
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def is_folder(place: Place) -> bool:
     """Whether there is a folder, or in a store anything below it."""
     return place.is_dir() if isinstance(place, Path) else bool(objects.object_names(place))

@@ -19,6 +19,7 @@ from typing import IO, Any, TypeVar
 from urllib.parse import unquote
 
 from converters.errors import CallError, ConverterError, MachineError
+from converters.storage.signals import held_interrupts, until
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -267,8 +268,8 @@ def delete_object(place: ObjectPath) -> None:
 
 def side_by_side(action: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """What ``action`` makes of each item, in order; many requests are under way at once."""
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(action, items))
+    with held_interrupts() as stop, ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(until(stop, action), items))
 
 
 @contextmanager

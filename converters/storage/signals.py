@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -32,3 +36,14 @@ def held_interrupts() -> Iterator[Sequence[int]]:
             signal.signal(number, handler)
         if noted:
             signal.raise_signal(noted[0])
+
+
+def until(stop: Sequence[int], action: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    """``action``, which raises KeyboardInterrupt instead of beginning once ``stop`` is no longer empty."""
+
+    def attempt(item: Item) -> Result:
+        if stop:
+            raise KeyboardInterrupt
+        return action(item)
+
+    return attempt

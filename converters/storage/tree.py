@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError
 from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
@@ -40,12 +39,12 @@ def hash_ranges(path: Place, ends: Sequence[int], stop: Sequence[int] = ()) -> t
     """Hexadecimal SHA-256 of a file, and of each of its parts: from where one ends to where the next one does.
 
     Raises:
-        CancelledError: ``stop`` is no longer empty.
+        KeyboardInterrupt: ``stop`` is no longer empty.
     """
 
     def read(size: int) -> bytes:
         if stop:
-            raise CancelledError
+            raise KeyboardInterrupt
         return file.read(size)
 
     parts: list[str] = []

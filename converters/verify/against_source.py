@@ -121,8 +121,8 @@ def _difference(theirs: Any, stated: Any, place: str = "") -> str:  # noqa: ANN4
         for key in [*theirs, *stated]:
             if theirs.get(key) != stated.get(key):
                 return _difference(theirs.get(key), stated.get(key), f"{place} {key}".strip())
-    if isinstance(theirs, list) and isinstance(stated, list) and len(theirs) == len(stated):
-        for number, (their, our) in enumerate(zip(theirs, stated, strict=True)):
+    if isinstance(theirs, list) and isinstance(stated, list):
+        for number, (their, our) in enumerate(zip_longest(theirs, stated)):
             if their != our:
                 return _difference(their, our, f"{place} {number}".strip())
     return f"{place or 'it'} is {theirs!r:.{_SHOWN}} there and {stated!r:.{_SHOWN}} in the manifest"

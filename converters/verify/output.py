@@ -252,7 +252,7 @@ class Verification:
             return {}
         splits = []
         for split, entry in zip(report.splits, self.manifest.splits, strict=True):
-            own = [shard for shard in self.shards if shard.split.title == entry.title]
+            own = self._shards_of(entry)
             summaries = tuple(self.found[shard.key].summary for shard in own)
             size = sum(file.size for shard in own for file in files_of(shard))
             # What the label CSVs said when it was converted is in the reasons; the results were compared.

@@ -142,7 +142,7 @@ class InspectedSplit:
 
     @cached_property
     def label_counts(self) -> tuple[LabelCount, ...]:
-        """The counts per label, in stored order; without names, per value. None where the split is damaged."""
+        """The counts per label, in stored order; without names, per value. Empty where the split is damaged."""
         if self.fingerprint is None:
             return ()
         names, counts = self.split.label_names, self.fingerprint.label_counts or ()

@@ -2,8 +2,11 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,14 @@ def test_a_conversion_shows_a_table_and_ends_with_0(kfer_convert, sample, tmp_pa
     assert all(row[3:] == ["passed"] * 5 for row in rows)
     assert "120 records, verified" in done.out
     assert "sha256sum -c" in done.out
+
+
+def test_the_line_that_checks_an_output_does_so(sample, tmp_path):
+    for out in ("./-o", "o ut"):
+        command = [sys.executable, "-m", "converters", sample, "--to", "parquet", "--out", out]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        (line,) = (line for line in done.stdout.splitlines() if "sha256sum" in line)
+        subprocess.run(["bash", "-c", line.partition(": ")[2]], cwd=tmp_path, check=True)
 
 
 def test_the_default_command_and_the_default_folders(sample, tmp_path):
@@ -120,6 +131,26 @@ def test_quiet_prints_nothing(kfer_convert, sample, tmp_path, output):
     ):
         done = kfer_convert(*arguments, "--quiet")
         assert (done.status, done.out, done.err) == (0, "", "")
+
+
+def test_quiet_workers_print_nothing_either(sample, tmp_path):
+    """Lance warns of every fork of its process."""
+    pytest.importorskip("lance", reason="Lance is not installed; the extra lance brings it")
+    command = [
+        sys.executable,
+        "-m",
+        "converters",
+        sample,
+        "--to",
+        "lance",
+        "--out",
+        "out",
+        "--workers",
+        "2",
+        "--quiet",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_quiet_still_says_what_is_wrong(kfer_convert, output):
@@ -224,6 +255,23 @@ def test_a_sample_is_made_on_this_machine_only(kfer_convert):
     assert "--sample makes a folder on this machine" in done.err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("sample", "memory://x/new"),
+        ("inspect", "--labels", "memory://x"),
+        ("show", "--out", "memory://x/page.html"),
+        ("push", "memory://x", "me/faces"),
+    ],
+)
+def test_a_url_is_no_folder_of_this_machine(kfer_convert, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    done = kfer_convert(*arguments)
+    assert done.status == 2
+    assert "is in a store, and this must be on this machine." in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("place", ["nowhere", "file", "folder"])
 def test_verifying_what_is_no_output_is_a_wrong_call(kfer_convert, tmp_path, place):
     (tmp_path / "file").write_text("")
@@ -262,6 +310,37 @@ def test_a_file_that_may_not_be_read_gives_no_traceback(kfer_convert, source, tm
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_that_may_not_be_read_is_not_taken_for_damaged(kfer_convert, source, tmp_path, monkeypatch):
+    def forbidden(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("converters.formats.tfrecord.compression._open", forbidden)
+    done = kfer_convert(source, "--to", "parquet", "--out", tmp_path / "out")
+    assert done.err.endswith("_train.tfrecords: the file cannot be opened: Permission denied.\n")
+    monkeypatch.setattr("converters.storage.files.names_in", forbidden)
+    assert kfer_convert(source, "--to", "parquet", "--out", tmp_path / "out").err == done.err
+
+
+@pytest.mark.parametrize(("command", "option"), [("inspect", "--describe"), ("show", "--out")])
+def test_a_file_that_cannot_be_written_whole_is_not_written(sample, tmp_path, command, option):
+    program = f"ulimit -f 1; '{sys.executable}' -m converters {command} '{sample}' {option} written"
+    done = subprocess.run(["bash", "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "kfer-convert: written: File too large.\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_moves_no_cursor(tmp_path):
+    (tmp_path / "\x1b[2J\x9btrain.tfrecord").write_bytes(b"none")
+    program = (
+        "import os, pty, sys\n"
+        "sys.exit(os.waitstatus_to_exitcode(pty.spawn([sys.executable, '-m', 'converters', 'inspect', '.'])))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "?[2J?train.tfrecord: this is no TFRecord file" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
 def test_a_closed_pipe_is_no_error_message(sample, tmp_path):
     command = f"'{sys.executable}' -m converters '{sample}' --to parquet --out '{tmp_path / 'out'}' --json | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
@@ -287,3 +366,100 @@ def test_too_little_memory_is_an_error_in_words(kfer_convert, tmp_path, monkeypa
     done = kfer_convert(command, tmp_path)
     assert done.status == 1
     assert done.err == "kfer-convert: there is not enough memory. Give it more, or use fewer --workers.\n"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError, KeyboardInterrupt, PermissionError(13, "Permission denied", "x")]
+)
+def test_json_is_one_object_whatever_ends_the_command(kfer_convert, tmp_path, monkeypatch, error):
+    def failing(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("converters.api.verify", failing)
+    done = kfer_convert("verify", tmp_path, "--json")
+    assert done.err.strip() == f"kfer-convert: {json.loads(done.out)['error']}"
+
+
+def test_json_of_several_formats_is_one_object(kfer_convert, source, tmp_path):
+    """Also where one of them fails, and where one is pushed."""
+    more = ("--config", "6_basic_emo", "--json", "--quiet")
+    push = ("--push-to-hub", "me/faces", "--dry-run")
+    done = kfer_convert(source, "--to", "hf,jpeg", "--out", tmp_path / "out", *push, *more)
+    pushed = json.loads(done.out)
+    assert (done.status, pushed["repo"]) == (0, "me/faces")
+    assert {name: report["verified"] for name, report in pushed["conversion"].items()} == {
+        "hf": True,
+        "jpeg": True,
+    }
+    shutil.rmtree(next((tmp_path / "out").glob("*-jpeg")))
+    done = kfer_convert(source, "--to", "hf,jpeg", "--out", tmp_path / "out", *push, *more)
+    again = json.loads(done.out)
+    assert (done.status, again["jpeg"]["verified"]) == (2, True)
+    assert "exists already" in again["hf"]["error"]
+
+
+def test_a_signal_that_comes_twice_is_no_traceback(tmp_path):
+    """timeout(1) and others send one to a process and then to its group."""
+    program = """
+import os, signal
+from converters import api
+from converters.cli import main as cli
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+def steps():
+    try:
+        yield
+    finally:
+        terminate()  # where an exception could only be printed
+
+def verify(*_, **__):
+    running = steps()
+    next(running)
+    try:
+        terminate()
+    finally:
+        del running
+
+def closing(out):
+    terminate()
+    return close(out)
+
+api.verify, close, cli.close = verify, cli.close, closing
+cli.main(["verify", "out"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 143
+    assert done.stderr.strip() == "kfer-convert: interrupted; nothing was published."
+
+
+def test_an_interrupted_write_to_a_pipe_that_nobody_reads_ends(tmp_path):
+    """Nothing is written after what was begun, which would block again."""
+    program = (
+        "from converters import api\n"
+        "from converters.cli import main as cli\n"
+        "api.inspect = lambda *_, **__: type('', (), {'to_json': lambda _: 'x' * (1 << 20), 'failed': False})()\n"
+        "cli.main(['inspect', '.', '--json'])\n"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.read(1)
+        time.sleep(0.3)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        assert process.wait(10) in (130, -signal.SIGINT)
+        assert b"Traceback" not in process.stderr.read()
+
+
+def test_a_run_under_nohup_goes_on_when_the_terminal_is_closed(sample, tmp_path):
+    program = (
+        "import os, signal, converters.api as api, converters.cli.main as cli\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup(1) does\n"
+        "convert = api.convert\n"
+        "api.convert = lambda *a, **o: (os.kill(os.getpid(), signal.SIGHUP), convert(*a, **o))[1]\n"
+        f"cli.main([{os.fspath(sample)!r}, '--to', 'parquet', '--out', 'out'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -137,7 +137,9 @@ def test_another_command_mends_nothing(sample, outputs, tmp_path, other):
     out = shutil.copytree(outputs / "parquet", tmp_path / "out")
     changed(out / f"{SECOND}.parquet")
     before = digests(out)
-    with pytest.raises(CallError, match=f"another {next(iter(other)).replace('to', 'format')}.*--overwrite"):
+    with pytest.raises(
+        CallError, match=f"differs in {next(iter(other)).replace('to', 'format')}.*--overwrite"
+    ):
         repair(sample, out, **{"to": "parquet"} | other)
     assert digests(out) == before
 
@@ -153,7 +155,7 @@ def test_records_of_another_source_take_no_place(source, outputs, tmp_path):
     with pytest.raises(DataError, match="does not belong to this file"):
         repair(source, out)
     edit_description(source, lambda document: document.update(name="other"))
-    with pytest.raises(CallError, match="another description of the source"):
+    with pytest.raises(CallError, match="differs in description of the source"):
         repair(source, out)
     assert digests(out) == before
 
@@ -242,5 +244,5 @@ def test_a_source_of_other_files_mends_nothing(source, outputs, tmp_path):
     changed(out / "README.md")
     path = source / "multi-label_test.tfrecords"
     path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(CallError, match="another source"):
+    with pytest.raises(CallError, match="differs in source"):
         repair(source, out)

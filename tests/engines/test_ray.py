@@ -457,6 +457,15 @@ def test_an_address_where_there_is_no_cluster(sample, tmp_path, kfer_convert, ad
 
 
 @needs_ray
+def test_verifying_looks_for_the_cluster_that_converting_looks_for(
+    sample, tmp_path, kfer_convert, monkeypatch
+):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    for command in (("verify", tmp_path), (sample, "--to", "parquet", "--out", tmp_path / "out")):
+        assert "127.0.0.1:1: nothing answers there" in kfer_convert(*command, "--engine", "ray").err
+
+
+@needs_ray
 def test_an_address_where_something_else_answers(sample, tmp_path, kfer_convert, monkeypatch):
     monkeypatch.setattr(converters.engines.ray, "_CONNECT_SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -7,8 +7,10 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from helpers.examples import decode_example, read_frames
 from PIL import Image
 
 from converters.dataset.description import Description, Split, kfer, load_description, parse_description
-from converters.errors import CallError, DataError
+from converters.errors import CallError, DataError, MachineError
 from converters.sample import writer as sample
 from converters.sample.faces import draw_face
 from converters.sample.rows import deal, full_rows, read_label_files, small_rows
@@ -402,3 +404,26 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "at all")
     with pytest.raises(CallError, match="cannot be written"):
         make_sample(tmp_path / "link", records=9)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_workers_end_with_a_sample_that_is_interrupted(tmp_path, number):
+    command = [sys.executable, "-m", "converters", "sample", tmp_path / "out", "--full", "--workers", "3"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not (tmp_path / "out").exists() and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    os.killpg(process.pid, number)
+    _, error = process.communicate(timeout=20)
+    assert process.returncode == 128 + number
+    assert error.strip() == "kfer-convert: interrupted; nothing was published."
+
+
+def test_a_sample_of_which_a_worker_died_is_not_finished(tmp_path, monkeypatch):
+    def dying(*_):
+        raise MachineError("a worker process was ended by SIGKILL. Try fewer --workers")
+        yield
+
+    monkeypatch.setattr(sample.LocalEngine, "run", dying)
+    with pytest.raises(CallError, match=r"not finished, delete it: a worker process .* fewer --workers\.$"):
+        make_sample(tmp_path / "out", records=9, workers=2)

@@ -179,7 +179,7 @@ def test_another_run_does_not_take_them_up_and_says_how_to_clear_them(source, tm
         convert(source, to=to, out=tmp_path / "out", **options)
     assert f"rm -r {tmp_path / 'out.incomplete'}" in str(caught.value)
     word = {"source file": "source", "labels": "options and source"}.get(other, other)
-    assert f"another {word}," in str(caught.value)
+    assert f"differs in {word}," in str(caught.value)
     assert digests(tmp_path / "out.incomplete") == before
     assert all(path.is_file() for path in kept)
     assert not (tmp_path / "out").exists()
@@ -345,7 +345,7 @@ def test_a_shard_that_was_finished_before_the_source_changed_is_not_believed(sou
     drop_published(source)
     interrupt(source, tmp_path / "out")
     _rewrite(tfrecords(source, "multi-label", "train"))
-    with pytest.raises(CallError, match="an interrupted run with another source"):
+    with pytest.raises(CallError, match="an interrupted run that differs in source"):
         convert(source, to="parquet", out=tmp_path / "out", **SHARDS)
     assert not (tmp_path / "out").exists()
 

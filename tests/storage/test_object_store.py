@@ -13,6 +13,7 @@ from conftest import digests, drop_published, flip
 from converters import CallError, ConverterError, DataError, convert, verify
 from converters.errors import MachineError
 from converters.formats.tfrecord.source import open_tfrecords
+from converters.staging import make_staging
 from converters.storage import object_store as objects
 from converters.storage.object_store import ObjectPath, place
 
@@ -181,7 +182,7 @@ def test_another_run_is_not_taken_up(store, sample):
     with pytest.raises(KeyboardInterrupt):
         convert(sample, to="parquet", out=f"{BUCKET}/out", progress=progress, **SHARDS)
     before = objects_of(store)
-    with pytest.raises(CallError, match=r"another options.*delete s3://faces/out.incomplete/"):
+    with pytest.raises(CallError, match=r"differs in options.*delete s3://faces/out.incomplete/"):
         convert(sample, to="parquet", out=f"{BUCKET}/out", max_shard_bytes=15_000)
     assert objects_of(store) == before
 
@@ -525,3 +526,17 @@ def test_an_output_with_objects_that_are_not_its_own_is_not_mended(store, sample
     with pytest.raises(ConverterError, match=r"cannot be mended: more: .*--overwrite or to another --out"):
         convert(sample, to="parquet", out=out, configs=["22_emo"], repair=True)
     assert objects_of(store) == before
+
+
+def test_ctrl_c_while_the_lock_is_taken_leaves_none(monkeypatch):
+    """The store may have it before this process hears so; from another machine, nobody could take it over."""
+
+    def interrupted(data, lock):
+        objects.put_new(data, lock)
+        raise KeyboardInterrupt
+
+    out = place("memory://locked/out")
+    monkeypatch.setattr("converters.staging.object_store.put_new", interrupted)
+    with pytest.raises(KeyboardInterrupt), make_staging(out, overwrite=False, repair=False):
+        pass
+    assert objects.list_objects(place("memory://locked")) == {}

@@ -215,6 +215,17 @@ def test_a_part_of_the_dataset_is_proven_against_the_whole_source(sample, tmp_pa
     assert [split.split.title for split in report.splits] == ["22_emo/test"]
 
 
+def test_a_column_that_the_source_lacks_is_named(sample, tmp_path):
+    less, more = (
+        convert(sample, to="parquet", out=tmp_path / name, configs=["22_emo"], without=without).out
+        for name, without in (("less", ["depth"]), ("more", []))
+    )
+    for out, source, words in ((more, less, "is None there and {'name': 'depth'"), (less, more, "")):
+        failures = verify(out, source=source).failures()
+        assert all(words in failure for failure in failures)
+        assert bool(failures) == bool(words)
+
+
 def test_an_unreadable_content_is_a_failure_not_a_crash(output):
     (path,) = (output / "6_basic_emo").glob("train-*.parquet")
     path.write_bytes(b"PAR1\xff\xfe\0")

@@ -7,6 +7,7 @@ end marker and trailer, and nothing but further members may follow.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import zlib
@@ -52,7 +53,7 @@ class StoredFile(io.RawIOBase):
             raise DataError(
                 f"the file cannot be opened: {error.strerror}.",
                 Location(str(path)),
-                "Put a TFRecord file here.",
+                "Put a TFRecord file here." if error.errno == errno.EINVAL else None,  # it is something else
             ) from error
         self._left = (self.size if end is None else end) - start
         self._hashed = hashed

@@ -232,7 +232,7 @@ def _match_unknown(path: Place, description: Description, found: Mapping[Split, 
     _refuse_other_set(path, description)
     look = _look(path)
     if look.kind == "empty":
-        raise _empty(path)
+        raise _empty(path, "move it elsewhere")  # nothing tells of which split it would be
     labels = [config.schema.label for config in description.configs]
     feature = next((label.feature for label in labels if label and label.kind), None)
     count = None if feature is None else first_label_count(path, look.compression, feature)
@@ -305,7 +305,9 @@ def _look_at_all(
         ]
         records = split.published.records
         if empty and (records is None or (records and len(empty) == len(own))):
-            raise _empty(files[empty[0]].path)
+            raise _empty(
+                files[empty[0]].path, "if it is meant to have no record, go on with --allow-mismatch"
+            )
     return files
 
 
@@ -381,11 +383,9 @@ def foreign_file(path: Place, look: Look) -> DataError:
     )
 
 
-def _empty(path: Place) -> DataError:
+def _empty(path: Place, otherwise: str) -> DataError:
     return DataError(
-        "the file is empty.",
-        Location(str(path)),
-        "Copy it again from where you got it; if it is meant to have no record, go on with --allow-mismatch.",
+        "the file is empty.", Location(str(path)), f"Copy it again from where you got it; {otherwise}."
     )
 
 

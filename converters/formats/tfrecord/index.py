@@ -41,7 +41,11 @@ class IndexChecker:
         try:
             self._file = open_file(path)  # closed by __exit__
         except OSError as error:
-            raise self._error(f"the index cannot be read: {error.strerror}.", None) from error
+            raise IndexDisagreesError(
+                f"the index cannot be read: {error.strerror}.",
+                Location(self._path),
+                "Remove it to go without it.",
+            ) from error
         self.skip(first_record)
 
     def skip(self, records: int) -> None:

@@ -588,6 +588,12 @@ def test_an_empty_file_is_one_of_no_record_if_that_is_said(tmp_path, kfer_conver
         convert(tmp_path / "in", to="parquet", out=tmp_path / "again", allow_mismatch=True)
 
 
+def test_an_empty_file_that_no_split_names_is_not_said_to_go_with_an_option(source):
+    (source / "more-train.tfrecord").write_bytes(b"")
+    with pytest.raises(DataError, match=r"more-train.tfrecord: the file is empty\. .* move it elsewhere\.$"):
+        open_tfrecords(source, allow_mismatch=True)
+
+
 def test_a_compressed_file_of_no_record_is_one(tmp_path):
     """As Beam writes them where there are fewer records than files."""
     put(tmp_path / "in", "train-00000-of-00002.gz", "test.tfrecord")
