@@ -314,6 +314,12 @@ REFUSED = {
         {},
         "x_file_name",
     ),
+    "files of two columns with one name": (
+        IMAGE | {"a/b": {"role": "image"}, "a b": {"role": "image"}},
+        {"a/b": PICTURE, "a b": PICTURE},
+        {},
+        "the column a b would have files named as those of the column a/b",
+    ),
     "the name image": (
         {"picture": {"role": "image"}, "image": "string"},
         {"picture": PICTURE, "image": "a"},

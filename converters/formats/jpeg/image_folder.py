@@ -18,7 +18,7 @@ from converters.dataset.arrays import binary_array, binary_views, number_array, 
 from converters.dataset.description import Split
 from converters.dataset.filenames import folded, unsafe_name
 from converters.dataset.image_header import ImageHeaderReader
-from converters.dataset.image_names import first_misnamed, image_names
+from converters.dataset.image_names import first_misnamed, image_names, image_tail
 from converters.dataset.jpeg_header import ImageError
 from converters.dataset.labels import label_ranks
 from converters.dataset.schema import SIZES, Column
@@ -288,6 +288,10 @@ def _column_problem(split: Split, column: Column) -> str | None:
     if column.role == "image":
         if column.nullable:
             return "may have no image"
+        if column in (further := split.schema.images[1:]):
+            first = next(image for image in further if image_tail(image) == image_tail(column))
+            if first != column:
+                return f"would have files named as those of the column {first.name}"
         name = metadata.file_columns[column.name]
         return (
             "has a split's name in it" if _SPLIT_WORD.search(f"_{name.removesuffix('file_name')}.") else None
