@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from converters.dataset.arrays import binary_parts
+from converters.dataset.description import can_name_label
 from converters.dataset.filenames import folded, plain_lines, unsafe_name
 from converters.dataset.image_header import ENCODINGS, NO_IMAGE, ImageHeaderReader
 from converters.dataset.image_names import IMAGE_SUFFIXES, stem_of
@@ -355,7 +356,7 @@ class TextPairs:
             names = {label: text.decode() for label, text in sorted(self.texts.items())}
         except UnicodeDecodeError:
             return None
-        usable = all(name and name.isprintable() for name in names.values())
+        usable = all(map(can_name_label, names.values()))
         return names if usable and not self.broken and len(set(names.values())) == len(names) > 0 else None
 
 

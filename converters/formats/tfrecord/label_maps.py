@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from converters.dataset.description import can_name_label
 from converters.storage.files import read_bounded
 from converters.storage.object_store import Place
 
@@ -111,7 +112,7 @@ def parse_pbtxt(text: str) -> tuple[dict[int, str], bool] | None:
 def _usable(names: Mapping[int, int | str], count: int) -> bool:
     """Whether there are so many names, no two the same, that can name labels."""
     texts = [str(name) for name in names.values()]
-    return len(names) == len(set(texts)) == count > 0 and all(text and text.isprintable() for text in texts)
+    return len(names) == len(set(texts)) == count > 0 and all(map(can_name_label, texts))
 
 
 def _unquoted(text: str) -> str:
