@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -137,6 +138,25 @@ def test_datasets_loads_every_value(scenes, tmp_path):
                 assert Path(row[name]["path"]).read_bytes() == record[name]
             for name in ("label", "boxes", "score", "text", "tags", "corners", "maybe", "big"):
                 assert repr(row[name]) == repr(record[name])
+
+
+def test_the_readme_loads_a_split_that_lacks_what_another_has(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    columns = IMAGE | {"boxes": "float32[]", "score": {"type": "float32", "nullable": True}, "n": "int64"}
+    values = {"test": {"boxes": [], "score": None}, "train": {"boxes": [0.5], "score": 2.0}}
+    splits = {name: [{"image": PICTURE, "n": n} | own for n in range(3)] for name, own in values.items()}
+    convert(make(tmp_path / "source", columns, splits), to="jpeg", out=tmp_path / "out")
+    monkeypatch.chdir(tmp_path / "out")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    text = Path("README.md").read_text("utf-8")
+    assert "In `shapes` this may be so of `boxes`, `score`." in text
+    together, alone = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    with pytest.raises(ValueError, match="different features"):
+        exec(together, {})
+    for split, records in splits.items():
+        exec(alone.replace('"test"', f'"{split}"'), scope := {})
+        rows = scope["dataset"].remove_columns("image")
+        assert list(rows) == [{name: record[name] for name in rows.column_names} for record in records]
 
 
 def test_an_output_is_a_source_with_the_same_fingerprint(scenes, tmp_path):

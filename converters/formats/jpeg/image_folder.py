@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -26,7 +28,16 @@ from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
 from converters.formats.jpeg.metadata import Metadata, is_reserved
 from converters.formats.json_rows import refuse_not_finite
-from converters.formats.readme import refuse_names, several_labels, write_readme, write_terms
+from converters.formats.readme import (
+    code,
+    config_names,
+    datasets_loading,
+    default_config,
+    refuse_names,
+    several_labels,
+    write_readme,
+    write_terms,
+)
 from converters.storage.hashing_reader import FileReader
 from converters.storage.tree import walk_files, walk_many_files
 
@@ -153,7 +164,7 @@ class JpegFormat:
         splits = [split.split for split in report.splits]
         write_terms(report, folder)
         data_files = {split.title: f"{glob.escape(split.config)}/{split.name}/**" for split in splits}
-        write_readme(report, folder, data_files, columns=False)
+        write_readme(report, folder, data_files, loading=_loading(report), columns=False)
 
     # --- Reading back --------------------------------------------------------------------------------------
 
@@ -197,6 +208,32 @@ class JpegFormat:
             return []
         width = max(2, len(str(len(label.label_names) - 1)))
         return [f"{number:0{width}d}_{name}" for number, name in enumerate(label.label_names)]
+
+
+def _loading(report: Report) -> str:
+    """Markdown that says how ``datasets`` loads the folders, and which splits it may refuse to load together."""
+    splits = [split.split for split in report.splits]
+    texts = [datasets_loading(default_config(splits))]
+    for config in config_names(splits):
+        first, *others = (split for split in splits if split.config == config)
+        sparse = {column.name for column in first.schema.sparse} & Metadata(first).fields.keys()
+        if not others or Metadata(first).is_csv or not sparse:
+            continue
+        place = "".join(f" / {json.dumps(name, ensure_ascii=False)}" for name in (config, first.name))
+        texts += [
+            f"`datasets` takes the types of columns from their values, and loads no splits together of which one has "
+            f"no value of a column and another has some. In {code(config)} this may be so of "
+            f"{', '.join(map(code, sorted(sparse)))}. It loads each split by itself:",
+            textwrap.dedent(f"""\
+                ```python
+                from pathlib import Path
+
+                from datasets import load_dataset
+
+                dataset = load_dataset("imagefolder", data_dir=str(Path.cwd(){place}), split="train")
+                ```"""),
+        ]
+    return "\n\n".join(texts)
 
 
 @dataclass(frozen=True)

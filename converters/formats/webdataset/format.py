@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from converters.dataset.description import Split
 from converters.dataset.image_header import SUFFIXES
-from converters.dataset.schema import Column, Schema
+from converters.dataset.schema import Schema
 from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError
 from converters.formats.readme import code, datasets_loading, example_split
@@ -124,7 +124,7 @@ class WebDatasetFormat(ShardFiles):
         return {
             config: _features(schema, _named(report, config))
             for config, schema in schemas.items()
-            if any(_may_lack_values(schema, column) for column in Layout.of(schema).values)
+            if schema.sparse
         }
 
 
@@ -155,12 +155,6 @@ def _tails(layout: Layout, named: Mapping[str, tuple[str, set[str]]]) -> dict[st
         column.name: tail + named.get(column.name, (SEVERAL,))[0] for tail, column in layout.images.items()
     }
     return images | {column.name: tail for tail, column in layout.raw.items()}
-
-
-def _may_lack_values(schema: Schema, column: Column) -> bool:
-    """Whether a record may have null or an empty list, which tell no type."""
-    labelled = column.derived and schema.label is not None and not schema.label.unlabelled
-    return column.nullable or (pa.types.is_list(column.type) and not labelled)
 
 
 def _features(schema: Schema, named: Mapping[str, tuple[str, set[str]]]) -> list[dict[str, Any]]:
