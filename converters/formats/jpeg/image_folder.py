@@ -111,7 +111,7 @@ class JpegFormat:
             for name in self._class_folders(split):
                 if problem := unsafe_name(name):
                     raise CallError(
-                        f"--class-folders cannot make a folder of this label of {split.config}: it {problem}."
+                        f"--class-folders cannot make a folder of this label of {split.config}: its name {problem}."
                     )
 
     # --- Writing -------------------------------------------------------------------------------------------
