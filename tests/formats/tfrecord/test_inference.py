@@ -439,6 +439,13 @@ def test_a_text_that_cannot_name_a_label_names_none(tmp_path):
     assert schema["label"].label_names == ()
 
 
+def test_a_text_of_what_has_no_label_names_no_label(tmp_path):
+    texts = [b"none", b"cat", b"dog"]
+    schema, source = infer(tmp_path, [slim(n, 3, -1) | {"image/class/text": texts[n % 3]} for n in range(6)])
+    assert (schema["label"].label_names, schema["label"].label_ids) == (("cat", "dog"), ())
+    assert [row["label"] for row in rows(source)] == [-1, 0, 1, -1, 0, 1]
+
+
 def test_labels_that_are_no_integers_are_told_as_such(tmp_path):
     _, source = infer(tmp_path, [{"image": picture(), "label": [0.5]}])
     [why] = [column.why for column in source.inferred[0].columns if column.feature == "label"]
