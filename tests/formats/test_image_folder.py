@@ -325,7 +325,7 @@ REFUSED = {
         {},
         "raw holds bytes .*--without raw",
     ),
-    "no image": ({"n": "int64"}, {"n": 1}, {}, "no column is an image"),
+    "no image": ({"n": "int64"}, {"n": 1}, {}, "no column is an image.*inspect"),
     "an image that may be missing": ({"image": {"role": "image", "nullable": True}}, {}, {}, "may have no"),
     "the name file_name": (IMAGE | {"file_name": "string"}, {"file_name": "a"}, {}, "--without file_name"),
     "the name of a further image": (

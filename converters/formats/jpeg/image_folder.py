@@ -77,7 +77,7 @@ class JpegFormat:
             if split.schema.image is None:
                 raise CallError(
                     f"{split.title}: no column is an image, so a {self.name} output would have no files. Choose "
-                    "another format."
+                    "another format; `kfer-convert inspect` shows what each is taken for, and why."
                 )
             for column in split.schema.stored:
                 if problem := _column_problem(split, column):
