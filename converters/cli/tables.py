@@ -106,7 +106,7 @@ def report_lines(report: Report) -> Iterator[str]:
     rows += [[split.config, split.name, "absent", *("-" for _ in names)] for split in report.absent]
     yield from _table(rows)
     yield from notes
-    yield from (f"Warning: {warning.rstrip('.')}." for warning in report.warnings)
+    yield from _warning_lines(report.warnings)
     yield from _quarantine_lines(report)
     if report.absent:
         yield f"Absent from the source: {', '.join(split.file for split in report.absent)}"
@@ -132,6 +132,10 @@ def published_lines(report: Report) -> Iterator[str]:
     licence = report.description.about.licence
     if licence.stated:
         yield _printable(f"Licence of the data: {licence}")
+
+
+def _warning_lines(warnings: Sequence[str]) -> Iterator[str]:
+    return (f"Warning: {warning.rstrip('.')}." for warning in warnings)
 
 
 def _work_lines(report: Report) -> Iterator[str]:
@@ -197,6 +201,7 @@ def inspection_lines(inspection: Inspection) -> Iterator[str]:
         for text in [split.note, split.error, *(split.reasons if split.verdict != "published" else ())]:
             if text:
                 yield f"{split.title}: {text}"
+    yield from _warning_lines(inspection.warnings)
     for table in inspection.columns:
         yield from ("", f"Columns of {table.name}:", *map(_printable, table.lines(labels=False)))
         splits = [split for split in inspection.splits if split.split.config == table.name]

@@ -301,9 +301,13 @@ def _file_name(name: str) -> str | None:
     return f"the name is longer than {MAX_NAME_BYTES} bytes" if too_long else None
 
 
+def can_name_label(name: str) -> bool:
+    """Whether a label can be called so: the name is printable, and no column of the outputs has it."""
+    return bool(name) and name.isprintable() and name not in RESERVED_COLUMNS
+
+
 def _label_name(name: str) -> str | None:
-    usable = name and name.isprintable() and name not in RESERVED_COLUMNS
-    return None if usable else f"{name!r} cannot name a label"
+    return None if can_name_label(name) else f"{name!r} cannot name a label"
 
 
 def _not_distinct(names: tuple[str, ...]) -> str | None:

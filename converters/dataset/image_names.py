@@ -47,13 +47,17 @@ def image_names(
     stems = image_stems(split, batch, first, with_split=with_split)
     found = suffixes(batch.column(column.name))
     if column != split.schema.image:
-        tail = "_" + re.sub(r"[^\w-]", "_", column.name, flags=re.ASCII)
-        return [stem + tail + suffix for stem, suffix in zip(stems, found, strict=True)]
+        return [stem + image_tail(column) + suffix for stem, suffix in zip(stems, found, strict=True)]
     if "img_id" in split.schema.joined_names:
         # The authors' names keep the extension that they have.
         names = zip(batch.column("img_id").to_pylist(), found, strict=True)
         return [name if name.lower().endswith((".jpg", ".jpeg")) else name + suffix for name, suffix in names]
     return [stem + suffix for stem, suffix in zip(stems, found, strict=True)]
+
+
+def image_tail(column: Column) -> str:
+    """What stands before the suffix in the names of a further image: that of its column, of plain characters."""
+    return "_" + re.sub(r"[^\w-]", "_", column.name, flags=re.ASCII)
 
 
 def image_stems(split: Split, batch: pa.RecordBatch, first: int, *, with_split: bool) -> list[str]:

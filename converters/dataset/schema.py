@@ -201,6 +201,16 @@ class Schema:
         """The column that follows from the stored label; None where there is none."""
         return next((column for column in self.columns if column.derived), None)
 
+    @cached_property
+    def sparse(self) -> tuple[Column, ...]:
+        """The columns of which a record may have null or an empty list, so that values may not tell their type."""
+        labelled = self.label is not None and not self.label.unlabelled
+        return tuple(
+            column
+            for column in self.columns
+            if column.nullable or (pa.types.is_list(column.type) and not (column.derived and labelled))
+        )
+
     def without(self, names: Collection[str]) -> Schema:
         """The schema but for some columns; without a label, what is derived from it goes too.
 

@@ -47,7 +47,7 @@ from converters.formats.readme import (
     write_terms,
     write_text,
 )
-from converters.formats.table import features
+from converters.formats.table import features, yaml_features
 
 if TYPE_CHECKING:
     from converters.dataset.report import Report, SplitReport
@@ -257,25 +257,6 @@ def size_category(records: int) -> str:
             return f"{lower}n<{name}"
         lower = f"{name}<"
     return f"n>{_SIZES[-1]}"
-
-
-def yaml_features(schema: Schema) -> list[dict[str, Any]]:
-    """The features of a schema in the form of a dataset card; ``sequence`` is read by all versions of `datasets`."""
-    return [{"name": name, **_yaml_feature(feature)} for name, feature in features(schema).items()]
-
-
-def _yaml_feature(feature: Mapping[str, Any]) -> dict[str, Any]:
-    kind = feature["_type"]
-    if kind == "Value":
-        return {"dtype": feature["dtype"]}
-    if kind == "ClassLabel":
-        # The Hub wants strings for keys.
-        names = {str(number): name for number, name in enumerate(feature["names"])}
-        return {"dtype": {"class_label": {"names": names}}}
-    if kind == "Sequence":
-        length = {"length": feature["length"]} if "length" in feature else {}
-        return {"sequence": _yaml_feature(feature["feature"])["dtype"], **length}
-    return {"dtype": str(kind).lower()}
 
 
 def _value(feature: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -65,6 +65,7 @@ def write_readme(
     *,
     loading: str | None = None,
     columns: bool = True,
+    features: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> None:
     """Write ``README.md``: what the output is, how it is loaded, its splits and columns.
 
@@ -74,6 +75,7 @@ def write_readme(
         data_files: a glob pattern for the files of each split, by the split's title (``config/split``).
         loading: Markdown that says how to load it; without it, how ``datasets`` does.
         columns: whether the columns are shown; not where the layout writes others than the schema's.
+        features: those of configs of which ``datasets`` would not find them in the files, as a dataset card has them.
     """
     splits = [split.split for split in report.splits]
     about = report.description.about
@@ -82,6 +84,9 @@ def write_readme(
     data_files = {title: path for title, path in data_files.items() if title not in empty}
     if data_files:
         front_matter |= {"configs": configs_yaml(splits, data_files, {})}
+    if features:
+        info = [{"config_name": config, "features": list(stated)} for config, stated in features.items()]
+        front_matter |= {"dataset_info": info}
     counts = (
         f"| {code(split.split.config)} | {code(split.split.name)} | {split.fingerprint.records:,} |"
         for split in report.splits

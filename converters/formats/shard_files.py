@@ -5,10 +5,10 @@ from __future__ import annotations
 import glob
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -114,8 +114,13 @@ class ShardFiles(ABC):
             for split in splits
         }
         write_terms(report, folder)
-        write_readme(report, folder, data_files, loading=self.loading(report))
+        features = self.stated_features(report)
+        write_readme(report, folder, data_files, loading=self.loading(report), features=features)
 
     def loading(self, report: Report) -> str | None:  # for formats that say it themselves
         """Markdown for the README that says how the files are loaded; by default as `datasets` does."""
         return None
+
+    def stated_features(self, report: Report) -> Mapping[str, Sequence[Mapping[str, Any]]]:  # likewise
+        """By config, the features that the README states because `datasets` would not find them in the files."""
+        return {}

@@ -42,6 +42,11 @@ def features(schema: Schema) -> dict[str, dict[str, Any]]:
     return {column.name: _feature(schema, column) for column in schema}
 
 
+def yaml_features(schema: Schema) -> list[dict[str, Any]]:
+    """The features of a schema in the form of a dataset card; ``sequence`` is read by all versions of `datasets`."""
+    return [{"name": name, **_yaml_feature(feature)} for name, feature in features(schema).items()]
+
+
 def table_schema(schema: Schema) -> pa.Schema:
     """The Arrow schema of a table, with Hugging Face's metadata."""
     fields = [pa.field(column.name, _table_type(schema, column)) for column in schema]
@@ -311,3 +316,17 @@ def _feature(schema: Schema, column: Column) -> dict[str, Any]:
     if column.size is not None:
         sequence["length"] = column.size
     return sequence | {"_type": "Sequence"}
+
+
+def _yaml_feature(feature: Mapping[str, Any]) -> dict[str, Any]:
+    kind = feature["_type"]
+    if kind == "Value":
+        return {"dtype": feature["dtype"]}
+    if kind == "ClassLabel":
+        # The Hub wants strings for keys.
+        names = {str(number): name for number, name in enumerate(feature["names"])}
+        return {"dtype": {"class_label": {"names": names}}}
+    if kind == "Sequence":
+        length = {"length": feature["length"]} if "length" in feature else {}
+        return {"sequence": _yaml_feature(feature["feature"])["dtype"], **length}
+    return {"dtype": str(kind).lower()}

@@ -18,10 +18,12 @@ from itertools import dropwhile, filterfalse, islice, takewhile, zip_longest
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from converters.dataset.description import DESCRIPTION_FILE, Split
 from converters.dataset.manifest import MANIFEST, SUMS
 from converters.dataset.report import Report, SplitReport
-from converters.dataset.schema import Column
+from converters.dataset.schema import Column, Schema
 from converters.dataset.source import Source
 from converters.errors import ConverterError
 from converters.formats.croissant import CROISSANT
@@ -112,12 +114,26 @@ def _check_pattern(pattern: str, split: Split, files: Mapping[str, Sequence[str]
 
 
 def _check_info(info: Mapping[str, Any], report: Report, path: Path) -> None:
-    """What a card says of a config's columns and numbers of records."""
-    for split, stated in _paired(report, info["config_name"], info["splits"], "name", path):
+    """What a README says of a config's columns and, where it is a card, numbers of records."""
+    counts = _paired(report, info["config_name"], info["splits"], "name", path) if "splits" in info else ()
+    for split, stated in counts:
         if stated["num_examples"] != split.fingerprint.records:
             raise _wrong(path, f"{split.split.title} has {split.fingerprint.records} records")
-        stated_columns = {feature["name"]: _of_yaml(feature) for feature in info["features"]}
-        check_features(stated_columns, split.split, path)
+    for split in report.splits:
+        if split.split.config == info["config_name"]:
+            check_features(_of_fields(info["features"], split.split.schema), split.split, path)
+
+
+def _of_fields(fields: Sequence[Mapping[str, Any]], schema: Schema) -> dict[str, Stated]:
+    """What is said of columns. The fields of a WebDataset are files; of these, what is said of the columns in JSON."""
+    json_fields = next((field["struct"] for field in fields if "struct" in field), None)
+    if json_fields is None:
+        return {field["name"]: _of_yaml(field) for field in fields}
+    stated: dict[str, Stated] = {field["name"]: _of_yaml(field) for field in json_fields}
+    files = [column for column in schema if column.name not in stated and pa.types.is_binary(column.type)]
+    stated |= {column.name: ("image" if column.role == "image" else "binary", ()) for column in files}
+    order = [column.name for column in schema if column.name in stated]
+    return {name: stated[name] for name in dict.fromkeys([*order, *stated])}
 
 
 def _of_yaml(feature: Mapping[str, Any]) -> Stated:

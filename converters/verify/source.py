@@ -21,7 +21,7 @@ from converters.dataset.source import ShardReader, Source, SourceFile, SourceSpl
 from converters.dataset.source_facts import Compression
 from converters.errors import DataError
 from converters.formats.sources import open_source
-from converters.formats.tfrecord.source import source_facts
+from converters.formats.tfrecord.source import TFRecordSource, source_facts
 from converters.storage.object_store import Place
 from converters.verify import compare
 from converters.verify.columns import ColumnCounts, described_config
@@ -227,6 +227,7 @@ class Inspection:
         shared_clips: the clips that two splits share, where label CSVs tell clips.
         columns: what the features of each config are, or were taken for.
         document: the description as ``dataset.json`` has it, complete with all columns, to be edited.
+        warnings: what is in the folder and was not read, a sentence.
     """
 
     folder: str
@@ -237,6 +238,7 @@ class Inspection:
     shared_clips: tuple[SharedClips, ...] = ()
     columns: tuple[ColumnTable, ...] = ()
     document: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Inspection {self.folder}: {self.records:,} records, {len(self.splits)} splits>"
@@ -277,6 +279,7 @@ class Inspection:
             "absent": [split.title for split in self.absent],
             "equal_images": encode(self.equal_images),
             "shared_clips": encode(self.shared_clips),
+            "warnings": list(self.warnings),
         }
 
 
@@ -316,6 +319,7 @@ def inspect_opened(
         shared_clips(sound),
         tuple(_column_tables(source, splits)),
         source.described(),
+        source.passed_over if isinstance(source, TFRecordSource) else (),
     )
 
 

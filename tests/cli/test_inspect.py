@@ -94,3 +94,12 @@ def test_describe_overwrites_nothing(kfer_convert, sample, tmp_path):
 def test_json_says_the_same(kfer_convert, boxes):
     document = json.loads(kfer_convert("inspect", boxes, "--json").out)
     assert document["columns"][0]["columns"][0]["role"] == "image"
+
+
+def test_what_is_passed_over_is_listed(kfer_convert, boxes):
+    assert json.loads(kfer_convert("inspect", boxes, "--json").out)["warnings"] == []
+    (boxes / "label_map.pbtxt").write_text("item { id: 1 name: 'a' } item { id: 1 name: 'b' }")
+    (boxes / ".git").mkdir()
+    words = "passed over, as no part of the dataset: label_map.pbtxt, .git/"
+    assert json.loads(kfer_convert("inspect", boxes, "--json").out)["warnings"] == [words]
+    assert f"\nWarning: {words}.\n" in kfer_convert("inspect", boxes).out

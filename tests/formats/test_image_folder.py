@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -137,6 +138,25 @@ def test_datasets_loads_every_value(scenes, tmp_path):
                 assert Path(row[name]["path"]).read_bytes() == record[name]
             for name in ("label", "boxes", "score", "text", "tags", "corners", "maybe", "big"):
                 assert repr(row[name]) == repr(record[name])
+
+
+def test_the_readme_loads_a_split_that_lacks_what_another_has(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    columns = IMAGE | {"boxes": "float32[]", "score": {"type": "float32", "nullable": True}, "n": "int64"}
+    values = {"test": {"boxes": [], "score": None}, "train": {"boxes": [0.5], "score": 2.0}}
+    splits = {name: [{"image": PICTURE, "n": n} | own for n in range(3)] for name, own in values.items()}
+    convert(make(tmp_path / "source", columns, splits), to="jpeg", out=tmp_path / "out")
+    monkeypatch.chdir(tmp_path / "out")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    text = Path("README.md").read_text("utf-8")
+    assert "In `shapes` this may be so of `boxes`, `score`." in text
+    together, alone = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    with pytest.raises(ValueError, match="different features"):
+        exec(together, {})
+    for split, records in splits.items():
+        exec(alone.replace('"test"', f'"{split}"'), scope := {})
+        rows = scope["dataset"].remove_columns("image")
+        assert list(rows) == [{name: record[name] for name in rows.column_names} for record in records]
 
 
 def test_an_output_is_a_source_with_the_same_fingerprint(scenes, tmp_path):
@@ -305,7 +325,7 @@ REFUSED = {
         {},
         "raw holds bytes .*--without raw",
     ),
-    "no image": ({"n": "int64"}, {"n": 1}, {}, "no column is an image"),
+    "no image": ({"n": "int64"}, {"n": 1}, {}, "no column is an image.*inspect"),
     "an image that may be missing": ({"image": {"role": "image", "nullable": True}}, {}, {}, "may have no"),
     "the name file_name": (IMAGE | {"file_name": "string"}, {"file_name": "a"}, {}, "--without file_name"),
     "the name of a further image": (
@@ -313,6 +333,12 @@ REFUSED = {
         {"x_file_name": "a"},
         {},
         "x_file_name",
+    ),
+    "files of two columns with one name": (
+        IMAGE | {"a/b": {"role": "image"}, "a b": {"role": "image"}},
+        {"a/b": PICTURE, "a b": PICTURE},
+        {},
+        "the column a b would have files named as those of the column a/b",
     ),
     "the name image": (
         {"picture": {"role": "image"}, "image": "string"},

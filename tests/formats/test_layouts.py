@@ -20,6 +20,8 @@ from converters import convert, verify
 from converters.dataset.description import load_description, with_columns
 from converters.errors import CallError, DataError
 from converters.formats import load_format
+from converters.formats.table import yaml_features
+from converters.formats.webdataset import format as webdataset
 from converters.formats.webdataset.tar import header
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported
@@ -230,6 +232,52 @@ def test_datasets_loads_every_value_of_the_archives(unlike, outputs, tmp_path, c
                     suffix = {"plain": "png", "tagged": "png", "numbered": "jpg"}.get(config)
                     found = row[field or suffix]
                     assert (found["bytes"] if isinstance(found, dict) else found) == expected[name]
+
+
+@pytest.mark.parametrize("bare", ["train", "val"])
+def test_datasets_loads_archives_that_begin_without_values(tmp_path, bare):
+    """By itself it takes types from five records of the last split, and then refuses what has others."""
+    columns = {"image": {"role": "image"}, "raw": "binary", "n": "int64"}
+    columns |= {"score": {"type": "float32", "nullable": True}, "boxes": "float32[]", "tags": "string[]"}
+    columns["pair"] = {"type": "int64[2]", "nullable": True}
+    columns["label"] = {"role": "label", "type": "int64", "nullable": True, "label_names": ["a", "b"]}
+    nothing = {"score": None, "boxes": [], "tags": [], "pair": None, "label": None}
+    something = {"score": 0.5, "boxes": [0.25, 1.0], "tags": ["x"], "pair": [1, 2], "label": 1}
+    (tmp_path / "source").mkdir()
+    rows = {}
+    for split in ("train", "val"):
+        first = 12 if split == bare else 6
+        rows[split] = [
+            {"image": picture("PNG", n), "raw": b"\xff", "n": n} | (nothing if n < first else something)
+            for n in range(12)
+        ]
+        records = [encode(row, columns) for row in rows[split]]
+        write_frames(tmp_path / "source" / f"{split}.tfrecord", records, index=False)
+    splits = {split: {"file": f"{split}.tfrecord"} for split in rows}
+    document = {"configs": {"one": {"columns": columns, "splits": splits}}}
+    (tmp_path / "source" / "dataset.json").write_text(json.dumps(document))
+    convert(tmp_path / "source", to="webdataset", out=tmp_path / "out")
+    loaded = datasets.load_dataset(str(tmp_path / "out"), "one", cache_dir=str(tmp_path / "cache"))
+    for split, expected in rows.items():
+        assert loaded[split].features["json"]["label"].names == ["a", "b"]
+        for found, row in zip(loaded[split], expected, strict=True):
+            assert {"image": row["image"], "raw": found["raw.bin"]} | found["json"] == row
+            assert found["png"].size == (9, 7)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda stated: stated[:-1], lambda stated: [*stated[:-1], stated[-1] | {"dtype": "string"}]]
+)
+def test_features_that_are_not_those_of_the_columns_publish_nothing(tmp_path, monkeypatch, change):
+    columns = {"n": "int64", "score": {"type": "float32", "nullable": True}}
+    (tmp_path / "source").mkdir()
+    write_frames(tmp_path / "source" / "a.tfrecord", [encode({"n": 1, "score": None}, columns)], index=False)
+    document = {"configs": {"one": {"columns": columns, "splits": {"train": {"file": "a.tfrecord"}}}}}
+    (tmp_path / "source" / "dataset.json").write_text(json.dumps(document))
+    monkeypatch.setattr(webdataset, "yaml_features", lambda schema: change(yaml_features(schema)))
+    with pytest.raises(DataError, match=r"README.md: the column.*score"):
+        convert(tmp_path / "source", to="webdataset", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def approximately(found, expected) -> bool:

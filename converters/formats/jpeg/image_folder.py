@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -18,7 +20,7 @@ from converters.dataset.arrays import binary_array, binary_views, number_array, 
 from converters.dataset.description import Split
 from converters.dataset.filenames import folded, unsafe_name
 from converters.dataset.image_header import ImageHeaderReader
-from converters.dataset.image_names import first_misnamed, image_names
+from converters.dataset.image_names import first_misnamed, image_names, image_tail
 from converters.dataset.jpeg_header import ImageError
 from converters.dataset.labels import label_ranks
 from converters.dataset.schema import SIZES, Column
@@ -26,7 +28,16 @@ from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError, Location
 from converters.formats.jpeg.metadata import Metadata, is_reserved
 from converters.formats.json_rows import refuse_not_finite
-from converters.formats.readme import refuse_names, several_labels, write_readme, write_terms
+from converters.formats.readme import (
+    code,
+    config_names,
+    datasets_loading,
+    default_config,
+    refuse_names,
+    several_labels,
+    write_readme,
+    write_terms,
+)
 from converters.storage.hashing_reader import FileReader
 from converters.storage.tree import walk_files, walk_many_files
 
@@ -66,7 +77,7 @@ class JpegFormat:
             if split.schema.image is None:
                 raise CallError(
                     f"{split.title}: no column is an image, so a {self.name} output would have no files. Choose "
-                    "another format."
+                    "another format; `kfer-convert inspect` shows what each is taken for, and why."
                 )
             for column in split.schema.stored:
                 if problem := _column_problem(split, column):
@@ -100,7 +111,7 @@ class JpegFormat:
             for name in self._class_folders(split):
                 if problem := unsafe_name(name):
                     raise CallError(
-                        f"--class-folders cannot make a folder of this label of {split.config}: it {problem}."
+                        f"--class-folders cannot make a folder of this label of {split.config}: its name {problem}."
                     )
 
     # --- Writing -------------------------------------------------------------------------------------------
@@ -153,7 +164,7 @@ class JpegFormat:
         splits = [split.split for split in report.splits]
         write_terms(report, folder)
         data_files = {split.title: f"{glob.escape(split.config)}/{split.name}/**" for split in splits}
-        write_readme(report, folder, data_files, columns=False)
+        write_readme(report, folder, data_files, loading=_loading(report), columns=False)
 
     def places(self, shard: Shard) -> list[str]:
         """See :class:`~converters.formats.NamesFiles`; that records account for all in the folders, reading shows."""
@@ -213,6 +224,32 @@ class JpegFormat:
             return []
         width = max(2, len(str(len(label.label_names) - 1)))
         return [f"{number:0{width}d}_{name}" for number, name in enumerate(label.label_names)]
+
+
+def _loading(report: Report) -> str:
+    """Markdown that says how ``datasets`` loads the folders, and which splits it may refuse to load together."""
+    splits = [split.split for split in report.splits]
+    texts = [datasets_loading(default_config(splits))]
+    for config in config_names(splits):
+        first, *others = (split for split in splits if split.config == config)
+        sparse = {column.name for column in first.schema.sparse} & Metadata(first).fields.keys()
+        if not others or Metadata(first).is_csv or not sparse:
+            continue
+        place = "".join(f" / {json.dumps(name, ensure_ascii=False)}" for name in (config, first.name))
+        texts += [
+            f"`datasets` takes the types of columns from their values, and loads no splits together of which one has "
+            f"no value of a column and another has some. In {code(config)} this may be so of "
+            f"{', '.join(map(code, sorted(sparse)))}. It loads each split by itself:",
+            textwrap.dedent(f"""\
+                ```python
+                from pathlib import Path
+
+                from datasets import load_dataset
+
+                dataset = load_dataset("imagefolder", data_dir=str(Path.cwd(){place}), split="train")
+                ```"""),
+        ]
+    return "\n\n".join(texts)
 
 
 @dataclass(frozen=True)
@@ -304,6 +341,10 @@ def _column_problem(split: Split, column: Column) -> str | None:
     if column.role == "image":
         if column.nullable:
             return "may have no image"
+        if column in (further := split.schema.images[1:]):
+            first = next(image for image in further if image_tail(image) == image_tail(column))
+            if first != column:
+                return f"would have files named as those of the column {first.name}"
         name = metadata.file_columns[column.name]
         return (
             "has a split's name in it" if _SPLIT_WORD.search(f"_{name.removesuffix('file_name')}.") else None

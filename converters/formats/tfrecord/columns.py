@@ -19,6 +19,9 @@ from converters.formats.tfrecord.strict_parser import FeatureKind
 _LONG_VALUE = 64
 
 _HOW = "Describe it otherwise (kfer-convert inspect --describe), or leave the feature out with --without"
+_HOW_TO_ADD = (
+    "Add it to the columns of a dataset.json beside the files (kfer-convert inspect --describe writes one)"
+)
 
 
 class ColumnReader:
@@ -58,6 +61,7 @@ class ColumnReader:
             _misfit(
                 _first(found.counts >= 0),
                 f"the feature {name!r} is not in the dataset's description and would be lost",
+                _HOW_TO_ADD,
             )
             for name, found in values.items()
             if name not in self._features and found.kind is not None
@@ -182,5 +186,5 @@ def _first(which: npt.NDArray[np.bool_]) -> int:
     return int(np.argmax(which))
 
 
-def _misfit(row: int, message: str) -> RecordError:
-    return RecordError(row, f"the record does not fit the description: {message}. {_HOW}.", None)
+def _misfit(row: int, message: str, how: str = _HOW) -> RecordError:
+    return RecordError(row, f"the record does not fit the description: {message}. {how}.", None)

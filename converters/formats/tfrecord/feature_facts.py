@@ -16,9 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from converters.dataset.arrays import binary_parts
+from converters.dataset.description import can_name_label
 from converters.dataset.filenames import folded, plain_lines, unsafe_name
 from converters.dataset.image_header import ENCODINGS, NO_IMAGE, ImageHeaderReader
 from converters.dataset.image_names import IMAGE_SUFFIXES, stem_of
+from converters.dataset.labels import UNLABELLED
 from converters.dataset.schema import SIZES, Role
 from converters.errors import DataError, Location
 from converters.formats.tfrecord.columns import row_of, values_array
@@ -350,13 +352,14 @@ class TextPairs:
 
     @property
     def label_names(self) -> dict[int, str] | None:
-        """The names of the labels, where they are in one-to-one relation in all records."""
+        """The names of the labels, where they are in one-to-one relation in all records; -1 is no label."""
         try:
             names = {label: text.decode() for label, text in sorted(self.texts.items())}
         except UnicodeDecodeError:
             return None
-        usable = all(name and name.isprintable() for name in names.values())
-        return names if usable and not self.broken and len(set(names.values())) == len(names) > 0 else None
+        usable = all(map(can_name_label, names.values())) and len(set(names.values())) == len(names)
+        names.pop(UNLABELLED, None)
+        return names if names and usable and not self.broken else None
 
 
 def _locate_value(found: FeatureValues, locate: Locate, value: int) -> Location:

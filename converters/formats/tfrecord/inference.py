@@ -210,7 +210,7 @@ def _take_label(taken: Mapping[str, _Taken]) -> _Taken | None:
             continue
         facts = feature.facts
         if facts.kind != "int64_list":
-            feature.why = "called as labels are, but its values are no numbers"
+            feature.why = "called as labels are, but its values are no integers"
         elif facts.low is None or facts.high is None:
             feature.why = "called as labels are, but no record has a value"
         elif facts.low < UNLABELLED or facts.high >= _MAX_LABEL:

@@ -6,10 +6,13 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from converters.dataset.description import can_name_label
+from converters.dataset.labels import UNLABELLED
 from converters.storage.files import read_bounded
 from converters.storage.object_store import Place
 
 _MAX_BYTES = 1 << 20
+_MAX_NUMBER = 10**18  # what a description takes has at most 18 digits
 _PBTXT = re.compile(r".*\.pbtxt", re.IGNORECASE | re.DOTALL)
 _LABELS = re.compile(r"labels?\.txt", re.IGNORECASE)
 _NUMBERED = re.compile(r"\s*(-?\d+)\s*:\s*(.*\S)\s*")
@@ -36,12 +39,12 @@ class LabelMap:
 
     def fitting(self, labels: Collection[int]) -> dict[int, str] | None:
         """The names, by the numbers that occur in the data; None where they do not fit these."""
-        names = dict(self.names)
+        names = {number: name for number, name in self.names.items() if number != UNLABELLED}
         if self.listed and 0 not in labels:
             if max(labels, default=0) != len(names):
                 return None
             names = {number + 1: name for number, name in names.items()}
-        return names if all(label in names for label in labels) else None
+        return names if names and all(label in names for label in labels) else None
 
 
 def find_label_maps(folder: Place, files: Collection[str]) -> list[LabelMap]:
@@ -54,7 +57,7 @@ def find_label_maps(folder: Place, files: Collection[str]) -> list[LabelMap]:
             continue
         try:
             made = parse(read_bounded(folder / path, _MAX_BYTES).decode("utf-8-sig"))
-        except (OSError, UnicodeDecodeError):
+        except (OSError, ValueError):  # no UTF-8, or a number of thousands of digits
             continue
         if made is None or any((other.names, other.listed) == made for other in found):
             continue
@@ -109,9 +112,11 @@ def parse_pbtxt(text: str) -> tuple[dict[int, str], bool] | None:
 
 
 def _usable(names: Mapping[int, int | str], count: int) -> bool:
-    """Whether there are so many names, no two the same, that can name labels."""
+    """Whether there are so many names, no two the same, that can name labels; -1, which is no label, may have one."""
     texts = [str(name) for name in names.values()]
-    return len(names) == len(set(texts)) == count > 0 and all(text and text.isprintable() for text in texts)
+    distinct = len(names) == len(set(texts)) == count > 0
+    numbers = distinct and min(names) >= UNLABELLED and max(names) < _MAX_NUMBER
+    return numbers and all(map(can_name_label, texts))
 
 
 def _unquoted(text: str) -> str:

@@ -213,11 +213,14 @@ class TFRecordSource:
         _check_label_files(found.splits, reading.labels)
 
     @property
+    def passed_over(self) -> tuple[str, ...]:
+        """A sentence that lists what is in the source and is no part of the dataset, if anything is."""
+        return (passed_over_note(self._found.passed_over),) if self._found.passed_over else ()
+
+    @property
     def warnings(self) -> Sequence[str]:
         """How files were matched, and what examining them has shown."""
-        notes = [found.note for found in self.splits if found.note]
-        if self._found.passed_over:
-            notes.append(passed_over_note(self._found.passed_over))
+        notes = [*(found.note for found in self.splits if found.note), *self.passed_over]
         notes += [f"{config.name}: {note}" for config in self.inferred for note in config.notes]
         return [*notes, *(warning for split in self._examined.values() for warning in split.warnings)]
 

@@ -6,18 +6,20 @@ import json
 import re
 import textwrap
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from converters.dataset.description import Split
 from converters.dataset.image_header import SUFFIXES
+from converters.dataset.schema import Schema
 from converters.dataset.shard import Shard
 from converters.errors import CallError, DataError
 from converters.formats.readme import code, datasets_loading, example_split
 from converters.formats.shard_files import ShardFiles
+from converters.formats.table import yaml_features
 from converters.formats.webdataset.files import JSON, SEVERAL, Layout, problems
 from converters.formats.webdataset.reading import Archive
 from converters.formats.webdataset.writing import write_archive
@@ -115,6 +117,15 @@ class WebDatasetFormat(ShardFiles):
         """How webdataset and `datasets` load a split, and which column is where."""
         return _loading(report)
 
+    def stated_features(self, report: Report) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """Those of configs whose columns may lack values: `datasets` goes by the first five records of one split."""
+        schemas = {found.split.config: found.split.schema for found in report.splits}
+        return {
+            config: _features(schema, _named(report, config))
+            for config, schema in schemas.items()
+            if schema.sparse
+        }
+
 
 def _suffixes(report: Report) -> dict[tuple[str, str], tuple[set[str], set[str]]]:
     """By config and column: what the names of images end in, and which suffixes are those of what is in them."""
@@ -128,19 +139,43 @@ def _suffixes(report: Report) -> dict[tuple[str, str], tuple[set[str], set[str]]
     return found
 
 
+def _named(report: Report, config: str) -> dict[str, tuple[str, set[str]]]:
+    """By column of images of a config: what the names end in, and which suffixes are those of what is in them."""
+    return {
+        column: (suffix, found)
+        for (own, column), ((suffix,), found) in _suffixes(report).items()
+        if own == config
+    }
+
+
+def _tails(layout: Layout, named: Mapping[str, tuple[str, set[str]]]) -> dict[str, str]:
+    """What follows the key in the names of files, by the column of bytes that they hold."""
+    images = {
+        column.name: tail + named.get(column.name, (SEVERAL,))[0] for tail, column in layout.images.items()
+    }
+    return images | {column.name: tail for tail, column in layout.raw.items()}
+
+
+def _features(schema: Schema, named: Mapping[str, tuple[str, set[str]]]) -> list[dict[str, Any]]:
+    """The features of a config: a field for each file of a record, and two more that `datasets` adds."""
+    layout = Layout.of(schema)
+    fields: list[dict[str, Any]] = [
+        {"name": tail[1:], "dtype": "image" if schema[name].role == "image" else "binary"}
+        for name, tail in _tails(layout, named).items()
+    ]
+    values = {column.name for column in layout.values}
+    fields.append(
+        {"name": JSON[1:], "struct": [own for own in yaml_features(schema) if own["name"] in values]}
+    )
+    return [*fields, *({"name": name, "dtype": "string"} for name in ("__key__", "__url__"))]
+
+
 def _loading(report: Report) -> str:
     """Markdown that says which column is where, and how webdataset and ``datasets`` load a split."""
     split = example_split(report)
     layout = Layout.of(split.schema)
-    named = {
-        column: (suffix, found)
-        for (config, column), ((suffix,), found) in _suffixes(report).items()
-        if config == split.config
-    }
-    tails = {
-        column.name: tail + named.get(column.name, (SEVERAL,))[0] for tail, column in layout.images.items()
-    }
-    tails |= {column.name: tail for tail, column in layout.raw.items()}
+    named = _named(report, split.config)
+    tails = _tails(layout, named)
     files = [f"`KEY{tail}` is the column {code(name)}" for name, tail in tails.items()]
     if layout.has_json:
         files.append(f"`KEY{JSON}` has {', '.join(code(column.name) for column in layout.values)}")

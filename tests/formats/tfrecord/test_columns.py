@@ -218,7 +218,8 @@ def test_a_feature_that_is_not_described_is_never_lost():
     records = [{"a": [1]}, {"a": [2], "more": None}, {"a": [3], "more": b"x"}]
     (frames,) = frames_of([encode_features(record) for record in records])
     with pytest.raises(
-        RecordError, match="'more' is not in the dataset's description and would be lost"
+        RecordError,
+        match=r"'more' is not in the .* description and would be lost\. Add it to the columns of a dataset\.json",
     ) as caught:
         ColumnReader(schema).read(frames)
     assert caught.value.row == 2

@@ -369,6 +369,7 @@ def slim(number, labels=3, first=0):
         ("daisy\nrose\ntulip\nviolet\n", 1, (), ()),
         ("daisy\nrose\n", 0, (), ()),
         ("daisy\nrose\nrose\n", 0, (), ()),
+        ("daisy\nrose\nfile_name\n", 0, (), ()),
         ("", 0, (), ()),
     ],
 )
@@ -430,6 +431,25 @@ def test_texts_that_are_not_one_to_one_name_nothing(tmp_path):
     schema, _ = infer(tmp_path, records)
     assert schema["label"].feature == "image/object/class/label"
     assert schema["label"].label_names == ()
+
+
+def test_a_text_that_cannot_name_a_label_names_none(tmp_path):
+    texts = [b"clip_id", b"cat"]
+    schema, _ = infer(tmp_path, [slim(n, 2) | {"image/class/text": texts[n % 2]} for n in range(4)])
+    assert schema["label"].label_names == ()
+
+
+def test_a_text_of_what_has_no_label_names_no_label(tmp_path):
+    texts = [b"none", b"cat", b"dog"]
+    schema, source = infer(tmp_path, [slim(n, 3, -1) | {"image/class/text": texts[n % 3]} for n in range(6)])
+    assert (schema["label"].label_names, schema["label"].label_ids) == (("cat", "dog"), ())
+    assert [row["label"] for row in rows(source)] == [-1, 0, 1, -1, 0, 1]
+
+
+def test_labels_that_are_no_integers_are_told_as_such(tmp_path):
+    _, source = infer(tmp_path, [{"image": picture(), "label": [0.5]}])
+    [why] = [column.why for column in source.inferred[0].columns if column.feature == "label"]
+    assert why == "called as labels are, but its values are no integers"
 
 
 def test_vectors_of_named_labels(tmp_path):

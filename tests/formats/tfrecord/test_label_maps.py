@@ -2,7 +2,7 @@
 
 import pytest
 
-from converters.formats.tfrecord.label_maps import LabelMap, parse_labels, parse_pbtxt
+from converters.formats.tfrecord.label_maps import LabelMap, find_label_maps, parse_labels, parse_pbtxt
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,19 @@ def test_labels_txt(text, names, listed):
     assert parse_labels(text) == (names, listed)
 
 
-@pytest.mark.parametrize("text", ["", "\n\n", "a\na\n", "0:a\n0:b\n", "0:a\n1:a\n", "a\x00\nb\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n\n",
+        "a\na\n",
+        "0:a\n0:b\n",
+        "0:a\n1:a\n",
+        "a\x00\nb\n",
+        "-2:a\n0:b",
+        "0:a\n1000000000000000000:b",
+    ],
+)
 def test_a_labels_txt_that_names_nothing(text):
     assert parse_labels(text) is None
 
@@ -69,6 +81,20 @@ def test_a_label_map_that_names_nothing(text):
 )
 def test_names_one_a_line_count_from_0_if_0_occurs(labels, names):
     assert LabelMap("labels.txt", {0: "a", 1: "b"}, listed=True).fitting(labels) == names
+
+
+def test_minus_one_is_no_label_and_has_no_name():
+    label_map = LabelMap("x.pbtxt", {-1: "ignored", 0: "a"})
+    assert label_map.fitting({0}) == {0: "a"}
+    assert LabelMap("x.pbtxt", {-1: "ignored"}).fitting(set()) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("labels.txt", "0:a\n{}:b\n"), ("x.pbtxt", "item {{ id: {} name: 'a' }}")]
+)
+def test_a_number_of_thousands_of_digits_is_no_label(tmp_path, name, text):
+    (tmp_path / name).write_text(text.format("7" * 5000))
+    assert find_label_maps(tmp_path, [name]) == []
 
 
 def test_every_label_needs_a_name():
