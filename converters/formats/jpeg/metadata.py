@@ -319,7 +319,7 @@ class Metadata:
 def _write_csv(rows: pa.RecordBatch, file: IO[bytes]) -> None:
     from pyarrow import csv as arrow_csv
 
-    arrow_csv.write_csv(rows, file, arrow_csv.WriteOptions(include_header=False))
+    arrow_csv.write_csv(rows, file, arrow_csv.WriteOptions(include_header=False, quoting_style="needed"))
 
 
 def _json_lines(rows: pa.RecordBatch) -> Iterator[bytes]:
