@@ -54,6 +54,7 @@ MAX_CSV_LABELS = 1000  # as columns of a CSV; more names than that are unwieldy 
 _RESERVED = re.compile(r"image|(.+_)?file_names?")
 # A word that no reader of CSV takes for a number, a truth value or nothing at all.
 _WORD = re.compile(r"(?!(?:nan?|null|none|true|false|inf|infinity)$)[^\W\d_][\w '&()-]*", re.IGNORECASE)
+_NAMES_OF_LABELS = ("label_name", "label_names")
 _READ_ROWS = 2048
 _READ_BYTES = 1 << 20
 _BLOCK = 1 << 20
@@ -140,6 +141,21 @@ class Metadata:
         if (label := self.schema.label) and self._as_names(label):
             fields |= dict.fromkeys(label.label_names, pa.uint8())
         return fields
+
+    def _is_complete(self) -> bool:
+        """Whether a row has all that readers look for, under its name; by other code than what names it."""
+        schema, fields = self.schema, set(self.fields)
+        names = set(self.split.label_names)
+        as_names = bool(names) and names <= fields
+        needed = {
+            "file_name" if image == schema.image else f"{image.name}_file_name" for image in schema.images
+        }
+        needed |= {
+            column.name
+            for column in schema
+            if column.role not in ("image", *SIZES) and not (as_names and column.role == "label")
+        }
+        return needed <= fields and (not names or as_names or not fields.isdisjoint(_NAMES_OF_LABELS))
 
     def from_header(self, column: Column) -> bool:
         """Whether the image's header says what a column does."""
@@ -254,6 +270,8 @@ class Metadata:
             DataError: the file is malformed, has other columns or another order, or a value is not of its type.
         """
         location = Location(str(path))
+        if not self._is_complete() or not re.fullmatch(r"metadata(-\d+-of-\d+)?\.(csv|jsonl)", path.name):
+            raise DataError("its name or its columns are wrong: a fault of kfer-convert.", location)
         try:
             # A file object: from a path, Arrow would go by the name and decompress.
             with open(open_regular(path, follow_links=False), "rb") as file:  # noqa: PTH123  # a descriptor
