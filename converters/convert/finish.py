@@ -92,10 +92,10 @@ def finish(
     lost = source.write_lost(report, staging.output)
     report = replace(report, files=with_added(report.files, [*joined, *lost]))
     report = replace(report, files=with_added(report.files, _finish(target, report, staging.output)))
-    check_descriptions(report, staging.output)
     # Indexes and label CSVs too: shards that read different ones would not belong together.
     if (changed := changed_input(source, inputs)) is not None:
         raise changed
+    check_descriptions(report, staging.output)
     write_manifest(report, staging.output)
     check_sums(report, staging.output, all_here=isinstance(staging, FolderStaging))
     return report

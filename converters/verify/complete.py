@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from fnmatch import fnmatchcase
 from itertools import chain, dropwhile, filterfalse, islice, pairwise, takewhile, zip_longest
 from pathlib import Path
@@ -20,7 +20,8 @@ from typing import Any
 
 from converters.dataset.description import DESCRIPTION_FILE, FEATURES, Split
 from converters.dataset.manifest import MANIFEST, SUMS
-from converters.dataset.members import plain_name
+from converters.dataset.members import is_pattern, plain_name
+from converters.dataset.quarantine import FOLDER, LIST, check_quarantine
 from converters.dataset.report import Report, SplitReport
 from converters.dataset.schema import Column
 from converters.dataset.source import Source
@@ -30,6 +31,7 @@ from converters.formats.readme import LICENCE, README
 from converters.formats.table import Stated, check_features
 from converters.formats.tfrecord.source import TFRecordSource
 from converters.storage.file_list import OutputFile
+from converters.storage.object_store import Place
 
 _VALIDATION = {"validation", "valid", "val", "dev"}
 _ENDS = 8  # so many of a shard's files, from either end, are held against the patterns
@@ -53,6 +55,7 @@ _LAYOUTS: Mapping[str, tuple[str, ...]] = {
 _LABELS = {"label", "label_vector", "label_vector_stored", "label_id", "label_id_stored"}
 _SPLITS = {"train", "valid", "validation", "val", "dev", "test"}
 _WORD = re.compile(r"(?<![A-Za-z])(?:[A-Z]?[a-z]+|[A-Z]+)(?![A-Za-z])")
+_TFRECORD = re.compile(r"(?!\.|events\.out\.).*\.tfrecords?")
 _DIGITS = re.compile(r"[0-9]+")
 _SHORT = 100  # what may name a column, in characters
 _FILES = ' "files": [\n'  # the line of a manifest behind which the files stand, one to a line
@@ -86,6 +89,7 @@ def check_descriptions(report: Report, folder: Path) -> None:
             raise _wrong(folder / LICENCE, "it does not hold the terms")
     if (folder / DESCRIPTION_FILE).is_file():
         _check_description(json.loads((folder / DESCRIPTION_FILE).read_bytes()), report, files, folder)
+    _check_quarantine(report, folder)
     if (folder / CROISSANT).is_file():
         document = json.loads((folder / CROISSANT).read_bytes())
         stated = [list(names) for names in _enumerations(document)]
@@ -95,6 +99,27 @@ def check_descriptions(report: Report, folder: Path) -> None:
                 folder / CROISSANT, "the names of labels are not those of the splits, in their order"
             )
         _check_croissant(document, report, files, folder / CROISSANT)
+
+
+def _check_quarantine(report: Report, folder: Path) -> None:
+    """What was left out has its bytes in files that are there, and is listed."""
+    if not any(split.quarantine for split in report.splits):
+        return
+    sizes = {file.path: file.size for file in report.files if file.path.startswith(f"{FOLDER}/")}
+    ranges = []
+    for split in report.splits:
+        if split.quarantine is None:
+            continue
+        try:
+            check_quarantine(split.quarantine, split.sources, sizes)
+        except ValueError as error:
+            raise _wrong(folder / FOLDER, f"{split.split.title}: {error}") from None
+        ranges += [
+            (split.split.config, split.split.name, piece.file, piece.raw) for piece in split.quarantine.ranges
+        ]
+    stated = json.loads((folder / LIST).read_bytes()) if LIST in sizes else []
+    if [(entry["config"], entry["split"], entry["file"], entry["raw"]) for entry in stated] != ranges:
+        raise _wrong(folder / LIST, "it does not list what was left out")
 
 
 def _front_matter(path: Path) -> Mapping[str, Any]:
@@ -295,7 +320,7 @@ def check_asked(report: Report) -> None:
         raise _wrong(Path(MANIFEST), f"its splits are not {', '.join(asked)}")
     for split in report.splits:
         schema, config = split.split.schema, document["configs"][split.split.config]
-        columns = config.get("columns") or (None if "kind" in config else document.get("columns"))
+        columns = config.get("columns") or (document.get("columns") if config.get("kind") is None else None)
         if columns is None:
             names = {**FEATURES, **document.get("features", {})}
             columns = {
@@ -324,8 +349,8 @@ def check_inferred(report: Report, source: TFRecordSource) -> None:
     """Hold what was inferred from the names of files and of features against these names.
 
     Raises:
-        ConverterError: a file is in a split of another name; its number is before that of the file before it; a column
-            is called neither as its feature nor as what it is.
+        ConverterError: a file is in a split of another name, or in none; its number is before that of the file before
+            it; a column is called neither as its feature nor as what it is.
     """
     for found in source.splits:
         for file in found.files:
@@ -334,14 +359,29 @@ def check_inferred(report: Report, source: TFRecordSource) -> None:
                 raise _wrong(Path(file.name), f"it is in the split {found.split.name}")
         for one, other in pairwise(file.name for file in found.files):
             numbers = [list(map(int, _DIGITS.findall(name))) for name in (one, other)]
-            if _DIGITS.sub("", one) == _DIGITS.sub("", other) and numbers[0] > numbers[1]:
+            if _DIGITS.sub("0", one) == _DIGITS.sub("0", other) and numbers[0] > numbers[1]:
                 raise _wrong(Path(other), f"its records come after those of {one}")
+    if not (source.chosen or report.options["configs"] or report.options["splits"]):
+        _check_siblings({file.path for found in source.splits for file in found.files})
     for table in report.inferred:
         for column in table.schema.stored:
             called = {table.schema.image: {"image"}, table.schema.label: _LABELS}.get(column, set())
             feature = column.feature or column.name
             if column.name not in {feature, *called} and feature.isprintable() and 0 < len(feature) < _SHORT:
                 raise _wrong(Path(DESCRIPTION_FILE), f"the feature {feature} is called {column.name}")
+
+
+def _check_siblings(known: Set[Place]) -> None:
+    """No file beside those that were read is a ``.tfrecord`` too, or called as one of them but for the numbers."""
+    here = [path for path in known if isinstance(path, Path)]
+    patterns = {(path.parent, _DIGITS.sub("0", path.name)) for path in here}
+    for folder in {path.parent for path in here}:
+        for other in folder.iterdir():
+            alike = (folder, _DIGITS.sub("0", other.name)) in patterns or _TFRECORD.fullmatch(other.name)
+            if alike and other not in known and other.is_file():
+                raise ConverterError(
+                    f"{other}: this file was not read; a fault of kfer-convert, or it was put there while it ran."
+                )
 
 
 # --- The files -----------------------------------------------------------------------------------------
@@ -358,7 +398,8 @@ def check_sources(report: Report, source: Source) -> None:
     described = report.description.document["configs"]
     for found in source.splits:
         names = described[found.split.config]["splits"][found.split.name]["file"]
-        places = {name: place for place, name in enumerate([names] if isinstance(names, str) else names)}
+        names = [] if isinstance(names, str) or any(map(is_pattern, names)) else list(dict.fromkeys(names))
+        places = {name: place for place, name in enumerate(names)}
         order = [places[name] for file in found.files if (name := plain_name(file.name)) in places]
         if order != sorted(order):
             raise _wrong(

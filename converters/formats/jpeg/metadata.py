@@ -155,7 +155,8 @@ class Metadata:
             for column in schema
             if column.role not in ("image", *SIZES) and not (as_names and column.role == "label")
         }
-        return needed <= fields and (not names or as_names or not fields.isdisjoint(_NAMES_OF_LABELS))
+        called = self.file in ("metadata.csv", "metadata.jsonl") and needed <= fields
+        return called and (not names or as_names or not fields.isdisjoint(_NAMES_OF_LABELS))
 
     def from_header(self, column: Column) -> bool:
         """Whether the image's header says what a column does."""
@@ -270,7 +271,7 @@ class Metadata:
             DataError: the file is malformed, has other columns or another order, or a value is not of its type.
         """
         location = Location(str(path))
-        if not self._is_complete() or not re.fullmatch(r"metadata(-\d+-of-\d+)?\.(csv|jsonl)", path.name):
+        if not self._is_complete():
             raise DataError("its name or its columns are wrong: a fault of kfer-convert.", location)
         try:
             # A file object: from a path, Arrow would go by the name and decompress.
