@@ -18,6 +18,7 @@ from itertools import chain, dropwhile, filterfalse, islice, pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
+from converters.dataset.column_table import ColumnRow
 from converters.dataset.description import DESCRIPTION_FILE, FEATURES, Split
 from converters.dataset.manifest import MANIFEST, SUMS
 from converters.dataset.members import is_pattern, plain_name
@@ -56,6 +57,7 @@ _LABELS = {"label", "label_vector", "label_vector_stored", "label_id", "label_id
 _SPLITS = {"train", "valid", "validation", "val", "dev", "test"}
 _WORD = re.compile(r"(?<![A-Za-z])(?:[A-Z]?[a-z]+|[A-Z]+)(?![A-Za-z])")
 _TFRECORD = re.compile(r"(?!\.|events\.out\.).*\.tfrecords?")
+_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 _DIGITS = re.compile(r"[0-9]+")
 _SHORT = 100  # what may name a column, in characters
 _FILES = ' "files": [\n'  # the line of a manifest behind which the files stand, one to a line
@@ -189,7 +191,7 @@ def _check_description(
         config = document["configs"][split.split.config]
         stated = config["splits"][split.split.name]
         columns = {
-            column.name: (column.feature or column.name, _by_number(column))
+            column.name: (column.name if column.feature is None else column.feature, _by_number(column))
             for column in split.split.schema
             if not column.derived
         }
@@ -207,7 +209,10 @@ def _stated_columns(columns: Mapping[str, Any]) -> dict[str, tuple[str, dict[int
         column = {} if isinstance(column, str) else column
         names = column.get("label_names") or []
         numbered = enumerate(names) if isinstance(names, list) else names.items()
-        found[name] = column.get("feature") or name, {int(number): label for number, label in numbered}
+        found[name] = (
+            name if column.get("feature") is None else column["feature"],
+            {int(number): label for number, label in numbered},
+        )
     return found
 
 
@@ -350,7 +355,7 @@ def check_inferred(report: Report, source: TFRecordSource) -> None:
 
     Raises:
         ConverterError: a file is in a split of another name, or in none; its number is before that of the file before
-            it; a column is called neither as its feature nor as what it is.
+            it; a column is called neither as its feature nor as what it is, or has other names of labels than a file.
     """
     for found in source.splits:
         for file in found.files:
@@ -364,11 +369,38 @@ def check_inferred(report: Report, source: TFRecordSource) -> None:
     if not (source.chosen or report.options["configs"] or report.options["splits"]):
         _check_siblings({file.path for found in source.splits for file in found.files})
     for table in report.inferred:
+        for row in table.columns:
+            _check_label_map(row, source.folder)
         for column in table.schema.stored:
             called = {table.schema.image: {"image"}, table.schema.label: _LABELS}.get(column, set())
             feature = column.feature or column.name
             if column.name not in {feature, *called} and feature.isprintable() and 0 < len(feature) < _SHORT:
                 raise _wrong(Path(DESCRIPTION_FILE), f"the feature {feature} is called {column.name}")
+
+
+def _check_label_map(row: ColumnRow, folder: Place) -> None:
+    """Names of labels that were taken from a file are those that stand in it, by their numbers or in their order."""
+    _, said, name = row.why.rpartition("; names from ")
+    path = folder / name
+    if not said or row.column is None or row.column.kind or not isinstance(path, Path) or not path.is_file():
+        return
+    text, names = path.read_text("utf-8-sig"), row.column.names_by_number
+    if path.suffix.lower() == ".txt":
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        numbered = [re.fullmatch(r"(-?\d+)\s*:\s*(.*)", line) for line in lines]
+        by_number = {int(match[1]): match[2] for match in numbered if match}
+        right = list(names.values()) == lines or names == by_number
+    else:
+        items = [] if "#" in text or "\\" in text else re.findall(r"{[^{}]*}", text)
+        found = [(re.search(r"\bid\s*:\s*(-?\d+)", _QUOTED.sub("", item)), item) for item in items]
+        stated = [
+            (int(match[1]), {quoted[1:-1] for quoted in _QUOTED.findall(item)})
+            for match, item in found
+            if match
+        ]
+        right = all(names.get(number) in (None, *texts) for number, texts in stated)
+    if not right:
+        raise _wrong(path, f"the column {row.column.name} has other names of labels")
 
 
 def _check_siblings(known: Set[Place]) -> None:

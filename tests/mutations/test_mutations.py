@@ -74,10 +74,12 @@ def test_no_mutation_publishes_a_wrong_output(source, tmp_path, mutation: Mutati
 
 
 INFERRED = (
-    Edit("formats.tfrecord.listing:_names_below", "tuple(sorted(names))", "tuple(sorted(names)[1:])"),
+    Edit("formats.tfrecord.listing:_names_below", "tuple(sorted(names))", "tuple(sorted(names)[:-1])"),
     Edit("formats.tfrecord.descriptions:_by_names", "splits_of(files, source_name).items()",
          "reversed(splits_of(files, source_name).items())"),
     Edit("formats.tfrecord.file_names:splits_of", ") or None\n", ") or None\n        found[path] = None\n"),
+    Edit("formats.tfrecord.label_maps:parse_labels", "enumerate(lines)}", "enumerate(sorted(lines))}"),
+    Edit("formats.tfrecord.label_maps:parse_pbtxt", "{number: str(name) for", "{3 - number: str(name) for"),
     Edit("formats.tfrecord.inference:_call", "if _unusable(name)", "if name"),
     Edit("formats.tfrecord.inference:_call", 'image.call("image")', 'image.call("picture")'),
 )  # fmt: skip
@@ -89,7 +91,13 @@ def test_no_mutation_infers_wrongly_what_names_say(source, tmp_path, change):
     files.mkdir()
     for path in source.glob("plain-*"):
         shutil.copy(path, files / path.name.replace("-of-0000", " of "))  # no number of files is published
-    convert(files, to="arrow", out=tmp_path / "right", workers=1)
+    if "pbtxt" in change.where:
+        items = (f'item {{ id: {number} name: "{name}" }}' for number, name in enumerate(sources.NAMES, 1))
+        (files / "label_map.pbtxt").write_text("".join(('item { id: 0 name: "none" }', *items)))
+    else:
+        (files / "labels.txt").write_text("\n".join(sources.NAMES))
+    report = convert(files, to="arrow", out=tmp_path / "right", workers=1)
+    assert report.splits[0].split.label_names[-3:] == tuple(sources.NAMES)
     with applied((change,)), pytest.raises(ConverterError, match="a fault of kfer-convert"):
         convert(files, to="arrow", out=tmp_path / "out", workers=1)
 

@@ -192,6 +192,7 @@ class TFRecordSource:
         self._paranoid = paranoid
         self.named_after_place = named_after_place
         self.chosen = chosen
+        self.folder = found.folder
         self.description = found.description
         self.inferred = inferred
         self.identified = reading.labels is not None
