@@ -5,6 +5,7 @@ refused, or the output is right by ``oracle.py``, which uses nothing of the pack
 proves nothing: it would have no effect.
 """
 
+import hashlib
 import shutil
 
 import oracle
@@ -13,7 +14,7 @@ import sources
 from mutate import Constant, Edit, applied
 from mutations import MUTATIONS, Mutation
 
-from converters import ConverterError, convert
+from converters import ConverterError, convert, verify
 
 # So small that each `train` has two shards, and what the strict parser reads alone is in one of them.
 SHARD_BYTES = 9000
@@ -115,6 +116,33 @@ def test_no_mutation_makes_a_wrong_output_of_another_one(source, tmp_path, chang
     convert(source, to="parquet", out=tmp_path / "parquet", configs=["boxes"], workers=1)
     with applied((change,)), pytest.raises(ConverterError, match="a fault of kfer-convert"):
         convert(tmp_path / "parquet", to="tfrecord", out=tmp_path / "out", workers=1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        Edit("verify.output:Verification.report", "in self.damaged.items()", "in ()"),
+        Edit("verify.output:Verification._split_report", "if not checks:", "if False:"),
+        Edit("dataset.report:Report.failures", "list(self.problems)", "[]"),
+    ],
+    ids=lambda change: change.where,
+)
+def test_no_mutation_lets_a_forged_output_pass(source, tmp_path, change):
+    out = tmp_path / "out"
+    convert(source, to="arrow", out=out, configs=["boxes"], workers=1)
+    path = out / "MANIFEST.json"
+    if "_split_report" in change.where:
+        manifest = path.read_bytes()
+        forged = manifest.replace(b'"image_bytes": ', b'"image_bytes": 1', 1)
+        digests = [hashlib.sha256(data).hexdigest() for data in (manifest, forged)]
+        path.write_bytes(forged)
+        path = out / "SHA256SUMS"
+        path.write_text(path.read_text().replace(*digests))
+    else:
+        (out / "boxes" / "test-00000-of-00001.arrow").write_bytes(b"")
+    assert verify(out, workers=1).failures()
+    with applied((change,)), pytest.raises(ConverterError, match="a fault of kfer-convert"):
+        verify(out, workers=1)
 
 
 def test_there_are_at_least_forty_of_different_names():
