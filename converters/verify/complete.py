@@ -310,7 +310,8 @@ def check_asked(report: Report) -> None:
     """Hold the splits and their columns against the text of the description, and against what was asked for.
 
     Raises:
-        ConverterError: a split is missing or out of order; a column, its feature or the names of its labels are others.
+        ConverterError: a split is missing or out of order; a column, its feature or the names of its labels are others;
+            what is published of a split is not what its records were compared with.
     """
     document, options = report.description.document, report.options
     absent = {split.title for split in report.absent}
@@ -346,6 +347,13 @@ def check_asked(report: Report) -> None:
             raise _wrong(
                 Path(MANIFEST), f"the columns of {split.split.title} are not those of the description"
             )
+        facts, published = config["splits"][split.split.name], split.split.published
+        counts = dict(zip(split.split.label_names, published.label_counts or (), strict=False))
+        if facts.get("records") not in (None, published.records) or facts.get("label_counts") not in (
+            None,
+            counts,
+        ):
+            raise _wrong(Path(MANIFEST), f"the facts published of {split.split.title} were not compared")
         if schema.derived and schema.label and schema.derived.label_names != schema.label.label_names:
             raise _wrong(Path(MANIFEST), f"{schema.derived.name} has other names than {schema.label.name}")
 
@@ -540,6 +548,8 @@ def check_sums(report: Report, folder: Path, *, all_here: bool) -> None:
     ]
     if ours != theirs:
         raise _wrong(folder / MANIFEST, "it says something else of the splits or of their columns")
+    if any(any((folder / path).iterdir()) for path in stated["empty_folders"]):
+        raise _wrong(folder / MANIFEST, "a folder that it says is empty is not")
     if stated["dataset"] != report.description.document:
         raise _wrong(folder / MANIFEST, "its description is not the one of the dataset")
 

@@ -55,6 +55,7 @@ _RESERVED = re.compile(r"image|(.+_)?file_names?")
 # A word that no reader of CSV takes for a number, a truth value or nothing at all.
 _WORD = re.compile(r"(?!(?:nan?|null|none|true|false|inf|infinity)$)[^\W\d_][\w '&()-]*", re.IGNORECASE)
 _NAMES_OF_LABELS = ("label_name", "label_names")
+_NO_WORDS = ("", "na", "nan", "null", "none", "true", "false", "inf", "infinity")
 _READ_ROWS = 2048
 _READ_BYTES = 1 << 20
 _BLOCK = 1 << 20
@@ -143,7 +144,7 @@ class Metadata:
         return fields
 
     def _is_complete(self) -> bool:
-        """Whether a row has all that readers look for, under its name; by other code than what names it."""
+        """Whether a row has all that readers look for, as they find it; by other code than what decides on it."""
         schema, fields = self.schema, set(self.fields)
         names = set(self.split.label_names)
         as_names = bool(names) and names <= fields
@@ -155,6 +156,12 @@ class Metadata:
             for column in schema
             if column.role not in ("image", *SIZES) and not (as_names and column.role == "label")
         }
+        texts = {name for name, kind in self.fields.items() if not pa.types.is_integer(kind)}
+        words = all(name[:1] not in "0123456789.+-" and name.lower() not in _NO_WORDS for name in names)
+        if self.is_csv and not (
+            texts <= {*self.file_columns.values(), *IDENTITIES, *_NAMES_OF_LABELS} and (words or as_names)
+        ):
+            return False
         called = self.file in ("metadata.csv", "metadata.jsonl") and needed <= fields
         return called and (not names or as_names or not fields.isdisjoint(_NAMES_OF_LABELS))
 
