@@ -348,11 +348,10 @@ def check_asked(report: Report) -> None:
                 Path(MANIFEST), f"the columns of {split.split.title} are not those of the description"
             )
         facts, published = config["splits"][split.split.name], split.split.published
-        counts = dict(zip(split.split.label_names, published.label_counts or (), strict=False))
-        if facts.get("records") not in (None, published.records) or facts.get("label_counts") not in (
-            None,
-            counts,
-        ):
+        labels = split.split.label_names  # none where they are left out
+        counts = dict(zip(labels, published.label_counts or (), strict=False))
+        wrong = labels and facts.get("label_counts") not in (None, counts)
+        if wrong or facts.get("records") not in (None, published.records):
             raise _wrong(Path(MANIFEST), f"the facts published of {split.split.title} were not compared")
         if schema.derived and schema.label and schema.derived.label_names != schema.label.label_names:
             raise _wrong(Path(MANIFEST), f"{schema.derived.name} has other names than {schema.label.name}")
