@@ -19,12 +19,20 @@ from converters.dataset.shard import ShardResult
 from converters.dataset.source import FileState, Source, changed_input
 from converters.errors import ConverterError
 from converters.formats import Finishes, Format, Joins
+from converters.formats.output_source import OutputSource
 from converters.formats.tfrecord.source import TFRecordSource
 from converters.staging import Staging
 from converters.staging.folder import FolderStaging
 from converters.storage.file_list import OutputFile, merged_runs, with_added
 from converters.storage.tree import hash_file, walk_files
-from converters.verify.complete import check_descriptions, check_joined, check_sources, check_sums
+from converters.verify.complete import (
+    check_asked,
+    check_descriptions,
+    check_inferred,
+    check_joined,
+    check_sources,
+    check_sums,
+)
 from converters.verify.read_back import format_errors
 
 
@@ -68,8 +76,13 @@ def finish(
     )
     if failures := report.failures():
         raise CheckError(f"nothing was published: {failures[0]}.", report)
+    check_asked(report)
     if isinstance(source, TFRecordSource):
         check_sources(report, source)
+        if source.named_after_place:
+            check_inferred(report, source)
+    if isinstance(source, OutputSource):
+        source.check_copied(report)
     for folder in chain.from_iterable(split.folders for split in merged):
         staging.collect(Path(folder))
     parts = {path: parts for split in merged for path, parts in split.parts.items()}
@@ -79,10 +92,10 @@ def finish(
     lost = source.write_lost(report, staging.output)
     report = replace(report, files=with_added(report.files, [*joined, *lost]))
     report = replace(report, files=with_added(report.files, _finish(target, report, staging.output)))
-    check_descriptions(report, staging.output)
     # Indexes and label CSVs too: shards that read different ones would not belong together.
     if (changed := changed_input(source, inputs)) is not None:
         raise changed
+    check_descriptions(report, staging.output)
     write_manifest(report, staging.output)
     check_sums(report, staging.output, all_here=isinstance(staging, FolderStaging))
     return report

@@ -97,7 +97,11 @@ def first_misnamed(
             return None
     rows = zip(names, own, endings, valid_rows(images), strict=True)
     for row, (name, own_name, suffix, there) in enumerate(rows):
-        if not there or (keeps_suffix and name == own_name and own_name.lower().endswith((".jpg", ".jpeg"))):
+        if not there:
+            continue
+        if keeps_suffix:
+            if name != (own_name if own_name.lower().endswith((".jpg", ".jpeg")) else own_name + suffix):
+                return row
             continue
         end = tail + suffix
         if not (
@@ -122,8 +126,9 @@ def is_stem_of(stem: str, record: int, own_name: str | None, prefix: str = "") -
     """Whether a file's name without its suffix is that of a record: its own name's, where it has one, or its number."""
     if own_name is None:
         return stem == prefix + str(record).zfill(8)
-    rest = own_name[len(stem) :]
-    return stem + rest == own_name and (not rest or rest.lower() in IMAGE_SUFFIXES)
+    rest, lowered = own_name[len(stem) :], own_name.lower()
+    has_suffix = lowered.endswith(IMAGE_SUFFIXES) and lowered not in IMAGE_SUFFIXES
+    return stem + rest == own_name and (rest.lower() in IMAGE_SUFFIXES if has_suffix else not rest)
 
 
 def _word_character(character: str) -> str:

@@ -21,9 +21,9 @@ from converters.dataset.arrays import (
 from converters.dataset.schema import Column, Schema
 
 UNLABELLED = -1
+"""What TensorFlow Datasets stores where a label is not known."""
 
 _SET_BITS = 64
-"""What TensorFlow Datasets stores where a label is not known."""
 
 
 def label_ranks(column: Column, array: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

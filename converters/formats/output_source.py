@@ -33,7 +33,7 @@ from converters.dataset.quarantine import LIST, list_text
 from converters.dataset.report import Report
 from converters.dataset.shard import Shard, SliceFacts
 from converters.dataset.source import Account, FileState, SourceFile, SourceSplit
-from converters.errors import CallError, DataError, Location
+from converters.errors import CallError, ConverterError, DataError, Location
 from converters.formats import load_format
 from converters.formats.fetch import fetch
 from converters.storage.file_list import OutputFile
@@ -259,6 +259,21 @@ class OutputSource:
                 "The output was changed after it was made: convert the originals again.",
             )
         return Account(entry.sources, entry.quarantine)
+
+    def check_copied(self, report: Report) -> None:
+        """Check that the records of another output, as they were read back, are those that this one's manifest states.
+
+        Raises:
+            ConverterError: of a split that has all columns, they are not.
+        """
+        for found, split in zip(self.splits, report.splits, strict=True):
+            whole = found.split.schema == self.reading.splits[found.split.title].schema
+            stated = self._entry(found).fingerprint
+            if whole and stated.records_sha256 != split.fingerprint.records_sha256:
+                raise ConverterError(
+                    f"{found.split.title}: the records that were read are not those of {self._folder}; a fault of "
+                    "kfer-convert."
+                )
 
     def _check_file(self, file: OutputFile) -> None:
         path = self._folder / file.path

@@ -12,16 +12,18 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from fnmatch import fnmatchcase
-from itertools import dropwhile, filterfalse, islice, takewhile, zip_longest
+from itertools import chain, dropwhile, filterfalse, islice, pairwise, takewhile, zip_longest
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from converters.dataset.description import DESCRIPTION_FILE, Split
+from converters.dataset.description import DESCRIPTION_FILE, FEATURES, Split
 from converters.dataset.manifest import MANIFEST, SUMS
+from converters.dataset.members import is_pattern, plain_name
+from converters.dataset.quarantine import FOLDER, LIST, check_quarantine
 from converters.dataset.report import Report, SplitReport
 from converters.dataset.schema import Column, Schema
 from converters.dataset.source import Source
@@ -29,7 +31,9 @@ from converters.errors import ConverterError
 from converters.formats.croissant import CROISSANT
 from converters.formats.readme import LICENCE, README
 from converters.formats.table import Stated, check_features
+from converters.formats.tfrecord.source import TFRecordSource
 from converters.storage.file_list import OutputFile
+from converters.storage.object_store import Place
 
 _VALIDATION = {"validation", "valid", "val", "dev"}
 _ENDS = 8  # so many of a shard's files, from either end, are held against the patterns
@@ -39,6 +43,23 @@ _HASHED_BYTES = 4 << 20
 _MAX_HASHED_FILES = 256
 _MAX_COMPARED = 1 << 12  # of more files, so many are compared
 _PART_BYTES = 1 << 12
+# Of our own formats: what the names of files end in, and what lies beside them.
+_LAYOUTS: Mapping[str, tuple[str, ...]] = {
+    "arrayrecord": (".array_record", README, LICENCE, DESCRIPTION_FILE),
+    "arrow": (".arrow", README, LICENCE),
+    "hf": (".parquet", README, LICENCE, CROISSANT),
+    "jpeg": ("", README, LICENCE),
+    "lance": (".lance", README, LICENCE),
+    "parquet": (".parquet", README, LICENCE, CROISSANT),
+    "tfrecord": (".tfrecord", README, LICENCE, DESCRIPTION_FILE),
+    "webdataset": (".tar", README, LICENCE),
+}
+_LABELS = {"label", "label_vector", "label_vector_stored", "label_id", "label_id_stored"}
+_SPLITS = {"train", "valid", "validation", "val", "dev", "test"}
+_WORD = re.compile(r"(?<![A-Za-z])(?:[A-Z]?[a-z]+|[A-Z]+)(?![A-Za-z])")
+_TFRECORD = re.compile(r"(?!\.|events\.out\.).*\.tfrecords?")
+_DIGITS = re.compile(r"[0-9]+")
+_SHORT = 100  # what may name a column, in characters
 _FILES = ' "files": [\n'  # the line of a manifest behind which the files stand, one to a line
 _END = {" ]\n", "}\n"}  # the lines that follow them
 
@@ -53,7 +74,11 @@ def check_descriptions(report: Report, folder: Path) -> None:
         ConverterError: one of them says something else than the output holds.
     """
     splits = [split.split for split in report.splits]
-    files = {split.split.title: _files_of(split, splits) for split in report.splits}
+    files = {split.split.title: _files_of(split, splits, report.format) for split in report.splits}
+    _, *beside = _LAYOUTS.get(report.format, ("",))
+    for name in beside:
+        if not (folder / name).is_file():
+            raise _wrong(folder / name, "it is missing")
     if (folder / README).is_file():
         card = _front_matter(folder / README)
         _check_patterns(card.get("configs") or (), report, files, folder / README)
@@ -66,6 +91,7 @@ def check_descriptions(report: Report, folder: Path) -> None:
             raise _wrong(folder / LICENCE, "it does not hold the terms")
     if (folder / DESCRIPTION_FILE).is_file():
         _check_description(json.loads((folder / DESCRIPTION_FILE).read_bytes()), report, files, folder)
+    _check_quarantine(report, folder)
     if (folder / CROISSANT).is_file():
         document = json.loads((folder / CROISSANT).read_bytes())
         stated = [list(names) for names in _enumerations(document)]
@@ -74,6 +100,28 @@ def check_descriptions(report: Report, folder: Path) -> None:
             raise _wrong(
                 folder / CROISSANT, "the names of labels are not those of the splits, in their order"
             )
+        _check_croissant(document, report, files, folder / CROISSANT)
+
+
+def _check_quarantine(report: Report, folder: Path) -> None:
+    """What was left out has its bytes in files that are there, and is listed."""
+    if not any(split.quarantine for split in report.splits):
+        return
+    sizes = {file.path: file.size for file in report.files if file.path.startswith(f"{FOLDER}/")}
+    ranges = []
+    for split in report.splits:
+        if split.quarantine is None:
+            continue
+        try:
+            check_quarantine(split.quarantine, split.sources, sizes)
+        except ValueError as error:
+            raise _wrong(folder / FOLDER, f"{split.split.title}: {error}") from None
+        ranges += [
+            (split.split.config, split.split.name, piece.file, piece.raw) for piece in split.quarantine.ranges
+        ]
+    stated = json.loads((folder / LIST).read_bytes()) if LIST in sizes else []
+    if [(entry["config"], entry["split"], entry["file"], entry["raw"]) for entry in stated] != ranges:
+        raise _wrong(folder / LIST, "it does not list what was left out")
 
 
 def _front_matter(path: Path) -> Mapping[str, Any]:
@@ -157,21 +205,29 @@ def _check_description(
         config = document["configs"][split.split.config]
         stated = config["splits"][split.split.name]
         columns = {
-            column.name: (column.feature or column.name, _by_number(column))
+            column.name: (column.name if column.feature is None else column.feature, _by_number(column))
             for column in split.split.schema
             if not column.derived
         }
-        found = {}
-        for name, column in config["columns"].items():
-            column = {} if isinstance(column, str) else column
-            names = column.get("label_names") or []
-            numbered = enumerate(names) if isinstance(names, list) else names.items()
-            found[name] = column.get("feature", name), {int(number): label for number, label in numbered}
-        if list(found.items()) != list(columns.items()):
+        if list(_stated_columns(config["columns"]).items()) != list(columns.items()):
             raise _wrong(path, f"the columns are not those of {split.split.title}")
         if stated["records"] != split.fingerprint.records:
             raise _wrong(path, f"{split.split.title} has {split.fingerprint.records} records")
         _check_pattern(stated["file"], split.split, files, path)
+
+
+def _stated_columns(columns: Mapping[str, Any]) -> dict[str, tuple[str, dict[int, str]]]:
+    """The feature of each column of a description, and the names of its labels by their numbers."""
+    found = {}
+    for name, column in columns.items():
+        column = {} if isinstance(column, str) else column
+        names = column.get("label_names") or []
+        numbered = enumerate(names) if isinstance(names, list) else names.items()
+        found[name] = (
+            name if column.get("feature") is None else column["feature"],
+            {int(number): label for number, label in numbered},
+        )
+    return found
 
 
 def _by_number(column: Column) -> dict[int, str]:
@@ -187,11 +243,44 @@ def _enumerations(croissant: Mapping[str, Any]) -> Iterator[Iterator[str]]:
             yield (rows.get(number, "") for number in range(len(rows)))
 
 
+def _check_croissant(
+    document: Mapping[str, Any], report: Report, files: Mapping[str, Sequence[str]], path: Path
+) -> None:
+    """The files, the patterns and the columns of a Croissant description."""
+    listed = {file["contentUrl"]: file["sha256"] for file in document["distribution"] if "sha256" in file}
+    if listed != {file.path: file.sha256 for file in report.files if file.path != CROISSANT}:
+        raise _wrong(path, "the files are not those that are here")
+    patterns = [pattern for entry in document["distribution"] for pattern in entry.get("includes", ())]
+    by_config: dict[str, list[Split]] = {}
+    for split in report.splits:
+        by_config.setdefault(split.split.config, []).append(split.split)
+    ordered = [*chain.from_iterable(by_config.values())]
+    if len(patterns) != len(ordered):
+        raise _wrong(path, "the patterns of files are not one a split")
+    for own, pattern in zip(ordered, patterns, strict=True):
+        _check_pattern(pattern, own, files, path)
+    stated = [
+        [
+            (source["extract"]["column"], source.get("transform", {}).get("jsonPath") == "bytes")
+            for source in (field["source"] for field in records["field"])
+            if "column" in source["extract"]
+        ]
+        for records in document["recordSet"]
+        if "dataType" not in records
+    ]
+    columns = [
+        [(column.name, column.role == "image") for column in splits[0].schema]
+        for splits in by_config.values()
+    ]
+    if stated != columns:
+        raise _wrong(path, "the columns are not those of the splits")
+
+
 def _is_called(split: Split, name: str) -> bool:
     return name == split.name or (name == "validation" and split.name in _VALIDATION)
 
 
-def _files_of(report: SplitReport, splits: Sequence[Split]) -> list[str]:
+def _files_of(report: SplitReport, splits: Sequence[Split], format_name: str) -> list[str]:
     """Files of a split: those of its first shard and of its last one, and those that all have parts of.
 
     Raises:
@@ -217,11 +306,108 @@ def _files_of(report: SplitReport, splits: Sequence[Split]) -> list[str]:
         ]
         if called and own not in called and not (own.name in _VALIDATION and called[0].name == "validation"):
             raise _wrong(Path(name), f"it holds records of {own.title}")
-    return [name for name in files if not name.endswith(_COMPANIONS)]
+    files = [name for name in files if not name.endswith(_COMPANIONS)]
+    suffix, *_ = _LAYOUTS.get(format_name, ("",))
+    if odd := next((name for name in files if not name.endswith(suffix)), None):
+        raise _wrong(Path(odd), f"its name does not end in {suffix}")
+    return files
 
 
 def _wrong(path: Path, problem: str) -> ConverterError:
     return ConverterError(f"{path.name}: {problem}; a fault of kfer-convert or of the format.")
+
+
+# --- What was asked for --------------------------------------------------------------------------------
+
+
+def check_asked(report: Report) -> None:
+    """Hold the splits and their columns against the text of the description, and against what was asked for.
+
+    Raises:
+        ConverterError: a split is missing or out of order; a column, its feature or the names of its labels are others;
+            what is published of a split is not what its records were compared with.
+    """
+    document, options = report.description.document, report.options
+    absent = {split.title for split in report.absent}
+    asked = [
+        title
+        for config, stated in document["configs"].items()
+        for split in stated["splits"]
+        if config in (options["configs"] or [config]) and split in (options["splits"] or [split])
+        if (title := f"{config}/{split}") not in absent
+    ]
+    if [split.split.title for split in report.splits] != asked:
+        raise _wrong(Path(MANIFEST), f"its splits are not {', '.join(asked)}")
+    for split in report.splits:
+        schema, config = split.split.schema, document["configs"][split.split.config]
+        columns = config.get("columns") or (document.get("columns") if config.get("kind") is None else None)
+        if columns is None:
+            names = {**FEATURES, **document.get("features", {})}
+            columns = {
+                "label_vector" if name == "label" else name: {"feature": names[name]} for name in FEATURES
+            }
+            columns["label_vector"]["label_names"] = config["label_names"]
+        expected = {
+            name: stated
+            for name, stated in _stated_columns(columns).items()
+            if name not in options["without"] and stated[0] not in options["without"]
+        }
+        found = {
+            column.name: (column.feature, _by_number(column))
+            for column in schema.stored
+            if column.feature is not None
+        }
+        if list(found.items()) != list(expected.items()):
+            raise _wrong(
+                Path(MANIFEST), f"the columns of {split.split.title} are not those of the description"
+            )
+        facts, published = config["splits"][split.split.name], split.split.published
+        labels = split.split.label_names  # none where they are left out
+        counts = dict(zip(labels, published.label_counts or (), strict=False))
+        wrong = labels and facts.get("label_counts") not in (None, counts)
+        if wrong or facts.get("records") not in (None, published.records):
+            raise _wrong(Path(MANIFEST), f"the facts published of {split.split.title} were not compared")
+        if schema.derived and schema.label and schema.derived.label_names != schema.label.label_names:
+            raise _wrong(Path(MANIFEST), f"{schema.derived.name} has other names than {schema.label.name}")
+
+
+def check_inferred(report: Report, source: TFRecordSource) -> None:
+    """Hold what was inferred from the names of files and of features against these names.
+
+    Raises:
+        ConverterError: a file is in a split of another name, or in none; its number is before that of the file before
+            it; a column is called neither as its feature nor as what it is.
+    """
+    for found in source.splits:
+        for file in found.files:
+            own = {word.lower() for word in _WORD.findall(file.name.rpartition("/")[2])} & _SPLITS
+            if not own <= set(found.split.name.split("_")):
+                raise _wrong(Path(file.name), f"it is in the split {found.split.name}")
+        for one, other in pairwise(file.name for file in found.files):
+            numbers = [list(map(int, _DIGITS.findall(name))) for name in (one, other)]
+            if _DIGITS.sub("0", one) == _DIGITS.sub("0", other) and numbers[0] > numbers[1]:
+                raise _wrong(Path(other), f"its records come after those of {one}")
+    if not (source.chosen or report.options["configs"] or report.options["splits"]):
+        _check_siblings({file.path for found in source.splits for file in found.files})
+    for table in report.inferred:
+        for column in table.schema.stored:
+            called = {table.schema.image: {"image"}, table.schema.label: _LABELS}.get(column, set())
+            feature = column.feature or column.name
+            if column.name not in {feature, *called} and feature.isprintable() and 0 < len(feature) < _SHORT:
+                raise _wrong(Path(DESCRIPTION_FILE), f"the feature {feature} is called {column.name}")
+
+
+def _check_siblings(known: Set[Place]) -> None:
+    """No file beside those that were read is a ``.tfrecord`` too, or called as one of them but for the numbers."""
+    here = [path for path in known if isinstance(path, Path)]
+    patterns = {(path.parent, _DIGITS.sub("0", path.name)) for path in here}
+    for folder in {path.parent for path in here}:
+        for other in folder.iterdir():
+            alike = (folder, _DIGITS.sub("0", other.name)) in patterns or _TFRECORD.fullmatch(other.name)
+            if alike and other not in known and other.is_file():
+                raise ConverterError(
+                    f"{other}: this file was not read; a fault of kfer-convert, or it was put there while it ran."
+                )
 
 
 # --- The files -----------------------------------------------------------------------------------------
@@ -235,6 +421,16 @@ def check_sources(report: Report, source: Source) -> None:
     """
     budget = _HASHED_BYTES
     files = [file for split in source.splits for file in split.files]
+    described = report.description.document["configs"]
+    for found in source.splits:
+        names = described[found.split.config]["splits"][found.split.name]["file"]
+        names = [] if isinstance(names, str) or any(map(is_pattern, names)) else list(dict.fromkeys(names))
+        places = {name: place for place, name in enumerate(names)}
+        order = [places[name] for file in found.files if (name := plain_name(file.name)) in places]
+        if order != sorted(order):
+            raise _wrong(
+                Path(found.files[0].name), "the files of its split are not in the order of the description"
+            )
     stated = [facts for split in report.splits for facts in split.sources]
     for file, facts in zip(files, stated, strict=True):
         place = file.path
@@ -338,6 +534,8 @@ def check_sums(report: Report, folder: Path, *, all_here: bool) -> None:
     ]
     if ours != theirs:
         raise _wrong(folder / MANIFEST, "it says something else of the splits or of their columns")
+    if any(any((folder / path).iterdir()) for path in stated["empty_folders"]):
+        raise _wrong(folder / MANIFEST, "a folder that it says is empty is not")
     if stated["dataset"] != report.description.document:
         raise _wrong(folder / MANIFEST, "its description is not the one of the dataset")
 

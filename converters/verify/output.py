@@ -25,7 +25,7 @@ from converters.dataset.quarantine import LIST, list_text
 from converters.dataset.report import Check, Report, SplitReport
 from converters.dataset.shard import Progress, Shard
 from converters.engines import Engine, load_engine
-from converters.errors import CallError, DataError, Location
+from converters.errors import CallError, ConverterError, DataError, Location
 from converters.formats import Finishes, Format, Joins, NamesFiles, load_format
 from converters.formats.fetch import fetch, stated_manifest
 from converters.storage.file_list import OutputFile
@@ -91,6 +91,8 @@ def verify_output(
             require_known_layout(manifest.format)
         verification.read(_chosen(verification.shards, sample), runs, progress)
         report = verification.report()
+        if not report.failures() and (problem := verification.contradiction()):
+            raise ConverterError(f"{out}: {problem}, and nothing failed: a fault of kfer-convert.")
         if reader == "datasets":
             assert isinstance(place, Path)
             report = confirm(report, place, verification.sound, progress)
@@ -245,6 +247,22 @@ class Verification:
             report = self._with_descriptions(report)
         misnamed = (f"{path}: no shard of this output has this name" for path in self._misnamed())
         return replace(report, problems=(*misnamed, *report.problems))
+
+    def contradiction(self) -> str | None:
+        """What cannot be where nothing failed; by other code than the report's."""
+        if self._extra or self.damaged:
+            return "files are missing, extra or changed"
+        for entry in self.manifest.splits:
+            own = self._shards_of(entry)
+            parts = [self.found[shard.key].part for shard in own if shard.key in self.found]
+            there = [part for part in parts if part is not None]
+            other = (
+                len(parts) == len(own)
+                and merge(there, self.manifest.split(entry).schema) != entry.fingerprint
+            )
+            if len(there) < len(parts) or other:
+                return f"{entry.title} was not read back as its manifest says"
+        return None
 
     def write_descriptions(self, report: Report, folder: Path) -> dict[str, tuple[int, str]]:
         """Write what the format says of the dataset again; size and SHA-256 of each file. All shards were read."""

@@ -43,6 +43,37 @@ class Edit:
 
 
 @dataclass(frozen=True)
+class Constant:
+    """Another value of a constant, in its module and in all that have imported it.
+
+    Attributes:
+        where: the module and the constant, as in ``formats.webdataset.files:JSON``; or an attribute of a class.
+        new: the value.
+    """
+
+    where: str
+    new: object
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        name, _, path = self.where.partition(":")
+        owner: Any = import_module(f"converters.{name}")
+        *classes, name = path.split(".")
+        for part in classes:
+            owner = getattr(owner, part)
+        old = getattr(owner, name)
+        modules = [module for key, module in sys.modules.items() if key.startswith("converters.")]
+        owners = [owner] if classes else [module for module in modules if vars(module).get(name) is old]
+        for each in owners:
+            setattr(each, name, self.new)
+        try:
+            yield
+        finally:
+            for each in owners:
+                setattr(each, name, old)
+
+
+@dataclass(frozen=True)
 class Wrap:
     """A function whose result is changed: ``change`` takes it, and the arguments."""
 
@@ -72,7 +103,7 @@ _MUTANTS: dict[str, Callable[..., Any]] = {}
 
 
 @contextmanager
-def applied(changes: tuple[Edit | Wrap, ...]) -> Iterator[None]:
+def applied(changes: tuple[Edit | Constant | Wrap, ...]) -> Iterator[None]:
     with ExitStack() as stack:
         for change in changes:
             stack.enter_context(change.applied())

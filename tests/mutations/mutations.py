@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from mutate import Edit, Wrap
+from mutate import Constant, Edit, Wrap
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,14 @@ class Mutation:
 
     room: str
     name: str
-    change: tuple[Edit | Wrap, ...]
+    change: tuple[Edit | Constant | Wrap, ...]
     runs: tuple[tuple[str, str], ...]
     labels: bool = False
 
 
-def _mutation(room: str, name: str, change: Edit | Wrap, runs: str, *, labels: bool = False) -> Mutation:
+def _mutation(
+    room: str, name: str, change: Edit | Constant | Wrap, runs: str, *, labels: bool = False
+) -> Mutation:
     pairs = tuple(tuple(run.split(":")) for run in runs.split())
     return Mutation(room, name, (change,), pairs, labels)
 
@@ -374,6 +376,57 @@ MUTATIONS = (
               Edit("formats.tfrecord.source:source_facts", "piece.sha256", "piece.sha256[::-1]"), "parquet:plain"),
     _mutation("publishing", "other terms",
               Edit("formats.readme:licence_text", "licence.text)", 'licence.text.replace("domain", "house"))'), "jpeg:multi"),
+    # --- What was asked for ------------------------------------------------------------------------
+    _mutation("description", "names of labels backwards",
+              Edit("dataset.description:_Names.from_json", "decode(cast(Any, _LabelNames), value, \"\"),",
+                   "decode(cast(Any, _LabelNames), value, \"\")[::-1],"), "tfrecord:numbered webdataset:boxes"),
+    _mutation("description", "features of two columns exchanged",
+              Edit("dataset.description:_ColumnForm.column", "name if self.feature is None else self.feature",
+                   "{'first': 'second', 'second': 'first'}.get(name, self.feature or name)"), "arrow:numbered"),
+    _mutation("description", "names of the derived label backwards",
+              Edit("dataset.schema:with_derived_label", "label_names=label.label_names,",
+                   "label_names=label.label_names[::-1],"), "parquet:multi jpeg:numbered webdataset:single"),
+    _mutation("sources", "a split is left out",
+              Edit("formats.tfrecord.discovery:find_source", "if source.split in asked]", "if source.split in asked][1:]"),
+              "parquet:multi"),
+    _mutation("sources", "splits in another order",
+              Edit("formats.tfrecord.source:TFRecordSource.__init__", "for there in found.splits\n    )",
+                   "for there in found.splits[::-1]\n    )"), "parquet:multi"),
+    _mutation("sources", "files of a split in another order",
+              Edit("formats.tfrecord.discovery:find_source", "files[name] for name in found[split])",
+                   "files[name] for name in found[split][::-1])"), "parquet:multi"),
+    # --- What is written and read by the same code -------------------------------------------------
+    _mutation("webdataset", "sums in headers that tar does not take",
+              Constant("formats.webdataset.tar:_SUM", 1), "webdataset:multi"),
+    _mutation("webdataset", "files that are folders to tar",
+              Edit("formats.webdataset.tar:header", "_BEHIND_CHECKSUM)", "b'5' + _BEHIND_CHECKSUM[1:])"), "webdataset:multi"),
+    _mutation("webdataset", "an archive ends with half a block",
+              Edit("formats.webdataset.tar:_end", "return bytes(2", "return bytes(1"), "webdataset:multi"),
+    _mutation("webdataset", "values in a file that nobody looks for", Constant("formats.webdataset.files:JSON", ".jsn"),
+              "webdataset:multi"),
+    _mutation("webdataset", "bytes in a file that nobody looks for", Constant("formats.webdataset.files:RAW", ".bim"),
+              "webdataset:plain"),
+    _mutation("folders", "paths under another name", Constant("formats.jpeg.metadata:FILE_NAME", "path"), "jpeg:multi"),
+    _mutation("folders", "no names of labels",
+              Edit("formats.jpeg.metadata:Metadata._name_column", "return None if name in self.schema else name", "return None"),
+              "jpeg:boxes"),
+    _mutation("folders", "texts in a CSV",
+              Edit("formats.jpeg.metadata:Metadata.is_csv", "not all(", "False and not all("), "jpeg:numbered"),
+    _mutation("publishing", "folders that are not empty among those that are",
+              Edit("storage.tree:walk_empty_folders", "if path and empty", "if path"), "arrow:multi"),
+    _mutation("folders", "metadata of another name",
+              Edit("formats.jpeg.metadata:Metadata.file", "metadata.", "meta."), "jpeg:multi"),
+    _mutation("names", "the suffix twice",
+              Edit("dataset.image_names:stem_of", "return name[: -len(suffix)]", "return name[:]"), "parquet:plain"),
+    _mutation("names", "files of a suffix that nobody looks for", Constant("formats.arrow:ArrowFormat.suffix", ".arro"),
+              "arrow:multi"),
+    _mutation("cards", "no terms", Edit("formats.readme:write_terms", "write_text(", "repr("), "arrow:multi"),
+    _mutation("cards", "columns of croissant.json by their features",
+              Edit("formats.croissant:_column", '{"column": column.name}', '{"column": column.feature}'), "parquet:multi"),
+    _mutation("cards", "digests of croissant.json backwards",
+              Edit("formats.croissant:_file_object", "file.sha256", "file.sha256[::-1]"), "parquet:multi"),
+    _mutation("cards", "files of a split left out in croissant.json",
+              Edit("formats.croissant:_file_set", "for name in names]", "for name in names[:1]]"), "hf:multi"),
     _mutation("webdataset", "the suffix of another encoding",
               Edit("formats.webdataset.files:common_suffix", "return suffix", 'return ".png"'), "webdataset:multi"),
 )  # fmt: skip

@@ -5,15 +5,16 @@ refused, or the output is right by ``oracle.py``, which uses nothing of the pack
 proves nothing: it would have no effect.
 """
 
+import hashlib
 import shutil
 
 import oracle
 import pytest
 import sources
-from mutate import applied
+from mutate import Constant, Edit, applied
 from mutations import MUTATIONS, Mutation
 
-from converters import convert
+from converters import ConverterError, convert, verify
 
 # So small that each `train` has two shards, and what the strict parser reads alone is in one of them.
 SHARD_BYTES = 9000
@@ -71,6 +72,71 @@ def test_no_mutation_publishes_a_wrong_output(source, tmp_path, mutation: Mutati
             _check(out, run, labels=mutation.labels)
         shutil.rmtree(out, ignore_errors=True)
     assert refused, "this mutation has no effect here"
+
+
+INFERRED = (
+    Edit("formats.tfrecord.listing:_names_below", "tuple(sorted(names))", "tuple(sorted(names)[:-1])"),
+    Edit("formats.tfrecord.descriptions:_by_names", "splits_of(files, source_name).items()",
+         "reversed(splits_of(files, source_name).items())"),
+    Edit("formats.tfrecord.file_names:splits_of", ") or None\n", ") or None\n        found[path] = None\n"),
+    Edit("formats.tfrecord.inference:_call", "if _unusable(name)", "if name"),
+    Edit("formats.tfrecord.inference:_call", 'image.call("image")', 'image.call("picture")'),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("change", INFERRED, ids=lambda change: change.where)
+def test_no_mutation_infers_wrongly_what_names_say(source, tmp_path, change):
+    files = tmp_path / "files"
+    files.mkdir()
+    for path in source.glob("plain-*"):
+        shutil.copy(path, files / path.name.replace("-of-0000", " of "))  # no number of files is published
+    (files / "labels.txt").write_text("\n".join(sources.NAMES))
+    report = convert(files, to="arrow", out=tmp_path / "right", workers=1)
+    assert report.splits[0].split.label_names[-3:] == tuple(sources.NAMES)
+    with applied((change,)), pytest.raises(ConverterError, match="a fault of kfer-convert"):
+        convert(files, to="arrow", out=tmp_path / "out", workers=1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        Constant("formats.tfrecord.framing:_MASK_DELTA", 0xA282EAD9),
+        Edit("formats.output_source:OutputShardReader.__iter__", "yield batch if",
+             "yield batch.take(pa.array(range(len(batch))[::-1])) if"),
+    ],
+    ids=lambda change: change.where,
+)  # fmt: skip
+def test_no_mutation_makes_a_wrong_output_of_another_one(source, tmp_path, change):
+    convert(source, to="parquet", out=tmp_path / "parquet", configs=["boxes"], workers=1)
+    with applied((change,)), pytest.raises(ConverterError, match="a fault of kfer-convert"):
+        convert(tmp_path / "parquet", to="tfrecord", out=tmp_path / "out", workers=1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        Edit("verify.output:Verification.report", "in self.damaged.items()", "in ()"),
+        Edit("verify.output:Verification._split_report", "if not checks:", "if False:"),
+        Edit("dataset.report:Report.failures", "list(self.problems)", "[]"),
+    ],
+    ids=lambda change: change.where,
+)
+def test_no_mutation_lets_a_forged_output_pass(source, tmp_path, change):
+    out = tmp_path / "out"
+    convert(source, to="arrow", out=out, configs=["boxes"], workers=1)
+    path = out / "MANIFEST.json"
+    if "_split_report" in change.where:
+        manifest = path.read_bytes()
+        forged = manifest.replace(b'"image_bytes": ', b'"image_bytes": 1', 1)
+        digests = [hashlib.sha256(data).hexdigest() for data in (manifest, forged)]
+        path.write_bytes(forged)
+        path = out / "SHA256SUMS"
+        path.write_text(path.read_text().replace(*digests))
+    else:
+        (out / "boxes" / "test-00000-of-00001.arrow").write_bytes(b"")
+    assert verify(out, workers=1).failures()
+    with applied((change,)), pytest.raises(ConverterError, match="a fault of kfer-convert"):
+        verify(out, workers=1)
 
 
 def test_there_are_at_least_forty_of_different_names():

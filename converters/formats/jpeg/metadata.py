@@ -55,6 +55,8 @@ MAX_CSV_LABELS = 1000  # as columns of a CSV; more names than that are unwieldy 
 _RESERVED = re.compile(r"image|(.+_)?file_names?")
 # A word that no reader of CSV takes for a number, a truth value or nothing at all.
 _WORD = re.compile(r"(?!(?:nan?|null|none|true|false|inf|infinity)$)[^\W\d_][\w '&()-]*", re.IGNORECASE)
+_NAMES_OF_LABELS = ("label_name", "label_names")
+_NO_WORDS = ("", "na", "nan", "null", "none", "true", "false", "inf", "infinity")
 _READ_ROWS = 2048
 _READ_BYTES = 1 << 20
 _BLOCK = 1 << 20
@@ -143,6 +145,28 @@ class Metadata:
         if (label := self.schema.label) and self._as_names(label):
             fields |= dict.fromkeys(label.label_names, pa.uint8())
         return fields
+
+    def _is_complete(self) -> bool:
+        """Whether a row has all that readers look for, as they find it; by other code than what decides on it."""
+        schema, fields = self.schema, set(self.fields)
+        names = set(self.split.label_names)
+        as_names = bool(names) and names <= fields
+        needed = {
+            "file_name" if image == schema.image else f"{image.name}_file_name" for image in schema.images
+        }
+        needed |= {
+            column.name
+            for column in schema
+            if column.role not in ("image", *SIZES) and not (as_names and column.role == "label")
+        }
+        texts = {name for name, kind in self.fields.items() if not pa.types.is_integer(kind)}
+        words = all(name[:1] not in "0123456789.+-" and name.lower() not in _NO_WORDS for name in names)
+        if self.is_csv and not (
+            texts <= {*self.file_columns.values(), *IDENTITIES, *_NAMES_OF_LABELS} and (words or as_names)
+        ):
+            return False
+        called = self.file in ("metadata.csv", "metadata.jsonl") and needed <= fields
+        return called and (not names or as_names or not fields.isdisjoint(_NAMES_OF_LABELS))
 
     def from_header(self, column: Column) -> bool:
         """Whether the image's header says what a column does."""
@@ -254,6 +278,8 @@ class Metadata:
             DataError: the file is malformed, has other columns or another order, or a value is not of its type.
         """
         location = Location(str(path))
+        if not self._is_complete():
+            raise DataError("its name or its columns are wrong: a fault of kfer-convert.", location)
         try:
             # A file object: from a path, Arrow would go by the name and decompress.
             with open(open_regular(path, follow_links=False), "rb") as file:  # noqa: PTH123  # a descriptor

@@ -10,9 +10,11 @@ import pyarrow as pa
 
 from converters.dataset.description import Split
 from converters.dataset.shard import Shard
+from converters.errors import ConverterError
 from converters.formats.tfrecord.columns import ColumnReader
 from converters.formats.tfrecord.encoder import ExampleEncoder, feature_schema
 from converters.formats.tfrecord.example_files import ExampleFiles, tensorflow_loading
+from converters.formats.tfrecord.framing import frame
 from converters.formats.tfrecord.reader import RangeReader, SourceRange, read_columns
 from converters.formats.tfrecord.witnesses import confirm_output
 from converters.formats.tfrecord.writer import TFRecordWriter
@@ -20,6 +22,9 @@ from converters.storage.hashing_reader import FileReader
 
 if TYPE_CHECKING:
     from converters.dataset.report import Report
+
+# As TensorFlow writes it. What is wrong with the framing of an output is wrong in the same way when it is read back.
+_EMPTY_RECORD = bytes.fromhex("0000000000000000 29039807 d8ea82a2")
 
 
 class TFRecordFormat(ExampleFiles):
@@ -45,6 +50,8 @@ class TFRecordFormat(ExampleFiles):
 
     def write(self, batches: Iterable[pa.RecordBatch], shard: Shard, folder: Path) -> list[Path]:
         """Write a shard's records to one file."""
+        if frame(b"") != _EMPTY_RECORD:
+            raise ConverterError("the framing of a known record is wrong: a fault of kfer-convert.")
         path = self.new_file(folder, shard)
         index = path.with_suffix(".idx") if self.index else None
         encoder = ExampleEncoder(shard.split.schema)

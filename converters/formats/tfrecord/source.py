@@ -176,6 +176,7 @@ class TFRecordSource:
         on_error: what damage means.
         paranoid: whether every file is hashed once more at the end.
         named_after_place: whether the dataset's name is only that of the folder, which may be moved.
+        chosen: whether files were named, rather than their folder.
     """
 
     def __init__(
@@ -187,9 +188,11 @@ class TFRecordSource:
         on_error: OnError = "fail",
         paranoid: bool = False,
         named_after_place: bool = False,
+        chosen: bool = False,
     ) -> None:
         self._paranoid = paranoid
         self.named_after_place = named_after_place
+        self.chosen = chosen
         self.description = found.description
         self.inferred = inferred
         self.identified = reading.labels is not None
@@ -425,6 +428,7 @@ def open_tfrecords(
         on_error=on_error,
         paranoid=paranoid,
         named_after_place=described.named_after_place,
+        chosen=listing.chosen,
     )
 
 

@@ -16,7 +16,7 @@ from converters.dataset.image_names import IMAGE_SUFFIXES, is_stem_of, own_names
 from converters.errors import DataError, Location
 from converters.formats.json_rows import json_arrays
 from converters.formats.table import label_contradiction
-from converters.formats.webdataset.files import JSON, RAW, SEVERAL, Layout, json_object
+from converters.formats.webdataset.files import JSON, SEVERAL, Layout, json_object
 from converters.formats.webdataset.tar import read_members
 from converters.storage.hashing_reader import FileReader
 
@@ -106,9 +106,9 @@ class Archive:
         for column, name in zip(held, names, strict=False):
             word = "".join(letter if letter.isalnum() or letter in "_-" else "_" for letter in column.name)
             fields = [] if column == self._split.schema.image else [word.lower()]
-            if name.split(".")[1:-1] != fields or (name.endswith(RAW) and column.role == "image"):
+            if name.split(".")[1:-1] != fields or name.endswith(".bin") != (column.role != "image"):
                 return False
-        return True
+        return not self._layout.has_json or names[-1].split(".")[1:] == ["json"]
 
     def _batch(self, keys: Sequence[str], rows: Sequence[list[bytes]]) -> pa.RecordBatch:
         schema, first = self._split.schema, self._first + self.records

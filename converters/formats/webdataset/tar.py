@@ -6,6 +6,7 @@ bytes for the same headers, ten times as slowly.
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Iterator
 from typing import IO
 
@@ -92,6 +93,8 @@ def read_members(file: IO[bytes], path: str, size: int) -> Iterator[tuple[str, b
     while (block := file.read(BLOCK)) != _PADDING:
         at = Location(path, offset=offset)
         name, length = _opened(block, at)
+        if not offset and block != _known_header(name, length):
+            raise DataError("tar would write another header: a fault of kfer-convert.", at)
         if offset + BLOCK + length + -length % BLOCK > size:
             raise DataError(f"the archive ends inside {name}.", at)
         data = file.read(length)
@@ -99,8 +102,16 @@ def read_members(file: IO[bytes], path: str, size: int) -> Iterator[tuple[str, b
             raise DataError(f"something stands between {name} and the next file of the archive.", at)
         yield name, data
         offset += BLOCK + length + -length % BLOCK
-    if block + file.read(_RECORD + 1) != _end(offset):
+    end = block + file.read(_RECORD + 1)
+    if end != _end(offset) or len(end) < 2 * tarfile.BLOCKSIZE or (offset + len(end)) % tarfile.RECORDSIZE:
         raise DataError("the archive does not end as it should.", Location(path, offset=offset))
+
+
+def _known_header(name: str, length: int) -> bytes:
+    """What Python's tarfile makes for the same file."""
+    info = tarfile.TarInfo(name)
+    info.size = length
+    return info.tobuf(tarfile.USTAR_FORMAT)
 
 
 def _opened(block: bytes, at: Location) -> tuple[str, int]:
