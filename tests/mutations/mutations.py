@@ -338,7 +338,7 @@ MUTATIONS = (
               "tfrecord:multi"),
     # --- Cards -------------------------------------------------------------------------------------
     _mutation("cards", "class names sorted in the card",
-              Edit("formats.hf:_yaml_feature", 'enumerate(feature["names"])', 'enumerate(sorted(feature["names"]))'), "hf:multi"),
+              Edit("formats.table:_yaml_feature", 'enumerate(feature["names"])', 'enumerate(sorted(feature["names"]))'), "hf:multi"),
     _mutation("cards", "a wrong number of records in the card",
               Edit("formats.hf:_yaml_info", '"num_examples": split.records', '"num_examples": split.records + 1'), "hf:multi"),
     _mutation("cards", "files of another split",
