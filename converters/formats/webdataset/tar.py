@@ -93,8 +93,8 @@ def read_members(file: IO[bytes], path: str, size: int) -> Iterator[tuple[str, b
     while (block := file.read(BLOCK)) != _PADDING:
         at = Location(path, offset=offset)
         name, length = _opened(block, at)
-        if not offset and block != _known_header(name, length):
-            raise DataError("tar would write another header: a fault of kfer-convert.", at)
+        if not offset and not _is_known(block, name, length):
+            raise DataError("tar reads this header otherwise: a fault of kfer-convert.", at)
         if offset + BLOCK + length + -length % BLOCK > size:
             raise DataError(f"the archive ends inside {name}.", at)
         data = file.read(length)
@@ -107,11 +107,13 @@ def read_members(file: IO[bytes], path: str, size: int) -> Iterator[tuple[str, b
         raise DataError("the archive does not end as it should.", Location(path, offset=offset))
 
 
-def _known_header(name: str, length: int) -> bytes:
-    """What Python's tarfile makes for the same file."""
-    info = tarfile.TarInfo(name)
-    info.size = length
-    return info.tobuf(tarfile.USTAR_FORMAT)
+def _is_known(block: bytes, name: str, length: int) -> bool:
+    """Whether Python's tarfile finds the same file in a header."""
+    try:
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
+    except tarfile.HeaderError:
+        return False
+    return (info.name, info.size, info.isreg(), info.mode) == (name, length, True, 0o644)
 
 
 def _opened(block: bytes, at: Location) -> tuple[str, int]:
