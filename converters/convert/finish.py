@@ -25,14 +25,8 @@ from converters.staging import Staging
 from converters.staging.folder import FolderStaging
 from converters.storage.file_list import OutputFile, merged_runs, with_added
 from converters.storage.tree import hash_file, walk_files
-from converters.verify.complete import (
-    check_asked,
-    check_descriptions,
-    check_inferred,
-    check_joined,
-    check_sources,
-    check_sums,
-)
+from converters.verify.asked import check_asked, check_inferred
+from converters.verify.complete import check_descriptions, check_joined, check_sources, check_sums
 from converters.verify.read_back import format_errors
 
 

@@ -47,7 +47,8 @@ def image_names(
     stems = image_stems(split, batch, first, with_split=with_split)
     found = suffixes(batch.column(column.name))
     if column != split.schema.image:
-        return [stem + image_tail(column) + suffix for stem, suffix in zip(stems, found, strict=True)]
+        tail = image_tail(column)
+        return [stem + tail + suffix for stem, suffix in zip(stems, found, strict=True)]
     if "img_id" in split.schema.joined_names:
         # The authors' names keep the extension that they have.
         names = zip(batch.column("img_id").to_pylist(), found, strict=True)

@@ -63,9 +63,8 @@ class LocalEngine:
         done = False
         try:
             with _undisturbed(), safe_children(), warnings.catch_warnings():
-                warnings.filterwarnings(
-                    "ignore", ".*fork"
-                )  # as Lance does, of threads, of which there are none
+                # Lance warns of threads, of which there are none.
+                warnings.filterwarnings("ignore", ".*fork")
                 # A fork has all that this process has imported, but none of its threads.
                 context = multiprocessing.get_context("fork" if _is_alone() else "spawn")
                 for _ in range(others):

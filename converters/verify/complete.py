@@ -12,15 +12,15 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from itertools import chain, dropwhile, filterfalse, islice, pairwise, takewhile, zip_longest
+from itertools import chain, dropwhile, filterfalse, islice, takewhile, zip_longest
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from converters.dataset.description import DESCRIPTION_FILE, FEATURES, Split
+from converters.dataset.description import DESCRIPTION_FILE, Split
 from converters.dataset.manifest import MANIFEST, SUMS
 from converters.dataset.members import is_pattern, plain_name
 from converters.dataset.quarantine import FOLDER, LIST, check_quarantine
@@ -31,9 +31,7 @@ from converters.errors import ConverterError
 from converters.formats.croissant import CROISSANT
 from converters.formats.readme import LICENCE, README
 from converters.formats.table import Stated, check_features
-from converters.formats.tfrecord.source import TFRecordSource
 from converters.storage.file_list import OutputFile
-from converters.storage.object_store import Place
 
 _VALIDATION = {"validation", "valid", "val", "dev"}
 _ENDS = 8  # so many of a shard's files, from either end, are held against the patterns
@@ -54,12 +52,6 @@ _LAYOUTS: Mapping[str, tuple[str, ...]] = {
     "tfrecord": (".tfrecord", README, LICENCE, DESCRIPTION_FILE),
     "webdataset": (".tar", README, LICENCE),
 }
-_LABELS = {"label", "label_vector", "label_vector_stored", "label_id", "label_id_stored"}
-_SPLITS = {"train", "valid", "validation", "val", "dev", "test"}
-_WORD = re.compile(r"(?<![A-Za-z])(?:[A-Z]?[a-z]+|[A-Z]+)(?![A-Za-z])")
-_TFRECORD = re.compile(r"(?!\.|events\.out\.).*\.tfrecords?")
-_DIGITS = re.compile(r"[0-9]+")
-_SHORT = 100  # what may name a column, in characters
 _FILES = ' "files": [\n'  # the line of a manifest behind which the files stand, one to a line
 _END = {" ]\n", "}\n"}  # the lines that follow them
 
@@ -78,7 +70,7 @@ def check_descriptions(report: Report, folder: Path) -> None:
     _, *beside = _LAYOUTS.get(report.format, ("",))
     for name in beside:
         if not (folder / name).is_file():
-            raise _wrong(folder / name, "it is missing")
+            raise fault(folder / name, "it is missing")
     if (folder / README).is_file():
         card = _front_matter(folder / README)
         _check_patterns(card.get("configs") or (), report, files, folder / README)
@@ -88,7 +80,7 @@ def check_descriptions(report: Report, folder: Path) -> None:
         licence = report.description.about.licence
         text = "".join((folder / LICENCE).read_text(encoding="utf-8").split())
         if "".join(licence.name.split()) not in text or "".join(licence.text.split()) not in text:
-            raise _wrong(folder / LICENCE, "it does not hold the terms")
+            raise fault(folder / LICENCE, "it does not hold the terms")
     if (folder / DESCRIPTION_FILE).is_file():
         _check_description(json.loads((folder / DESCRIPTION_FILE).read_bytes()), report, files, folder)
     _check_quarantine(report, folder)
@@ -97,9 +89,7 @@ def check_descriptions(report: Report, folder: Path) -> None:
         stated = [list(names) for names in _enumerations(document)]
         configs = {split.split.config: list(split.split.label_names) for split in report.splits}
         if stated != [names for names in configs.values() if names]:
-            raise _wrong(
-                folder / CROISSANT, "the names of labels are not those of the splits, in their order"
-            )
+            raise fault(folder / CROISSANT, "the names of labels are not those of the splits, in their order")
         _check_croissant(document, report, files, folder / CROISSANT)
 
 
@@ -115,13 +105,13 @@ def _check_quarantine(report: Report, folder: Path) -> None:
         try:
             check_quarantine(split.quarantine, split.sources, sizes)
         except ValueError as error:
-            raise _wrong(folder / FOLDER, f"{split.split.title}: {error}") from None
+            raise fault(folder / FOLDER, f"{split.split.title}: {error}") from None
         ranges += [
             (split.split.config, split.split.name, piece.file, piece.raw) for piece in split.quarantine.ranges
         ]
     stated = json.loads((folder / LIST).read_bytes()) if LIST in sizes else []
     if [(entry["config"], entry["split"], entry["file"], entry["raw"]) for entry in stated] != ranges:
-        raise _wrong(folder / LIST, "it does not list what was left out")
+        raise fault(folder / LIST, "it does not list what was left out")
 
 
 def _front_matter(path: Path) -> Mapping[str, Any]:
@@ -150,7 +140,7 @@ def _paired(
     splits = [split for split in splits if split.fingerprint.records] or splits
     for split, entry in zip_longest(splits, stated):
         if split is None or entry is None or not _is_called(split.split, entry[key]):
-            raise _wrong(path, f"the splits of the config {config} are not those that are here")
+            raise fault(path, f"the splits of the config {config} are not those that are here")
         yield split, entry
 
 
@@ -158,7 +148,7 @@ def _check_pattern(pattern: str, split: Split, files: Mapping[str, Sequence[str]
     for title, names in files.items():
         for name in names:
             if fnmatchcase(name, pattern) != (title == split.title):
-                raise _wrong(path, f"the pattern {pattern} of {split.title} is wrong about {name}")
+                raise fault(path, f"the pattern {pattern} of {split.title} is wrong about {name}")
 
 
 def _check_info(info: Mapping[str, Any], report: Report, path: Path) -> None:
@@ -166,7 +156,7 @@ def _check_info(info: Mapping[str, Any], report: Report, path: Path) -> None:
     counts = _paired(report, info["config_name"], info["splits"], "name", path) if "splits" in info else ()
     for split, stated in counts:
         if stated["num_examples"] != split.fingerprint.records:
-            raise _wrong(path, f"{split.split.title} has {split.fingerprint.records} records")
+            raise fault(path, f"{split.split.title} has {split.fingerprint.records} records")
     for split in report.splits:
         if split.split.config == info["config_name"]:
             check_features(_of_fields(info["features"], split.split.schema), split.split, path)
@@ -205,18 +195,18 @@ def _check_description(
         config = document["configs"][split.split.config]
         stated = config["splits"][split.split.name]
         columns = {
-            column.name: (column.name if column.feature is None else column.feature, _by_number(column))
+            column.name: (column.name if column.feature is None else column.feature, names_by_number(column))
             for column in split.split.schema
             if not column.derived
         }
-        if list(_stated_columns(config["columns"]).items()) != list(columns.items()):
-            raise _wrong(path, f"the columns are not those of {split.split.title}")
+        if list(stated_columns(config["columns"]).items()) != list(columns.items()):
+            raise fault(path, f"the columns are not those of {split.split.title}")
         if stated["records"] != split.fingerprint.records:
-            raise _wrong(path, f"{split.split.title} has {split.fingerprint.records} records")
+            raise fault(path, f"{split.split.title} has {split.fingerprint.records} records")
         _check_pattern(stated["file"], split.split, files, path)
 
 
-def _stated_columns(columns: Mapping[str, Any]) -> dict[str, tuple[str, dict[int, str]]]:
+def stated_columns(columns: Mapping[str, Any]) -> dict[str, tuple[str, dict[int, str]]]:
     """The feature of each column of a description, and the names of its labels by their numbers."""
     found = {}
     for name, column in columns.items():
@@ -230,7 +220,8 @@ def _stated_columns(columns: Mapping[str, Any]) -> dict[str, tuple[str, dict[int
     return found
 
 
-def _by_number(column: Column) -> dict[int, str]:
+def names_by_number(column: Column) -> dict[int, str]:
+    """The names of a column's labels by the stored numbers."""
     numbers = column.label_ids or range(len(column.label_names))
     return dict(zip(numbers, column.label_names, strict=True))
 
@@ -249,14 +240,14 @@ def _check_croissant(
     """The files, the patterns and the columns of a Croissant description."""
     listed = {file["contentUrl"]: file["sha256"] for file in document["distribution"] if "sha256" in file}
     if listed != {file.path: file.sha256 for file in report.files if file.path != CROISSANT}:
-        raise _wrong(path, "the files are not those that are here")
+        raise fault(path, "the files are not those that are here")
     patterns = [pattern for entry in document["distribution"] for pattern in entry.get("includes", ())]
     by_config: dict[str, list[Split]] = {}
     for split in report.splits:
         by_config.setdefault(split.split.config, []).append(split.split)
     ordered = [*chain.from_iterable(by_config.values())]
     if len(patterns) != len(ordered):
-        raise _wrong(path, "the patterns of files are not one a split")
+        raise fault(path, "the patterns of files are not one a split")
     for own, pattern in zip(ordered, patterns, strict=True):
         _check_pattern(pattern, own, files, path)
     stated = [
@@ -273,7 +264,7 @@ def _check_croissant(
         for splits in by_config.values()
     ]
     if stated != columns:
-        raise _wrong(path, "the columns are not those of the splits")
+        raise fault(path, "the columns are not those of the splits")
 
 
 def _is_called(split: Split, name: str) -> bool:
@@ -296,7 +287,7 @@ def _files_of(report: SplitReport, splits: Sequence[Split], format_name: str) ->
                 number,
                 len(report.shards),
             ):
-                raise _wrong(Path(name), f"it is shard {number} of {len(report.shards)}")
+                raise fault(Path(name), f"it is shard {number} of {len(report.shards)}")
     for name in files:
         called = [
             split
@@ -305,109 +296,17 @@ def _files_of(report: SplitReport, splits: Sequence[Split], format_name: str) ->
             and name.startswith((f"{config}/{split.name}-", f"{config}/{split.name}/"))
         ]
         if called and own not in called and not (own.name in _VALIDATION and called[0].name == "validation"):
-            raise _wrong(Path(name), f"it holds records of {own.title}")
+            raise fault(Path(name), f"it holds records of {own.title}")
     files = [name for name in files if not name.endswith(_COMPANIONS)]
     suffix, *_ = _LAYOUTS.get(format_name, ("",))
     if odd := next((name for name in files if not name.endswith(suffix)), None):
-        raise _wrong(Path(odd), f"its name does not end in {suffix}")
+        raise fault(Path(odd), f"its name does not end in {suffix}")
     return files
 
 
-def _wrong(path: Path, problem: str) -> ConverterError:
+def fault(path: Path, problem: str) -> ConverterError:
+    """The error of an output that is not what its report says."""
     return ConverterError(f"{path.name}: {problem}; a fault of kfer-convert or of the format.")
-
-
-# --- What was asked for --------------------------------------------------------------------------------
-
-
-def check_asked(report: Report) -> None:
-    """Hold the splits and their columns against the text of the description, and against what was asked for.
-
-    Raises:
-        ConverterError: a split is missing or out of order; a column, its feature or the names of its labels are others;
-            what is published of a split is not what its records were compared with.
-    """
-    document, options = report.description.document, report.options
-    absent = {split.title for split in report.absent}
-    asked = [
-        title
-        for config, stated in document["configs"].items()
-        for split in stated["splits"]
-        if config in (options["configs"] or [config]) and split in (options["splits"] or [split])
-        if (title := f"{config}/{split}") not in absent
-    ]
-    if [split.split.title for split in report.splits] != asked:
-        raise _wrong(Path(MANIFEST), f"its splits are not {', '.join(asked)}")
-    for split in report.splits:
-        schema, config = split.split.schema, document["configs"][split.split.config]
-        columns = config.get("columns") or (document.get("columns") if config.get("kind") is None else None)
-        if columns is None:
-            names = {**FEATURES, **document.get("features", {})}
-            columns = {
-                "label_vector" if name == "label" else name: {"feature": names[name]} for name in FEATURES
-            }
-            columns["label_vector"]["label_names"] = config["label_names"]
-        expected = {
-            name: stated
-            for name, stated in _stated_columns(columns).items()
-            if name not in options["without"] and stated[0] not in options["without"]
-        }
-        found = {
-            column.name: (column.feature, _by_number(column))
-            for column in schema.stored
-            if column.feature is not None
-        }
-        if list(found.items()) != list(expected.items()):
-            raise _wrong(
-                Path(MANIFEST), f"the columns of {split.split.title} are not those of the description"
-            )
-        facts, published = config["splits"][split.split.name], split.split.published
-        labels = split.split.label_names  # none where they are left out
-        counts = dict(zip(labels, published.label_counts or (), strict=False))
-        wrong = labels and facts.get("label_counts") not in (None, counts)
-        if wrong or facts.get("records") not in (None, published.records):
-            raise _wrong(Path(MANIFEST), f"the facts published of {split.split.title} were not compared")
-        if schema.derived and schema.label and schema.derived.label_names != schema.label.label_names:
-            raise _wrong(Path(MANIFEST), f"{schema.derived.name} has other names than {schema.label.name}")
-
-
-def check_inferred(report: Report, source: TFRecordSource) -> None:
-    """Hold what was inferred from the names of files and of features against these names.
-
-    Raises:
-        ConverterError: a file is in a split of another name, or in none; its number is before that of the file before
-            it; a column is called neither as its feature nor as what it is.
-    """
-    for found in source.splits:
-        for file in found.files:
-            own = {word.lower() for word in _WORD.findall(file.name.rpartition("/")[2])} & _SPLITS
-            if not own <= set(found.split.name.split("_")):
-                raise _wrong(Path(file.name), f"it is in the split {found.split.name}")
-        for one, other in pairwise(file.name for file in found.files):
-            numbers = [list(map(int, _DIGITS.findall(name))) for name in (one, other)]
-            if _DIGITS.sub("0", one) == _DIGITS.sub("0", other) and numbers[0] > numbers[1]:
-                raise _wrong(Path(other), f"its records come after those of {one}")
-    if not (source.chosen or report.options["configs"] or report.options["splits"]):
-        _check_siblings({file.path for found in source.splits for file in found.files})
-    for table in report.inferred:
-        for column in table.schema.stored:
-            called = {table.schema.image: {"image"}, table.schema.label: _LABELS}.get(column, set())
-            feature = column.feature or column.name
-            if column.name not in {feature, *called} and feature.isprintable() and 0 < len(feature) < _SHORT:
-                raise _wrong(Path(DESCRIPTION_FILE), f"the feature {feature} is called {column.name}")
-
-
-def _check_siblings(known: Set[Place]) -> None:
-    """No file beside those that were read is a ``.tfrecord`` too, or called as one of them but for the numbers."""
-    here = [path for path in known if isinstance(path, Path)]
-    patterns = {(path.parent, _DIGITS.sub("0", path.name)) for path in here}
-    for folder in {path.parent for path in here}:
-        for other in folder.iterdir():
-            alike = (folder, _DIGITS.sub("0", other.name)) in patterns or _TFRECORD.fullmatch(other.name)
-            if alike and other not in known and other.is_file():
-                raise ConverterError(
-                    f"{other}: this file was not read; a fault of kfer-convert, or it was put there while it ran."
-                )
 
 
 # --- The files -----------------------------------------------------------------------------------------
@@ -428,7 +327,7 @@ def check_sources(report: Report, source: Source) -> None:
         places = {name: place for place, name in enumerate(names)}
         order = [places[name] for file in found.files if (name := plain_name(file.name)) in places]
         if order != sorted(order):
-            raise _wrong(
+            raise fault(
                 Path(found.files[0].name), "the files of its split are not in the order of the description"
             )
     stated = [facts for split in report.splits for facts in split.sources]
@@ -437,13 +336,13 @@ def check_sources(report: Report, source: Source) -> None:
         if not isinstance(place, Path):
             continue
         if file.name != facts.name or place.stat().st_size != facts.bytes:
-            raise _wrong(place, f"{facts.name} is said to have {facts.bytes} bytes")
+            raise fault(place, f"{facts.name} is said to have {facts.bytes} bytes")
         if facts.bytes <= budget:
             budget -= facts.bytes
             data, start = place.read_bytes(), 0
             for end, digest in facts.ranges or ((facts.bytes, facts.sha256),):
                 if hashlib.sha256(data[start:end]).hexdigest() != digest:
-                    raise _wrong(place, "it has another digest")
+                    raise fault(place, "it has another digest")
                 start = end
 
 
@@ -462,12 +361,12 @@ def check_joined(folder: Path, path: str, parts: Sequence[OutputFile]) -> None:
                         one.seek(offset)
                         file.seek(place + offset)
                         if one.read(_PART_BYTES) != file.read(min(_PART_BYTES, part.size)):
-                            raise _wrong(
+                            raise fault(
                                 folder / path, f"it does not have the bytes of {part.path} in their place"
                             )
             file.seek(place + part.size)
         if file.tell() != os.fstat(file.fileno()).st_size:
-            raise _wrong(folder / path, "it has other bytes than its parts")
+            raise fault(folder / path, "it has other bytes than its parts")
 
 
 def check_sums(report: Report, folder: Path, *, all_here: bool) -> None:
@@ -487,7 +386,7 @@ def check_sums(report: Report, folder: Path, *, all_here: bool) -> None:
         itself = f"{hashlib.file_digest(manifest, 'sha256').hexdigest()}  {MANIFEST}\n"
     with (folder / SUMS).open(encoding="utf-8") as file:
         if itself not in file:
-            raise _wrong(folder / SUMS, "it does not have the digest of the manifest")
+            raise fault(folder / SUMS, "it does not have the digest of the manifest")
         file.seek(0)
         others = filterfalse(itself.__eq__, file)
         for entry, line in zip_longest(
@@ -496,23 +395,21 @@ def check_sums(report: Report, folder: Path, *, all_here: bool) -> None:
             stated = json.loads(entry.strip().removesuffix(",") or "{}")
             path, size, digest = (stated.get(key) for key in ("path", "size", "sha256"))
             if line != f"{digest}  {path}\n":
-                raise _wrong(folder / SUMS, f"it does not say of {path} what the manifest says")
+                raise fault(folder / SUMS, f"it does not say of {path} what the manifest says")
             place = f"{folder}{os.sep}{path}"
             if not all_here and not os.path.isfile(place):  # noqa: PTH113  # a Path for each takes as long as the rest
                 continue
             if os.lstat(place).st_size != size:
-                raise _wrong(folder / MANIFEST, f"the size of {path} is another")
+                raise fault(folder / MANIFEST, f"the size of {path} is another")
             if size <= budget and hashed < _MAX_HASHED_FILES:
                 budget, hashed = budget - size, hashed + 1
                 if hashlib.sha256(Path(place).read_bytes()).hexdigest() != digest:
-                    raise _wrong(folder / MANIFEST, f"the digest of {path} is another")
+                    raise fault(folder / MANIFEST, f"the digest of {path} is another")
         file.seek(0)
         summed = sum(1 for _ in file) - 1  # without the manifest's
     listed = sum(1 for _ in _entries(folder))
     if not listed == summed == len(report.files):
-        raise _wrong(
-            folder / MANIFEST, f"it lists {listed} files of {len(report.files)}, and {SUMS} {summed}"
-        )
+        raise fault(folder / MANIFEST, f"it lists {listed} files of {len(report.files)}, and {SUMS} {summed}")
     ours = [
         (
             split.split.title,
@@ -533,11 +430,11 @@ def check_sums(report: Report, folder: Path, *, all_here: bool) -> None:
         for split in stated["splits"]
     ]
     if ours != theirs:
-        raise _wrong(folder / MANIFEST, "it says something else of the splits or of their columns")
+        raise fault(folder / MANIFEST, "it says something else of the splits or of their columns")
     if any(any((folder / path).iterdir()) for path in stated["empty_folders"]):
-        raise _wrong(folder / MANIFEST, "a folder that it says is empty is not")
+        raise fault(folder / MANIFEST, "a folder that it says is empty is not")
     if stated["dataset"] != report.description.document:
-        raise _wrong(folder / MANIFEST, "its description is not the one of the dataset")
+        raise fault(folder / MANIFEST, "its description is not the one of the dataset")
 
 
 def _manifest_head(folder: Path) -> dict[str, Any]:

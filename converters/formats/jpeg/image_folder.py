@@ -199,7 +199,8 @@ class JpegFormat:
             stored = metadata.stored(rows, reader.location)
             named = [rows.column(name).to_pylist() for name in metadata.file_columns.values()]
             reader.check_places(named, number, _stated_places(split, stored) if folders else [])
-            if not folders:  # readers go by the names, so the folders of shards must follow each other
+            # Readers go by the names, so the folders of several shards must follow each other.
+            if number is None and not folders:
                 places = [last, *(path.rpartition("/")[0] for path in named[0])]
                 if places != sorted(places):
                     raise DataError(
